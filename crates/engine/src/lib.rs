@@ -1,0 +1,35 @@
+//! What every way of running a model has in common.
+//!
+//! * [`Value`]: a dense tensor of any ONNX number type, cheap to clone;
+//! * [`NamedValues`]: values under their names, in the order they were given;
+//! * [`ValueSpec`]: what an input or output is called, its dtype and its shape, as far as they are fixed;
+//! * [`Engine`]: the one trait that the reference model, a candle session and the oracle implement;
+//! * [`map_file`]: the one place where a file is mapped into memory.
+//!
+//! ```
+//! use engine::{DType, NamedValues, Value};
+//!
+//! let ids = Value::new([1, 3], vec![101i64, 2023, 102])?;
+//! assert_eq!(ids.dtype(), DType::I64);
+//! assert_eq!(ids.as_slice::<i64>()?, [101, 2023, 102]);
+//!
+//! let inputs = NamedValues::from_iter([("input_ids", ids)]);
+//! assert_eq!(inputs.get("input_ids").map(Value::shape), Some(&[1, 3][..]));
+//! # Ok::<(), engine::ValueError>(())
+//! ```
+
+#[cfg(feature = "candle")]
+mod candle;
+mod dtype;
+mod map;
+mod named;
+mod run;
+mod spec;
+mod value;
+
+pub use dtype::{DType, Element};
+pub use map::{MapError, map_file};
+pub use named::NamedValues;
+pub use run::{Engine, EngineError};
+pub use spec::{Dim, InputError, ValueSpec, check_inputs};
+pub use value::{Value, ValueError};
