@@ -1,0 +1,110 @@
+//! Multi-head self-attention (Vaswani et al. 2017, sections 3.2.1 and 3.2.2):
+//!
+//! ```text
+//! Attention(Q, K, V) = softmax(Q Kᵀ / √d_k) V
+//! MultiHead(h) = Concat(head₁, …, head_A) Wᵒ + bᵒ,   head = Attention(h Wᑫ + bᑫ, h Wᵏ + bᵏ, h Wᵛ + bᵛ)
+//! ```
+
+use candle_core::{DType, Result, Tensor};
+use candle_nn::VarBuilder;
+use candle_nn::ops::softmax_last_dim;
+
+use crate::linear::Linear;
+use crate::taps::Taps;
+use crate::{BertConfig, compute_dtype};
+
+/// The checkpoint's `attention.self`: everything before Wᵒ.
+#[derive(Debug, Clone)]
+pub(crate) struct SelfAttention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    heads: usize,
+}
+
+impl SelfAttention {
+    pub(crate) fn load(vb: VarBuilder, config: &BertConfig) -> Result<Self> {
+        let hidden = config.hidden_size;
+        Ok(Self {
+            query: Linear::load(hidden, hidden, vb.pp("query"))?,
+            key: Linear::load(hidden, hidden, vb.pp("key"))?,
+            value: Linear::load(hidden, hidden, vb.pp("value"))?,
+            heads: config.num_attention_heads,
+        })
+    }
+
+    /// Takes and gives `[batch, sequence, hidden]`.
+    pub(crate) fn forward(
+        &self,
+        hidden: &Tensor,
+        mask: Option<&AttentionMask>,
+        taps: &mut Taps,
+    ) -> Result<Tensor> {
+        let query = taps.module("query", |_| self.query.forward(hidden))?;
+        let key = taps.module("key", |_| self.key.forward(hidden))?;
+        let value = taps.module("value", |_| self.value.forward(hidden))?;
+        let context = scaled_dot_product_attention(
+            &self.split_heads(&query)?,
+            &self.split_heads(&key)?,
+            &self.split_heads(&value)?,
+            mask,
+        )?;
+        context.transpose(1, 2)?.flatten_from(2)?.to_dtype(hidden.dtype())
+    }
+
+    /// `[batch, sequence, hidden]` to `[batch, heads, sequence, head_size]`, widened to `f32` where it is half
+    /// precision: a score of more than 65504 would be infinite in `f16`, and a softmax over it NaN.
+    fn split_heads(&self, x: &Tensor) -> Result<Tensor> {
+        let (batch, sequence, hidden) = x.dims3()?;
+        x.to_dtype(compute_dtype(x.dtype()))?
+            .reshape((batch, sequence, self.heads, hidden / self.heads))?
+            .transpose(1, 2)?
+            .contiguous()
+    }
+}
+
+/// Equation 1 of Vaswani et al. for each head; all tensors `[batch, heads, sequence, head_size]`.
+fn scaled_dot_product_attention(
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    mask: Option<&AttentionMask>,
+) -> Result<Tensor> {
+    let head_size = query.dims4()?.3 as f64;
+    let mut scores = (query.matmul(&key.t()?)? / head_size.sqrt())?;
+    if let Some(mask) = mask {
+        scores = mask.apply(&scores)?;
+    }
+    softmax_last_dim(&scores)?.matmul(value)
+}
+
+/// Which tokens may be attended to, the same for every head and every layer.
+#[derive(Debug, Clone)]
+pub(crate) struct AttentionMask {
+    /// `u8` `[batch, 1, 1, sequence]`, not 0 where the token is real.
+    keep: Tensor,
+    /// What the score of any other token becomes; a scalar.
+    lowest: Tensor,
+}
+
+impl AttentionMask {
+    /// From a mask `[batch, sequence]` of `u8`, for a model of the given dtype.
+    pub(crate) fn new(mask: &Tensor, dtype: DType) -> Result<Self> {
+        let device = mask.device();
+        let lowest = match compute_dtype(dtype) {
+            DType::F64 => Tensor::new(f64::MIN, device)?,
+            _ => Tensor::new(f32::MIN, device)?,
+        };
+        Ok(Self { keep: mask.unsqueeze(1)?.unsqueeze(1)?, lowest })
+    }
+
+    /// Puts the most negative finite number in place of a masked score.
+    ///
+    /// `transformers` adds it to the score, which rounds to the same number. It becomes an exact 0 in the softmax,
+    /// except in a row without any real token: all its scores are equal then, and attention is uniform, where −∞ would
+    /// make NaN.
+    fn apply(&self, scores: &Tensor) -> Result<Tensor> {
+        let shape = scores.shape();
+        self.keep.broadcast_as(shape)?.where_cond(scores, &self.lowest.broadcast_as(shape)?)
+    }
+}

@@ -1,0 +1,264 @@
+//! Hugging Face's config.json of a BERT.
+//!
+//! Fields that do not change what the model computes are ignored. A field that is absent or `null` has the value that
+//! `transformers` gives it, which is that of BERT-base. A value that this crate would silently compute wrongly is
+//! refused.
+
+use serde_json::{Map, Value};
+
+use crate::Activation;
+
+/// The sizes and choices that make a BERT (Devlin et al. 2018, section 3: *L* layers, hidden size *H*, *A* attention heads).
+#[derive(Debug, Clone, PartialEq)]
+pub struct BertConfig {
+    /// The number of tokens in the vocabulary.
+    pub vocab_size: usize,
+    /// The width of every hidden state: *H*.
+    pub hidden_size: usize,
+    /// The number of encoder layers: *L*.
+    pub num_hidden_layers: usize,
+    /// The number of attention heads in each layer: *A*. It divides `hidden_size`.
+    pub num_attention_heads: usize,
+    /// The width of the feed-forward layers: 4 *H* in the paper.
+    pub intermediate_size: usize,
+    /// The activation between the feed-forward layers.
+    pub hidden_act: Activation,
+    /// The longest sequence there are position embeddings for, in tokens.
+    pub max_position_embeddings: usize,
+    /// The number of segments a token may belong to.
+    pub type_vocab_size: usize,
+    /// What LayerNorm adds to the variance.
+    pub layer_norm_eps: f64,
+    /// The id of the padding token. The model itself does not treat it in any special way: padding is told by the mask.
+    pub pad_token_id: usize,
+    /// The classes the checkpoint was saved from, for instance `BertForSequenceClassification`; empty where not given.
+    pub architectures: Vec<String>,
+}
+
+/// Why a config.json is refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the messages show what the fields are")]
+pub enum ConfigError {
+    /// The bytes are not JSON.
+    #[error("config.json is not JSON: {0}")]
+    NotJson(#[from] serde_json::Error),
+    /// They are JSON, but not an object.
+    #[error("config.json must be a JSON object, got {found}")]
+    NotAnObject { found: String },
+    /// A field is of another type than `transformers` writes.
+    #[error("config.json: {field} must be {expected}, got {found}")]
+    WrongType { field: &'static str, expected: &'static str, found: String },
+    /// A size is 0.
+    #[error("config.json: {field} is 0, but a BERT needs at least one")]
+    Zero { field: &'static str },
+    /// More layers than [`BertConfig::MAX_HIDDEN_LAYERS`].
+    #[error(
+        "config.json: num_hidden_layers is {found}, more than the {} that are taken for a BERT",
+        BertConfig::MAX_HIDDEN_LAYERS
+    )]
+    TooManyLayers { found: usize },
+    /// The heads cannot have equal parts of the hidden state.
+    #[error(
+        "config.json: hidden_size {hidden_size} is not divisible by num_attention_heads {num_attention_heads}; \
+         each head takes an equal part, so one of the two is wrong"
+    )]
+    Heads { hidden_size: usize, num_attention_heads: usize },
+    /// The padding token is not in the vocabulary.
+    #[error("config.json: pad_token_id {pad_token_id} is outside the vocabulary of {vocab_size} tokens")]
+    PadToken { pad_token_id: usize, vocab_size: usize },
+    /// The eps would make NaN, or change a sign.
+    #[error(
+        "config.json: layer_norm_eps is {found}, but must be finite and not negative (BERT's own is 1e-12)"
+    )]
+    LayerNormEps { found: f64 },
+    /// An activation that is not one of [`Activation::NAMES`].
+    #[error("config.json: hidden_act '{found}' is not known; known are {}", Activation::NAMES.join(", "))]
+    Activation { found: String },
+    /// The config of another kind of model.
+    #[error(
+        "config.json: model_type is '{found}'; only 'bert' is run here, and similar models compute something else"
+    )]
+    ModelType { found: String },
+    /// Relative positions.
+    #[error(
+        "config.json: position_embedding_type is '{found}'; only 'absolute' is run here, \
+         relative positions change the attention scores"
+    )]
+    PositionEmbeddingType { found: String },
+    /// A decoder.
+    #[error(
+        "config.json: {field} is true; only encoders are run here, a decoder attends to earlier tokens alone"
+    )]
+    Decoder { field: &'static str },
+    /// A model that had heads removed.
+    #[error(
+        "config.json: pruned_heads names heads that were removed; only models with all their heads are run here"
+    )]
+    PrunedHeads,
+}
+
+impl Default for BertConfig {
+    /// BERT-base, uncased: the defaults of `transformers.BertConfig`.
+    fn default() -> Self {
+        Self {
+            vocab_size: 30522,
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
+            hidden_act: Activation::Gelu,
+            max_position_embeddings: 512,
+            type_vocab_size: 2,
+            layer_norm_eps: 1e-12,
+            pad_token_id: 0,
+            architectures: Vec::new(),
+        }
+    }
+}
+
+impl BertConfig {
+    /// Far more layers than any BERT has, and few enough that a list of them is no danger: the number comes from a file.
+    pub const MAX_HIDDEN_LAYERS: usize = 10_000;
+
+    /// Reads the bytes of a config.json.
+    ///
+    /// # Errors
+    /// If they are not JSON, a field has the wrong type, or the values are impossible, contradictory, or those of a
+    /// model that is not computed here.
+    pub fn from_json(json: &[u8]) -> Result<Self, ConfigError> {
+        let fields = match serde_json::from_slice(json)? {
+            Value::Object(fields) => Fields(fields),
+            other => return Err(ConfigError::NotAnObject { found: shown(&other) }),
+        };
+        fields.refuse_other_models()?;
+        let default = Self::default();
+        let config = Self {
+            vocab_size: fields.size("vocab_size", default.vocab_size)?,
+            hidden_size: fields.size("hidden_size", default.hidden_size)?,
+            num_hidden_layers: fields.size("num_hidden_layers", default.num_hidden_layers)?,
+            num_attention_heads: fields.size("num_attention_heads", default.num_attention_heads)?,
+            intermediate_size: fields.size("intermediate_size", default.intermediate_size)?,
+            hidden_act: match fields.text("hidden_act")? {
+                Some(name) => name.parse()?,
+                None => default.hidden_act,
+            },
+            max_position_embeddings: fields
+                .size("max_position_embeddings", default.max_position_embeddings)?,
+            type_vocab_size: fields.size("type_vocab_size", default.type_vocab_size)?,
+            layer_norm_eps: fields
+                .get("layer_norm_eps", "a number", Value::as_f64)?
+                .unwrap_or(default.layer_norm_eps),
+            pad_token_id: fields.size("pad_token_id", default.pad_token_id)?,
+            architectures: fields
+                .get("architectures", "a list of names", |value| {
+                    value.as_array()?.iter().map(|name| Some(name.as_str()?.to_string())).collect()
+                })?
+                .unwrap_or_default(),
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks that the values make a BERT. [`BertConfig::from_json`] has done so already.
+    ///
+    /// # Errors
+    /// The first value that is impossible, or contradicts another.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        for (field, size) in [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("intermediate_size", self.intermediate_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+            ("type_vocab_size", self.type_vocab_size),
+        ] {
+            if size == 0 {
+                return Err(ConfigError::Zero { field });
+            }
+        }
+        let &Self { vocab_size, hidden_size, num_hidden_layers, num_attention_heads, pad_token_id, .. } =
+            self;
+        if num_hidden_layers > Self::MAX_HIDDEN_LAYERS {
+            return Err(ConfigError::TooManyLayers { found: num_hidden_layers });
+        }
+        if hidden_size % num_attention_heads != 0 {
+            return Err(ConfigError::Heads { hidden_size, num_attention_heads });
+        }
+        if pad_token_id >= vocab_size {
+            return Err(ConfigError::PadToken { pad_token_id, vocab_size });
+        }
+        if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps >= 0.) {
+            return Err(ConfigError::LayerNormEps { found: self.layer_norm_eps });
+        }
+        Ok(())
+    }
+
+    /// The width of one attention head: *H* / *A*, d_k in Vaswani et al.
+    pub fn head_size(&self) -> usize {
+        self.hidden_size / self.num_attention_heads
+    }
+}
+
+/// The fields of a config.json; those that are `null` count as absent.
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn get<'a, T>(
+        &'a self,
+        field: &'static str,
+        expected: &'static str,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, ConfigError> {
+        match self.0.get(field) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => match read(value) {
+                Some(read) => Ok(Some(read)),
+                None => Err(ConfigError::WrongType { field, expected, found: shown(value) }),
+            },
+        }
+    }
+
+    fn size(&self, field: &'static str, default: usize) -> Result<usize, ConfigError> {
+        let size = self.get(field, "a whole number, not negative", |value| {
+            value.as_u64().and_then(|size| usize::try_from(size).ok())
+        })?;
+        Ok(size.unwrap_or(default))
+    }
+
+    fn text(&self, field: &'static str) -> Result<Option<&str>, ConfigError> {
+        self.get(field, "a string", Value::as_str)
+    }
+
+    /// Models that have a BERT's tensors and compute something else with them.
+    fn refuse_other_models(&self) -> Result<(), ConfigError> {
+        if let Some(found) = self.text("model_type")?.filter(|&name| name != "bert") {
+            return Err(ConfigError::ModelType { found: found.into() });
+        }
+        if let Some(found) = self.text("position_embedding_type")?.filter(|&name| name != "absolute") {
+            return Err(ConfigError::PositionEmbeddingType { found: found.into() });
+        }
+        for field in ["is_decoder", "add_cross_attention"] {
+            if self.get(field, "true or false", Value::as_bool)? == Some(true) {
+                return Err(ConfigError::Decoder { field });
+            }
+        }
+        match self.get("pruned_heads", "an object", Value::as_object)? {
+            Some(pruned) if !pruned.is_empty() => Err(ConfigError::PrunedHeads),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A JSON value for an error message, cut where it is long.
+fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+use super::*;
+
+fn read(json: &str) -> Result<BertConfig, ConfigError> {
+    BertConfig::from_json(json.as_bytes())
+}
+
+fn message(json: &str) -> String {
+    read(json).unwrap_err().to_string()
+}
+
+#[test]
+fn absent_and_null_fields_are_those_of_bert_base() {
+    // Printed by `BertConfig()` of transformers 4.57.6.
+    let base = BertConfig {
+        vocab_size: 30522,
+        hidden_size: 768,
+        num_hidden_layers: 12,
+        num_attention_heads: 12,
+        intermediate_size: 3072,
+        hidden_act: Activation::Gelu,
+        max_position_embeddings: 512,
+        type_vocab_size: 2,
+        layer_norm_eps: 1e-12,
+        pad_token_id: 0,
+        architectures: vec![],
+    };
+    assert_eq!(read("{}").unwrap(), base);
+    let nulls = r#"{
+        "vocab_size": null, "hidden_size": null, "num_hidden_layers": null, "num_attention_heads": null,
+        "intermediate_size": null, "hidden_act": null, "max_position_embeddings": null, "type_vocab_size": null,
+        "layer_norm_eps": null, "pad_token_id": null, "architectures": null, "model_type": null,
+        "position_embedding_type": null, "is_decoder": null, "add_cross_attention": null, "pruned_heads": null
+    }"#;
+    assert_eq!(read(nulls).unwrap(), base);
+}
+
+#[test]
+fn every_field_is_read_and_others_are_ignored() {
+    let json = r#"{
+        "architectures": ["BertForMaskedLM"], "model_type": "bert", "position_embedding_type": "absolute",
+        "is_decoder": false, "pruned_heads": {}, "hidden_dropout_prob": 0.1, "surprise": [1, {"a": 2}],
+        "vocab_size": 53, "hidden_size": 21, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 37,
+        "hidden_act": "gelu_new", "max_position_embeddings": 38, "type_vocab_size": 5, "layer_norm_eps": 1e-05,
+        "pad_token_id": 52
+    }"#;
+    let expected = BertConfig {
+        vocab_size: 53,
+        hidden_size: 21,
+        num_hidden_layers: 4,
+        num_attention_heads: 3,
+        intermediate_size: 37,
+        hidden_act: Activation::GeluTanh,
+        max_position_embeddings: 38,
+        type_vocab_size: 5,
+        layer_norm_eps: 1e-5,
+        pad_token_id: 52,
+        architectures: vec!["BertForMaskedLM".into()],
+    };
+    let config = read(json).unwrap();
+    assert_eq!(config, expected);
+    assert_eq!(config.head_size(), 7);
+}
+
+#[test]
+fn what_is_not_a_config_is_refused() {
+    assert!(message("{").starts_with("config.json is not JSON: "));
+    // Python's json module writes these; they are not JSON.
+    assert!(message(r#"{"layer_norm_eps": NaN}"#).starts_with("config.json is not JSON: "));
+    assert!(message("\u{0}").starts_with("config.json is not JSON: "));
+    assert_eq!(message("[768]"), "config.json must be a JSON object, got [768]");
+}
+
+#[test]
+fn wrong_types_are_named() {
+    for (json, expected) in [
+        (r#"{"hidden_size": "768"}"#, r#"hidden_size must be a whole number, not negative, got "768""#),
+        (r#"{"vocab_size": -1}"#, "vocab_size must be a whole number, not negative, got -1"),
+        (r#"{"vocab_size": 1e99}"#, "vocab_size must be a whole number, not negative, got 1e+99"),
+        (r#"{"num_hidden_layers": 2.5}"#, "num_hidden_layers must be a whole number, not negative, got 2.5"),
+        (r#"{"layer_norm_eps": "1e-12"}"#, r#"layer_norm_eps must be a number, got "1e-12""#),
+        (r#"{"hidden_act": {"a": 1}}"#, r#"hidden_act must be a string, got {"a":1}"#),
+        (r#"{"architectures": "BertModel"}"#, r#"architectures must be a list of names, got "BertModel""#),
+        (r#"{"architectures": [1]}"#, "architectures must be a list of names, got [1]"),
+        (r#"{"is_decoder": 1}"#, "is_decoder must be true or false, got 1"),
+        (r#"{"model_type": 7}"#, "model_type must be a string, got 7"),
+        (r#"{"pruned_heads": 7}"#, "pruned_heads must be an object, got 7"),
+    ] {
+        assert_eq!(message(json), format!("config.json: {expected}"));
+    }
+    let long = format!(r#"{{"hidden_act": [{}]}}"#, "\"é\",".repeat(500) + "1");
+    assert!(message(&long).chars().count() < 120, "{}", message(&long));
+}
+
+#[test]
+fn sizes_of_zero_are_refused() {
+    for field in [
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "max_position_embeddings",
+        "type_vocab_size",
+    ] {
+        assert_eq!(
+            message(&format!(r#"{{"{field}": 0}}"#)),
+            format!("config.json: {field} is 0, but a BERT needs at least one")
+        );
+    }
+}
+
+#[test]
+fn contradictions_are_refused_with_their_values() {
+    for (json, expected) in [
+        (
+            r#"{"hidden_size": 100, "num_attention_heads": 12}"#,
+            "hidden_size 100 is not divisible by num_attention_heads 12; each head takes an equal part, so one of the two is wrong",
+        ),
+        (r#"{"vocab_size": 5, "pad_token_id": 5}"#, "pad_token_id 5 is outside the vocabulary of 5 tokens"),
+        (
+            r#"{"num_hidden_layers": 18446744073709551615}"#,
+            "num_hidden_layers is 18446744073709551615, more than the 10000 that are taken for a BERT",
+        ),
+        (
+            r#"{"layer_norm_eps": -1e-12}"#,
+            "layer_norm_eps is -0.000000000001, but must be finite and not negative (BERT's own is 1e-12)",
+        ),
+    ] {
+        assert_eq!(message(json), format!("config.json: {expected}"));
+    }
+    for eps in [f64::NAN, f64::INFINITY] {
+        let config = BertConfig { layer_norm_eps: eps, ..BertConfig::default() };
+        assert!(matches!(config.validate(), Err(ConfigError::LayerNormEps { .. })));
+    }
+    assert!(read(r#"{"layer_norm_eps": 0}"#).is_ok());
+}
+
+#[test]
+fn models_that_compute_something_else_are_refused() {
+    for (json, expected) in [
+        (
+            r#"{"model_type": "roberta"}"#,
+            "model_type is 'roberta'; only 'bert' is run here, and similar models compute something else",
+        ),
+        (
+            r#"{"position_embedding_type": "relative_key"}"#,
+            "position_embedding_type is 'relative_key'; only 'absolute' is run here, relative positions change the attention scores",
+        ),
+        (
+            r#"{"is_decoder": true}"#,
+            "is_decoder is true; only encoders are run here, a decoder attends to earlier tokens alone",
+        ),
+        (
+            r#"{"add_cross_attention": true}"#,
+            "add_cross_attention is true; only encoders are run here, a decoder attends to earlier tokens alone",
+        ),
+        (
+            r#"{"pruned_heads": {"1": [0, 2]}}"#,
+            "pruned_heads names heads that were removed; only models with all their heads are run here",
+        ),
+        (
+            r#"{"hidden_act": "gleu"}"#,
+            "hidden_act 'gleu' is not known; known are gelu, gelu_python, gelu_new, gelu_pytorch_tanh, gelu_python_tanh, \
+             gelu_accurate, gelu_fast, quick_gelu, relu, silu, swish, tanh",
+        ),
+    ] {
+        assert_eq!(message(json), format!("config.json: {expected}"));
+    }
+}

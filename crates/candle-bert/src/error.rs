@@ -1,0 +1,62 @@
+use candle_core::DType;
+
+use crate::{ConfigError, Misfits};
+
+/// Why a model could not be loaded or run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the messages show what the fields are")]
+pub enum BertError {
+    /// The config is contradictory.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+
+    /// Asked for in a dtype that is not one of the four floats.
+    #[error("a model cannot be of dtype {}; take f16, bf16, f32 or f64", found.as_str())]
+    ModelDType { found: DType },
+    /// Not one tensor of the checkpoint has the name it has in a BERT.
+    #[error(
+        "the checkpoint has none of a BERT's tensors, with or without the prefix 'bert.'; its {total} tensors begin with {}",
+        .found.join(", ")
+    )]
+    NotABert { found: Vec<String>, total: usize },
+    /// Some tensors of the checkpoint do not fit the config.
+    #[error(transparent)]
+    Misfits(#[from] Misfits),
+
+    /// An input is not a matrix.
+    #[error("{input} must be [batch, sequence], got shape {found:?}")]
+    Rank { input: &'static str, found: Vec<usize> },
+    /// An input is not of integers.
+    #[error("{input} must be integers, got {}", found.as_str())]
+    NotIntegers { input: &'static str, found: DType },
+    /// There is nothing to run.
+    #[error("input_ids of shape {found:?} hold no token; give at least one row of one token")]
+    Empty { found: Vec<usize> },
+    /// Two inputs have different shapes.
+    #[error("{input} has shape {found:?}, but input_ids has {expected:?}; they must agree")]
+    Shape { input: &'static str, found: Vec<usize>, expected: Vec<usize> },
+    /// There are more tokens in a row than positions in the model.
+    #[error(
+        "the sequence has {sequence} tokens, but this model has positions for {max_position_embeddings}; truncate the text"
+    )]
+    TooLong { sequence: usize, max_position_embeddings: usize },
+    /// An id that is not in the vocabulary.
+    #[error(
+        "input_ids[{row}, {position}] is {id}, outside the vocabulary of {vocab_size} tokens; \
+         the tokenizer may belong to another model"
+    )]
+    UnknownToken { id: i64, row: usize, position: usize, vocab_size: usize },
+    /// A segment the model does not have.
+    #[error(
+        "token_type_ids[{row}, {position}] is {found}, but this model has {type_vocab_size} token type(s), counted from 0"
+    )]
+    UnknownTokenType { found: i64, row: usize, position: usize, type_vocab_size: usize },
+    /// A mask of something else than ones and zeros.
+    #[error("attention_mask[{row}, {position}] is {found}; it must be 1 for a token and 0 for padding")]
+    MaskValue { found: i64, row: usize, position: usize },
+
+    /// candle failed: a tensor is missing in a `VarBuilder`, the device is out of memory, a visitor said so.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}

@@ -1,0 +1,176 @@
+//! Picking parts of a tensor: Gather, Slice, Split.
+
+use onnx_graph::Node;
+
+use super::cast::same;
+use crate::candle::lower::{Lowering, Refusal, int, ints};
+use crate::candle::types::{Size, ValueType};
+use engine::DType;
+
+/// candle-onnx gathers with indices of rank 0 (a view, if the axis is not the first), 1 and 2 (one row at a time), and panics on
+/// more. Here a flat list is gathered, and the result gets its shape afterwards.
+pub(crate) fn gather(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
+    let (x, indices, output) = (cx.input(node, 0)?, cx.input(node, 1)?, cx.output(node, 0)?);
+    if !matches!(cx.dtype(indices)?, DType::I32 | DType::I64) {
+        return Err(format!("indices are {}", cx.dtype(indices)?).into());
+    }
+    let axis = cx.axis(node.int("axis")?.unwrap_or(0), x)?;
+    let dims = cx.ty(x)?.shape.clone().unwrap_or_default();
+    let index_dims = cx.ty(indices)?.shape.clone();
+    let index_rank = cx.rank(indices)?;
+    let dtype = cx.dtype(x)?;
+    let (front, back) = (&dims[..axis], &dims[axis + 1..]);
+    let shape = [front, index_dims.as_deref().unwrap_or_default(), back].concat();
+    let ty = ValueType::new(dtype, Some(shape));
+    let attributes = vec![int("axis", axis as i64)];
+    if index_rank == 1 {
+        return cx.emit_as("Gather", &[x, indices], attributes, ty, output);
+    }
+    let flat_length: Size = index_dims.unwrap_or_default().into_iter().product();
+    let flat_type = ValueType::new(DType::I64, Some(vec![flat_length]));
+    let minus_one = cx.new_ints(&[-1])?;
+    let flat = cx.emit("Reshape", &[indices, &minus_one], vec![], flat_type)?;
+    let picked_type = ValueType::new(dtype, Some([front, &[flat_length], back].concat()));
+    let picked = cx.emit("Gather", &[x, &flat], attributes, picked_type)?;
+    if index_rank == 0 {
+        let axis = cx.new_ints(&[axis as i64])?;
+        return cx.emit_as("Squeeze", &[&picked, &axis], vec![], ty, output);
+    }
+    // Dimensions before the axis are copied (0), the others come from the indices and the data.
+    let mut parts = vec![cx.new_ints(&vec![0; axis])?, shape_of(cx, indices)?];
+    if !back.is_empty() {
+        let data_shape = shape_of(cx, x)?;
+        let rest: Vec<i64> = (axis as i64 + 1..dims.len() as i64).collect();
+        let rest_type = ValueType::known(DType::I64, &[rest.len()]);
+        let rest = cx.new_ints(&rest)?;
+        parts.push(cx.emit("Gather", &[&data_shape, &rest], vec![], rest_type)?);
+    }
+    if axis == 0 {
+        parts.remove(0);
+    }
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let target_type = ValueType::known(DType::I64, &[dims.len() + index_rank - 1]);
+    let target = cx.emit("Concat", &parts, vec![int("axis", 0)], target_type)?;
+    cx.emit_as("Reshape", &[&picked, &target], vec![], ty, output)
+}
+
+fn shape_of(cx: &mut Lowering, x: &str) -> Result<String, Refusal> {
+    let rank = cx.rank(x)?;
+    cx.emit("Shape", &[x], vec![], ValueType::known(DType::I64, &[rank]))
+}
+
+/// candle-onnx indexes the data's shape by whatever axis it is given, and its clamping of a backward slice panics on an empty
+/// axis: so axes are checked here, and steps must be constant and forward.
+pub(crate) fn slice(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
+    let (x, starts, ends) = (cx.input(node, 0)?, cx.input(node, 1)?, cx.input(node, 2)?);
+    let output = cx.output(node, 0)?;
+    for name in [starts, ends] {
+        if !matches!(cx.dtype(name)?, DType::I32 | DType::I64) {
+            return Err(format!("'{name}' is {}", cx.dtype(name)?).into());
+        }
+    }
+    let count = cx.ty(starts)?.length().ok_or("the number of axes is not known before it runs")?;
+    if cx.ty(ends)?.length() != Some(count) {
+        return Err(format!("'{starts}' and '{ends}' differ in length").into());
+    }
+    let axes = match cx.optional(node, 3) {
+        Some(axes) => cx.constant_ints(axes)?,
+        None => (0..count as i64).collect(),
+    };
+    let axes =
+        axes.iter().map(|&axis| Ok(cx.axis(axis, x)? as i64)).collect::<Result<Vec<_>, Refusal>>()?;
+    let steps = match cx.optional(node, 4) {
+        Some(steps) => cx.constant_ints(steps)?,
+        None => vec![1; count],
+    };
+    if axes.len() != count || steps.len() != count {
+        return Err("starts, ends, axes and steps differ in length".into());
+    }
+    if steps.iter().any(|&step| step < 1) {
+        return Err(format!("steps {steps:?} go backwards").into());
+    }
+    let ty = ValueType::new(cx.dtype(x)?, sliced(cx, x, [starts, ends], &axes, &steps)?);
+    if count == 0 {
+        return same(cx, x, ty, output);
+    }
+    let (axes, steps) = (cx.new_ints(&axes)?, cx.new_ints(&steps)?);
+    cx.emit_as("Slice", &[x, starts, ends, &axes, &steps], vec![], ty, output)
+}
+
+/// The shape of a slice: lengths follow where the bounds are constant and the dimension is known.
+fn sliced(
+    cx: &Lowering,
+    x: &str,
+    bounds: [&str; 2],
+    axes: &[i64],
+    steps: &[i64],
+) -> Result<Option<Vec<Size>>, Refusal> {
+    let Some(mut dims) = cx.ty(x)?.shape.clone() else { return Ok(None) };
+    let bounds = match bounds.map(|name| cx.constant_ints(name)) {
+        [Ok(starts), Ok(ends)] => Some((starts, ends)),
+        _ => None,
+    };
+    for (position, (&axis, &step)) in axes.iter().zip(steps).enumerate() {
+        let dim = &mut dims[axis as usize];
+        *dim = match (&bounds, *dim) {
+            (Some((starts, ends)), Some(size)) => {
+                let size = size as i64;
+                let clamp = |bound: i64| if bound < 0 { (bound + size).max(0) } else { bound.min(size) };
+                let length = (clamp(ends[position]) - clamp(starts[position])).max(0);
+                usize::try_from((length + step - 1) / step).ok()
+            }
+            _ => None,
+        };
+    }
+    Ok(Some(dims))
+}
+
+/// Before opset 13 the lengths are an attribute, then an input; from 18 on `num_outputs` cuts into equal chunks with a smaller
+/// last one, where candle-onnx makes the last one larger. Its parts are views, so each is taken as a slice.
+pub(crate) fn split(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
+    let x = cx.input(node, 0)?;
+    let axis = cx.axis(node.int("axis")?.unwrap_or(0), x)?;
+    let dims = cx.ty(x)?.shape.clone().unwrap_or_default();
+    let given = if cx.opset >= 13 {
+        cx.optional(node, 1).map(|name| cx.constant_ints(name)).transpose()?
+    } else {
+        node.ints("split")?.map(<[i64]>::to_vec)
+    };
+    let lengths = match (given, dims[axis]) {
+        (Some(lengths), _) => lengths,
+        (None, Some(size)) => {
+            let chunk = size.div_ceil(node.outputs.len().max(1));
+            let start = |index: usize| (index * chunk).min(size);
+            (0..node.outputs.len()).map(|index| (start(index + 1) - start(index)) as i64).collect()
+        }
+        (None, None) => return Err("the length to split is not known before it runs".into()),
+    };
+    if lengths.len() != node.outputs.len() || lengths.iter().any(|&length| length < 0) {
+        return Err(format!("lengths {lengths:?} do not make {} outputs", node.outputs.len()).into());
+    }
+    let total: i64 = lengths.iter().sum();
+    if dims[axis].is_some_and(|size| size as i64 != total) {
+        return Err(format!("lengths {lengths:?} do not add up to the size of axis {axis}").into());
+    }
+    let axes = cx.new_ints(&[axis as i64])?;
+    let mut start = 0;
+    for (name, length) in node.outputs.iter().zip(lengths) {
+        let end = start + length;
+        if !name.is_empty() {
+            let mut shape = dims.clone();
+            shape[axis] = usize::try_from(length).ok();
+            let (starts, ends) = (cx.new_ints(&[start])?, cx.new_ints(&[end])?);
+            let ty = ValueType::new(cx.dtype(x)?, Some(shape));
+            cx.emit_as("Slice", &[x, &starts, &ends, &axes], vec![], ty, name)?;
+        }
+        start = end;
+    }
+    Ok(())
+}
+
+/// The identity permutation: a copy in row-major order, where candle-onnx would hand on a view.
+pub(super) fn contiguous(cx: &mut Lowering, x: &str, output: &str) -> Result<(), Refusal> {
+    let ty = cx.ty(x)?.clone();
+    let rank = cx.rank(x)? as i64;
+    cx.emit_as("Transpose", &[x], vec![ints("perm", 0..rank)], ty, output)
+}

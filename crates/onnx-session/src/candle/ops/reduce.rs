@@ -1,0 +1,100 @@
+//! Reductions. Their axes moved from an attribute to an input: ReduceSum at opset 13, the others at 18.
+
+use engine::DType;
+use onnx_graph::Node;
+
+use super::cast::same;
+use crate::candle::lower::{Lowering, Refusal, int, ints};
+use crate::candle::types::{Size, ValueType};
+
+/// The axes to reduce, as indices in ascending order; `None` means that nothing is reduced.
+fn axes(cx: &Lowering, node: &Node, x: &str, input_since: i64) -> Result<Option<Vec<i64>>, Refusal> {
+    let given = if cx.opset >= input_since {
+        cx.optional(node, 1).map(|name| cx.constant_ints(name)).transpose()?
+    } else {
+        node.ints("axes")?.map(<[i64]>::to_vec)
+    };
+    let given = given.unwrap_or_default();
+    if given.is_empty() {
+        if node.int("noop_with_empty_axes")?.unwrap_or(0) != 0 {
+            return Ok(None);
+        }
+        return Ok(Some((0..cx.rank(x)? as i64).collect()));
+    }
+    let mut axes =
+        given.iter().map(|&axis| Ok(cx.axis(axis, x)? as i64)).collect::<Result<Vec<_>, Refusal>>()?;
+    axes.sort_unstable();
+    axes.dedup();
+    Ok(Some(axes))
+}
+
+fn reduced(cx: &Lowering, x: &str, axes: &[i64], keep: bool) -> Result<ValueType, Refusal> {
+    let ty = cx.ty(x)?;
+    let shape = ty.shape.as_ref().map(|dims| {
+        let rank = dims.len() as i64;
+        let is_reduced = |index: i64| axes.contains(&index) || axes.contains(&(index - rank));
+        (0..rank)
+            .zip(dims)
+            .filter(|(index, _)| keep || !is_reduced(*index))
+            .map(|(index, &size)| if is_reduced(index) { Some(1) } else { size })
+            .collect::<Vec<Size>>()
+    });
+    Ok(ValueType::new(ty.dtype, shape))
+}
+
+/// The mean over some axes, kept as axes of size 1. Negative axes may be given where the rank is open.
+pub(super) fn mean(cx: &mut Lowering, x: &str, axes: &[i64]) -> Result<String, Refusal> {
+    let ty = reduced(cx, x, axes, true)?;
+    cx.emit("ReduceMean", &[x], vec![ints("axes", axes.iter().copied()), int("keepdims", 1)], ty)
+}
+
+/// candle-onnx reads the axes as an attribute only, so that an opset-18 graph would be averaged over all axes.
+pub(crate) fn reduce_mean(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
+    let (x, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
+    cx.float(x)?;
+    let keep = node.int("keepdims")?.unwrap_or(1);
+    let Some(axes) = axes(cx, node, x, 18)? else {
+        let ty = cx.ty(x)?.clone();
+        return same(cx, x, ty, output);
+    };
+    let ty = reduced(cx, x, &axes, keep != 0)?;
+    cx.emit_as("ReduceMean", &[x], vec![ints("axes", axes), int("keepdims", keep)], ty, output)
+}
+
+/// candle-onnx reads the axes as an input only, and negative ones as huge.
+pub(crate) fn reduce_sum(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
+    let (x, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
+    match cx.dtype(x)? {
+        DType::F32 | DType::F64 | DType::I64 => {}
+        dtype => return Err(format!("it does not sum {dtype}").into()),
+    }
+    let keep = node.int("keepdims")?.unwrap_or(1);
+    let Some(axes) = axes(cx, node, x, 13)? else {
+        let ty = cx.ty(x)?.clone();
+        return same(cx, x, ty, output);
+    };
+    let ty = reduced(cx, x, &axes, keep != 0)?;
+    sum(cx, x, &axes, keep, ty, output)
+}
+
+fn sum(cx: &mut Lowering, x: &str, axes: &[i64], keep: i64, ty: ValueType, output: &str) -> Result<(), Refusal> {
+    let axes = cx.new_ints(axes)?;
+    cx.emit_as("ReduceSum", &[x, &axes], vec![int("keepdims", keep)], ty, output)
+}
+
+/// √(Σ x²)
+pub(crate) fn reduce_l2(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
+    let (x, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
+    cx.float(x)?;
+    let keep = node.int("keepdims")?.unwrap_or(1);
+    let Some(axes) = axes(cx, node, x, 18)? else {
+        let ty = cx.ty(x)?.clone();
+        return cx.emit_as("Abs", &[x], vec![], ty, output);
+    };
+    let ty = cx.ty(x)?.clone();
+    let square = cx.emit("Mul", &[x, x], vec![], ty)?;
+    let ty = reduced(cx, x, &axes, keep != 0)?;
+    let total = cx.fresh();
+    sum(cx, &square, &axes, keep, ty.clone(), &total)?;
+    cx.emit_as("Sqrt", &[&total], vec![], ty, output)
+}

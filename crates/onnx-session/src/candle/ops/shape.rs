@@ -1,0 +1,228 @@
+//! Operators on shapes.
+
+use candle_onnx::onnx;
+use candle_onnx::onnx::attribute_proto::AttributeType;
+use engine::{DType, Value};
+use onnx_graph::Node;
+
+use super::cast::same;
+use super::gather::contiguous;
+use crate::candle::lower::{Lowering, Refusal, int, ints};
+use crate::candle::types::{Size, ValueType, axis_index, broadcast};
+
+/// candle-onnx builds a partial shape with the length of the whole, and takes the end as inclusive. The whole shape is right, and a
+/// slice of it clamps `start` and `end` as Shape does.
+pub(crate) fn shape(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
+    let (x, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
+    let rank = cx.rank(x)?;
+    if rank == 0 {
+        return cx.define_constant(output, &Value::new([0], Vec::<i64>::new()).map_err(|e| Refusal(e.to_string()))?);
+    }
+    let whole = ValueType::known(DType::I64, &[rank]);
+    let (start, end) = (node.int("start")?, node.int("end")?);
+    if (start.unwrap_or(0), end) == (0, None) {
+        return cx.emit_as("Shape", &[x], vec![], whole, output);
+    }
+    let bound = |at: i64| if at < 0 { (at + rank as i64).max(0) } else { at.min(rank as i64) };
+    let (start, end) = (bound(start.unwrap_or(0)), bound(end.unwrap_or(rank as i64)));
+    let all = cx.emit("Shape", &[x], vec![], whole)?;
+    let length = usize::try_from(end - start).unwrap_or(0);
+    let (starts, ends) = (cx.new_ints(&[start])?, cx.new_ints(&[end])?);
+    cx.emit_as("Slice", &[&all, &starts, &ends], vec![], ValueType::known(DType::I64, &[length]), output)
+}
+
+pub(crate) fn reshape(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
+    let (x, target, output) = (cx.input(node, 0)?, cx.input(node, 1)?, cx.output(node, 0)?);
+    if cx.dtype(target)? != DType::I64 {
+        return Err(format!("the target shape is {}", cx.dtype(target)?).into());
+    }
+    let allow_zero = node.int("allowzero")?.unwrap_or(0);
+    let ty = ValueType::new(cx.dtype(x)?, reshaped(cx, x, target, allow_zero != 0));
+    cx.emit_as("Reshape", &[x, target], vec![int("allowzero", allow_zero)], ty, output)
+}
+
+fn reshaped(cx: &Lowering, x: &str, target: &str, allow_zero: bool) -> Option<Vec<Size>> {
+    let target = cx.partial_ints(target)?;
+    let dims = cx.ty(x).ok()?.shape.clone();
+    let copied = |index: usize| dims.as_ref().and_then(|dims| dims.get(index).copied().flatten());
+    let mut sizes: Vec<Size> = target
+        .iter()
+        .enumerate()
+        .map(|(index, size)| match size {
+            Some(0) if !allow_zero => copied(index),
+            // −1, what is not known yet, and what fails when the graph runs.
+            size => size.and_then(|size| usize::try_from(size).ok()),
+        })
+        .collect();
+    // One −1 among known sizes takes what is left of a known volume.
+    let volume: Option<usize> = dims.as_ref().and_then(|dims| dims.iter().copied().product());
+    let mut open = target.iter().enumerate().filter(|(index, _)| sizes[*index].is_none());
+    if let (Some(volume), Some((index, Some(-1))), None) = (volume, open.next(), open.next()) {
+        let rest: usize = sizes.iter().flatten().product();
+        sizes[index] = volume.checked_div(rest);
+    }
+    Some(sizes)
+}
+
+/// Axes are an attribute before opset 13 and an input since.
+fn axes(cx: &Lowering, node: &Node) -> Result<Option<Vec<i64>>, Refusal> {
+    if cx.opset < 13 {
+        return Ok(node.ints("axes")?.map(<[i64]>::to_vec));
+    }
+    cx.optional(node, 1).map(|name| cx.constant_ints(name)).transpose()
+}
+
+/// candle-onnx inserts several axes from the back, each counted before the others are there; one at a time, in ascending order, is right.
+pub(crate) fn unsqueeze(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
+    let (x, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
+    let axes = axes(cx, node)?.ok_or("its axes are missing")?;
+    let rank = cx.rank(x)? + axes.len();
+    let mut axes = axes
+        .iter()
+        .map(|&axis| axis_index(axis, rank).ok_or_else(|| format!("axis {axis} is outside rank {rank}").into()))
+        .collect::<Result<Vec<usize>, Refusal>>()?;
+    axes.sort_unstable();
+    if axes.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(format!("axes {axes:?} name one axis twice").into());
+    }
+    let mut ty = cx.ty(x)?.clone();
+    let mut current = x.to_string();
+    for (position, &axis) in axes.iter().enumerate() {
+        // Ascending, and below the final rank: there are always that many dimensions already.
+        ty.shape.get_or_insert_default().insert(axis, Some(1));
+        let attributes = vec![ints("axes", [axis as i64])];
+        if position + 1 == axes.len() {
+            return cx.emit_as("Unsqueeze", &[&current], attributes, ty, output);
+        }
+        current = cx.emit("Unsqueeze", &[&current], attributes, ty.clone())?;
+    }
+    same(cx, x, ty, output)
+}
+
+/// candle-onnx does not read axes as an attribute, and without any keeps a first axis of size 1.
+pub(crate) fn squeeze(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
+    let (x, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
+    let dims = cx.ty(x)?.shape.clone().ok_or("the rank is not known before it runs")?;
+    let axes = match axes(cx, node)? {
+        Some(axes) => axes.iter().map(|&axis| cx.axis(axis, x)).collect::<Result<Vec<_>, _>>()?,
+        None if dims.iter().all(Option::is_some) => {
+            (0..dims.len()).filter(|&index| dims[index] == Some(1)).collect()
+        }
+        None => return Err("which axes have size 1 is not known before it runs".into()),
+    };
+    let kept = (0..dims.len()).filter(|index| !axes.contains(index)).map(|index| dims[index]).collect();
+    let ty = ValueType::new(cx.dtype(x)?, Some(kept));
+    if axes.is_empty() {
+        return same(cx, x, ty, output);
+    }
+    let mut sorted: Vec<i64> = axes.iter().map(|&axis| axis as i64).collect();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let axes = cx.new_ints(&sorted)?;
+    cx.emit_as("Squeeze", &[x, &axes], vec![], ty, output)
+}
+
+/// candle-onnx takes a negative axis for a huge one.
+pub(crate) fn flatten(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
+    let (x, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
+    let rank = cx.rank(x)?;
+    let axis = node.int("axis")?.unwrap_or(1);
+    // The axis is a place between dimensions, so the rank itself is one too.
+    let index = if axis == rank as i64 { Some(rank) } else { axis_index(axis, rank) };
+    let index = index.ok_or_else(|| Refusal(format!("axis {axis} is outside rank {rank}")))?;
+    let dims = cx.ty(x)?.shape.clone().unwrap_or_default();
+    let sizes: [Size; 2] = [dims[..index].iter().copied().product(), dims[index..].iter().copied().product()];
+    let ty = ValueType::new(cx.dtype(x)?, Some(sizes.to_vec()));
+    cx.emit_as("Flatten", &[x], vec![int("axis", index as i64)], ty, output)
+}
+
+/// candle-onnx drops trailing axes of size 1 where ranks differ, which ONNX does not allow at all.
+pub(crate) fn concat(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
+    let output = cx.output(node, 0)?;
+    let inputs: Vec<&str> = (0..node.inputs.len()).map(|i| cx.input(node, i)).collect::<Result<_, _>>()?;
+    let first = *inputs.first().ok_or("it has no inputs")?;
+    let axis = cx.axis(node.int("axis")?.ok_or("attribute 'axis' is missing")?, first)?;
+    let mut shape = cx.ty(first)?.shape.clone().unwrap_or_default();
+    for name in &inputs[1..] {
+        let ty = cx.ty(name)?;
+        if ty.dtype != cx.dtype(first)? || ty.rank() != Some(shape.len()) {
+            return Err(format!("'{name}' differs from '{first}' in dtype or rank").into());
+        }
+        for (index, size) in ty.shape.iter().flatten().enumerate() {
+            shape[index] = match (shape[index], *size) {
+                (Some(a), Some(b)) if index == axis => Some(a + b),
+                _ if index == axis => None,
+                (known, other) => known.or(other),
+            };
+        }
+    }
+    if shape.len() == 1 && cx.dtype(first)? == DType::I64 {
+        let parts: Option<Vec<_>> = inputs.iter().map(|name| cx.partial_ints(name)).collect();
+        if let Some(parts) = parts {
+            cx.set_partial_ints(output, parts.concat());
+        }
+    }
+    let ty = ValueType::new(cx.dtype(first)?, Some(shape));
+    cx.emit_as("Concat", &inputs, vec![int("axis", axis as i64)], ty, output)
+}
+
+/// candle-onnx hands on a view, which its Gather refuses and its matrix product misreads.
+pub(crate) fn expand(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
+    let (x, target, output) = (cx.input(node, 0)?, cx.input(node, 1)?, cx.output(node, 0)?);
+    if cx.dtype(target)? != DType::I64 {
+        return Err(format!("the target shape is {}", cx.dtype(target)?).into());
+    }
+    let target_shape = target_sizes(cx, target);
+    let ty = ValueType::new(cx.dtype(x)?, broadcast(&cx.ty(x)?.shape, &target_shape));
+    let view = cx.emit("Expand", &[x, target], vec![], ty)?;
+    contiguous(cx, &view, output)
+}
+
+/// The sizes that a value of rank 1 holds, as far as they are known.
+fn target_sizes(cx: &Lowering, target: &str) -> Option<Vec<Size>> {
+    let sizes = cx.partial_ints(target)?;
+    Some(sizes.into_iter().map(|size| size.and_then(|size| usize::try_from(size).ok())).collect())
+}
+
+/// candle-onnx reads the value from `raw_data` alone, and lets a value of shape [1] raise a scalar to rank 1.
+pub(crate) fn constant_of_shape(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
+    let (target, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
+    let value = match node.tensor("value")? {
+        Some(tensor) => tensor.to_value().map_err(|error| Refusal(error.to_string()))?,
+        None => Value::scalar(0f32),
+    };
+    if value.len() != 1 {
+        return Err("its value must have one element".into());
+    }
+    // The code and bytes of the dtype that the value takes in a lowered graph.
+    let (code, bytes) = match value.dtype() {
+        DType::F32 => (1, value.to_le_bytes()),
+        DType::Bool | DType::U8 => (2, value.to_le_bytes()),
+        DType::I64 => (7, value.to_le_bytes()),
+        DType::F64 => (11, value.to_le_bytes()),
+        DType::I32 => {
+            let wide: i64 = value.as_slice::<i32>().map_err(|e| Refusal(e.to_string()))?.iter().map(|&x| i64::from(x)).sum();
+            (7, wide.to_le_bytes().to_vec())
+        }
+        dtype => return Err(format!("its value is {dtype}").into()),
+    };
+    let attribute = onnx::AttributeProto {
+        name: "value".into(),
+        r#type: AttributeType::Tensor.into(),
+        t: Some(onnx::TensorProto { data_type: code, raw_data: bytes, ..Default::default() }),
+        ..Default::default()
+    };
+    let ty = ValueType::new(value.dtype(), target_sizes(cx, target));
+    cx.emit_as("ConstantOfShape", &[target], vec![attribute], ty, output)
+}
+
+/// candle-onnx adds the step again and again, which is exact for integers alone.
+pub(crate) fn range(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
+    let inputs = [cx.input(node, 0)?, cx.input(node, 1)?, cx.input(node, 2)?];
+    let output = cx.output(node, 0)?;
+    let dtype = cx.dtype(inputs[0])?;
+    if !matches!(dtype, DType::I32 | DType::I64) {
+        return Err(format!("it counts in {dtype}; candle-onnx would sum up its rounding").into());
+    }
+    cx.emit_as("Range", &inputs, vec![], ValueType::new(dtype, Some(vec![None])), output)
+}

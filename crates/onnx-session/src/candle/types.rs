@@ -1,0 +1,98 @@
+//! What is known of a value before anything runs: its dtype, and its shape as far as the graph fixes it.
+//!
+//! Lowering needs the rank of a value (a negative axis, a `Transpose` without `perm`) and sometimes a length. Declared
+//! `value_info` is not trusted: a wrong rank there would become a wrong number. Everything here follows from the
+//! inputs, the initializers and the operators.
+
+use engine::{DType, Dim, ValueSpec};
+
+/// A dimension: its size, where it is the same in every run.
+pub(crate) type Size = Option<usize>;
+
+/// The dtype of a value and what is known of its shape; `shape` is `None` where even the rank is open.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ValueType {
+    pub dtype: DType,
+    pub shape: Option<Vec<Size>>,
+}
+
+impl ValueType {
+    pub fn new(dtype: DType, shape: Option<Vec<Size>>) -> Self {
+        Self { dtype, shape }
+    }
+
+    pub fn known(dtype: DType, dims: &[usize]) -> Self {
+        Self { dtype, shape: Some(dims.iter().copied().map(Some).collect()) }
+    }
+
+    pub fn of_spec(spec: &ValueSpec) -> Self {
+        let size = |dim: &Dim| match dim {
+            Dim::Fixed(size) => Some(*size),
+            Dim::Symbol(_) | Dim::Any => None,
+        };
+        Self { dtype: spec.dtype, shape: spec.shape.as_ref().map(|dims| dims.iter().map(size).collect()) }
+    }
+
+    pub fn with_dtype(&self, dtype: DType) -> Self {
+        Self { dtype, shape: self.shape.clone() }
+    }
+
+    pub fn rank(&self) -> Option<usize> {
+        self.shape.as_ref().map(Vec::len)
+    }
+
+    /// The length of a value of rank 1.
+    pub fn length(&self) -> Option<usize> {
+        match self.shape.as_deref() {
+            Some([length]) => *length,
+            _ => None,
+        }
+    }
+}
+
+/// The shape of an elementwise result (ONNX's multidirectional broadcasting).
+pub(crate) fn broadcast(a: &Option<Vec<Size>>, b: &Option<Vec<Size>>) -> Option<Vec<Size>> {
+    let (a, b) = (a.as_ref()?, b.as_ref()?);
+    let (long, short) = if a.len() >= b.len() { (a, b) } else { (b, a) };
+    let (front, back) = long.split_at(long.len() - short.len());
+    let merged = back.iter().zip(short).map(|(&x, &y)| match (x, y) {
+        (Some(1), other) | (other, Some(1)) => other,
+        // Neither is 1, so whichever is known is the result; a disagreement fails when the graph runs.
+        (Some(size), _) | (None, Some(size)) => Some(size),
+        (None, None) => None,
+    });
+    Some(front.iter().copied().chain(merged).collect())
+}
+
+/// A possibly negative axis as an index into `rank` dimensions.
+pub(crate) fn axis_index(axis: i64, rank: usize) -> Option<usize> {
+    let rank = i64::try_from(rank).ok()?;
+    let index = if axis < 0 { axis.checked_add(rank)? } else { axis };
+    (0..rank).contains(&index).then_some(index).and_then(|index| usize::try_from(index).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_broadcast() {
+        let shape = |dims: &[Size]| Some(dims.to_vec());
+        assert_eq!(
+            broadcast(&shape(&[Some(2), None, Some(8)]), &shape(&[Some(8)])),
+            shape(&[Some(2), None, Some(8)])
+        );
+        assert_eq!(broadcast(&shape(&[Some(1), None]), &shape(&[None, Some(4)])), shape(&[None, Some(4)]));
+        assert_eq!(broadcast(&shape(&[]), &shape(&[None])), shape(&[None]));
+        assert_eq!(broadcast(&None, &shape(&[None])), None);
+    }
+
+    #[test]
+    fn axes_count_from_either_end() {
+        assert_eq!(axis_index(-1, 3), Some(2));
+        assert_eq!(axis_index(2, 3), Some(2));
+        assert_eq!(axis_index(3, 3), None);
+        assert_eq!(axis_index(-4, 3), None);
+        assert_eq!(axis_index(i64::MIN, 3), None);
+    }
+}
