@@ -1,0 +1,217 @@
+//! From a [`Model`] to the bytes of a file, weights inside.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use bytes::Bytes;
+use engine::{DType, Dim, ValueSpec};
+use prost::Message;
+
+use crate::proto::{
+    AttributeProto, AttributeType, DataType, Dimension, DimensionValue, FunctionProto, GraphProto,
+    ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto,
+    TensorType, TypeProto, TypeValue, ValueInfoProto,
+};
+use crate::{Attribute, Function, Graph, GraphError, Model, Node, Tensor};
+
+/// The largest message that protobuf implementations read: <https://protobuf.dev/programming-guides/proto-limits/#total>.
+const MAX_MESSAGE: usize = i32::MAX as usize;
+
+impl Model {
+    /// This model as protobuf messages. Tensors share their bytes with it.
+    pub fn to_proto(&self) -> ModelProto {
+        ModelProto {
+            ir_version: self.ir_version,
+            opset_import: opsets(&self.opsets),
+            producer_name: self.producer.clone(),
+            producer_version: self.producer_version.clone(),
+            graph: Some(graph(&self.graph)),
+            metadata_props: properties(&self.metadata),
+            functions: self.functions.iter().map(function).collect(),
+            ..ModelProto::default()
+        }
+    }
+
+    /// This model as the bytes of an ONNX file, weights included.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.to_proto().encode_to_vec()
+    }
+
+    /// Writes this model to one file, weights included. A file that is there already is replaced only once the new one is complete, so a
+    /// model may be saved over the very file that its tensors are mapped from.
+    ///
+    /// # Errors
+    /// If the model is larger than 2 GiB, or the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), GraphError> {
+        let path = path.as_ref();
+        let proto = self.to_proto();
+        let bytes = proto.encoded_len();
+        if bytes > MAX_MESSAGE {
+            return Err(GraphError::TooLargeForOneFile { bytes });
+        }
+        replace(path, &proto.encode_to_vec())
+            .map_err(|source| GraphError::Write { path: path.to_path_buf(), source })
+    }
+}
+
+/// Writes a file under another name beside its place and then moves it there.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let Some(name) = path.file_name() else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not the name of a file"));
+    };
+    let mut partial_name = OsString::from(".");
+    partial_name.push(name);
+    partial_name.push(format!(".{}.partial", std::process::id()));
+    let partial = path.with_file_name(partial_name);
+    let mut file = File::create_new(&partial)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    drop(file);
+    written.and_then(|()| fs::rename(&partial, path)).inspect_err(|_| {
+        // The error that led here is the one to tell; a file left over is the lesser harm.
+        let _ = fs::remove_file(&partial);
+    })
+}
+
+fn opsets(opsets: &BTreeMap<String, i64>) -> Vec<OperatorSetIdProto> {
+    opsets.iter().map(|(domain, &version)| OperatorSetIdProto { domain: domain.clone(), version }).collect()
+}
+
+fn properties(properties: &BTreeMap<String, String>) -> Vec<StringStringEntryProto> {
+    properties
+        .iter()
+        .map(|(key, value)| StringStringEntryProto { key: key.clone(), value: value.clone() })
+        .collect()
+}
+
+fn graph(graph: &Graph) -> GraphProto {
+    let named = |(name, value): (&String, &Tensor)| TensorProto { name: name.clone(), ..tensor(value) };
+    GraphProto {
+        node: graph.nodes.iter().map(node).collect(),
+        name: graph.name.clone(),
+        initializer: graph.initializers.iter().map(named).collect(),
+        sparse_initializer: Vec::new(),
+        doc_string: graph.doc.clone(),
+        input: graph.inputs.iter().map(value_info).collect(),
+        output: graph.outputs.iter().map(value_info).collect(),
+        value_info: graph.value_info.values().map(value_info).collect(),
+        metadata_props: properties(&graph.metadata),
+    }
+}
+
+fn function(function: &Function) -> FunctionProto {
+    FunctionProto {
+        name: function.name.clone(),
+        input: function.inputs.clone(),
+        output: function.outputs.clone(),
+        attribute: function.attributes.clone(),
+        attribute_proto: function.defaults.iter().map(attribute).collect(),
+        node: function.nodes.iter().map(node).collect(),
+        doc_string: function.doc.clone(),
+        opset_import: opsets(&function.opsets),
+        domain: function.domain.clone(),
+        overload: function.overload.clone(),
+        value_info: function.value_info.values().map(value_info).collect(),
+        metadata_props: properties(&function.metadata),
+    }
+}
+
+fn node(node: &Node) -> NodeProto {
+    NodeProto {
+        input: node.inputs.clone(),
+        output: node.outputs.clone(),
+        name: node.name.clone(),
+        op_type: node.op.clone(),
+        domain: node.domain.clone(),
+        overload: node.overload.clone(),
+        attribute: node.attributes.iter().map(attribute).collect(),
+        doc_string: node.doc.clone(),
+        metadata_props: properties(&node.metadata),
+    }
+}
+
+fn attribute((name, value): (&String, &Attribute)) -> AttributeProto {
+    let of = |kind: AttributeType| AttributeProto {
+        name: name.clone(),
+        r#type: kind.into(),
+        ..AttributeProto::default()
+    };
+    let bytes = |string: &String| Bytes::copy_from_slice(string.as_bytes());
+    match value {
+        Attribute::Int(i) => AttributeProto { i: Some(*i), ..of(AttributeType::Int) },
+        Attribute::Float(f) => AttributeProto { f: Some(*f), ..of(AttributeType::Float) },
+        Attribute::String(s) => AttributeProto { s: Some(bytes(s)), ..of(AttributeType::String) },
+        Attribute::Tensor(t) => AttributeProto { t: Some(tensor(t)), ..of(AttributeType::Tensor) },
+        Attribute::Graph(g) => AttributeProto { g: Some(graph(g)), ..of(AttributeType::Graph) },
+        Attribute::Ints(ints) => AttributeProto { ints: ints.clone(), ..of(AttributeType::Ints) },
+        Attribute::Floats(floats) => AttributeProto { floats: floats.clone(), ..of(AttributeType::Floats) },
+        Attribute::Strings(strings) => {
+            AttributeProto { strings: strings.iter().map(bytes).collect(), ..of(AttributeType::Strings) }
+        }
+        Attribute::Tensors(tensors) => {
+            AttributeProto { tensors: tensors.iter().map(tensor).collect(), ..of(AttributeType::Tensors) }
+        }
+        Attribute::Graphs(graphs) => {
+            AttributeProto { graphs: graphs.iter().map(graph).collect(), ..of(AttributeType::Graphs) }
+        }
+        Attribute::Reference { name, kind } => AttributeProto { ref_attr_name: name.clone(), ..of(*kind) },
+    }
+}
+
+/// A tensor without a name.
+fn tensor(tensor: &Tensor) -> TensorProto {
+    TensorProto {
+        dims: tensor.shape.iter().map(|&dim| signed(dim)).collect(),
+        data_type: data_type(tensor.dtype).into(),
+        raw_data: tensor.bytes.clone(),
+        ..TensorProto::default()
+    }
+}
+
+/// A size as ONNX writes it. Beyond `i64::MAX` no tensor that has bytes can be, so nothing that exists is changed.
+fn signed(size: usize) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
+}
+
+fn data_type(dtype: DType) -> DataType {
+    match dtype {
+        DType::F16 => DataType::Float16,
+        DType::BF16 => DataType::Bfloat16,
+        DType::F32 => DataType::Float,
+        DType::F64 => DataType::Double,
+        DType::I8 => DataType::Int8,
+        DType::I16 => DataType::Int16,
+        DType::I32 => DataType::Int32,
+        DType::I64 => DataType::Int64,
+        DType::U8 => DataType::Uint8,
+        DType::U16 => DataType::Uint16,
+        DType::U32 => DataType::Uint32,
+        DType::U64 => DataType::Uint64,
+        DType::Bool => DataType::Bool,
+    }
+}
+
+fn value_info(spec: &ValueSpec) -> ValueInfoProto {
+    let dim = |dim: &Dim| Dimension {
+        value: match dim {
+            Dim::Fixed(size) => Some(DimensionValue::DimValue(signed(*size))),
+            Dim::Symbol(symbol) => Some(DimensionValue::DimParam(symbol.clone())),
+            Dim::Any => None,
+        },
+        ..Dimension::default()
+    };
+    let tensor = TensorType {
+        elem_type: data_type(spec.dtype).into(),
+        shape: spec.shape.as_ref().map(|dims| TensorShapeProto { dim: dims.iter().map(dim).collect() }),
+    };
+    ValueInfoProto {
+        name: spec.name.clone(),
+        r#type: Some(TypeProto { value: Some(TypeValue::TensorType(tensor)), ..TypeProto::default() }),
+        ..ValueInfoProto::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;
