@@ -3,6 +3,7 @@
 //! BERT uses the GELU of Hendrycks & Gimpel 2016 (<https://arxiv.org/abs/1606.08415>), x·Φ(x) with the normal distribution's Φ;
 //! checkpoints have been trained with its approximations, too, and those are not interchangeable: they differ by up to 5e-4.
 
+use std::fmt;
 use std::str::FromStr;
 
 use candle_core::{Result, Tensor};
@@ -29,6 +30,21 @@ pub enum Activation {
     Silu,
     /// `tanh`.
     Tanh,
+}
+
+impl fmt::Display for Activation {
+    /// The shortest of the names that config.json uses for it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Activation::Gelu => "gelu",
+            Activation::GeluTanh => "gelu_new",
+            Activation::GeluFast => "gelu_fast",
+            Activation::QuickGelu => "quick_gelu",
+            Activation::Relu => "relu",
+            Activation::Silu => "silu",
+            Activation::Tanh => "tanh",
+        })
+    }
 }
 
 impl Activation {

@@ -18,6 +18,8 @@
 //! # Ok::<(), engine::ValueError>(())
 //! ```
 
+#[cfg(feature = "approx")]
+mod approx;
 #[cfg(feature = "candle")]
 mod candle;
 mod dtype;

@@ -69,12 +69,24 @@ fn guarded(
     model: &onnx::ModelProto,
     inputs: HashMap<String, Tensor>,
 ) -> candle_core::Result<HashMap<String, Tensor>> {
-    catch_unwind(AssertUnwindSafe(|| candle_onnx::simple_eval(model, inputs))).unwrap_or_else(|panic| {
-        let message = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("no message");
-        Err(candle_core::Error::Msg(format!("candle-onnx panicked: {message}")))
-    })
+    let result = catch_unwind(AssertUnwindSafe(|| candle_onnx::simple_eval(model, inputs)));
+    match result {
+        Ok(result) => result.map_err(without_backtrace),
+        Err(panic) => {
+            let message = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no message");
+            Err(candle_core::Error::Msg(format!("candle-onnx panicked: {message}")))
+        }
+    }
+}
+
+/// candle prints a backtrace of itself as part of a message where RUST_BACKTRACE is set; the node that failed says more.
+fn without_backtrace(error: candle_core::Error) -> candle_core::Error {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } => without_backtrace(*inner),
+        error => error,
+    }
 }

@@ -1,0 +1,74 @@
+use checkpoint::ModelFiles;
+use serde_json::{Map, Value};
+
+use crate::PipelineError;
+
+/// A JSON file of settings. `null` counts as not set.
+pub(crate) struct Settings {
+    file: String,
+    map: Map<String, Value>,
+}
+
+impl Settings {
+    /// The settings of a file, or none if the model does not have it.
+    pub(crate) fn read(files: &ModelFiles, file: &str) -> Result<Self, PipelineError> {
+        Ok(Self::read_if_there(files, file)?
+            .unwrap_or_else(|| Self { file: file.to_owned(), map: Map::new() }))
+    }
+
+    pub(crate) fn read_if_there(files: &ModelFiles, file: &str) -> Result<Option<Self>, PipelineError> {
+        let Some(bytes) = files.read(file)? else { return Ok(None) };
+        let map = serde_json::from_slice(&bytes)
+            .map_err(|source| PipelineError::Json { file: file.to_owned(), source })?;
+        Ok(Some(Self { file: file.to_owned(), map }))
+    }
+
+    pub(crate) fn file(&self) -> &str {
+        &self.file
+    }
+
+    pub(crate) fn get(&self, setting: &str) -> Option<&Value> {
+        self.map.get(setting).filter(|value| !value.is_null())
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.map
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(setting, value)| (setting.as_str(), value))
+    }
+
+    pub(crate) fn bool(&self, setting: &str) -> Result<Option<bool>, PipelineError> {
+        self.get(setting)
+            .map(|value| value.as_bool().ok_or_else(|| self.wrong(setting, "true or false", value)))
+            .transpose()
+    }
+
+    pub(crate) fn string(&self, setting: &str) -> Result<Option<&str>, PipelineError> {
+        self.get(setting)
+            .map(|value| value.as_str().ok_or_else(|| self.wrong(setting, "a string", value)))
+            .transpose()
+    }
+
+    /// A token: a string, or an object that has it as its `content`.
+    pub(crate) fn token(&self, setting: &str) -> Result<Option<&str>, PipelineError> {
+        self.get(setting)
+            .map(|value| {
+                value
+                    .get("content")
+                    .unwrap_or(value)
+                    .as_str()
+                    .ok_or_else(|| self.wrong(setting, "a token", value))
+            })
+            .transpose()
+    }
+
+    pub(crate) fn wrong(&self, setting: &str, expected: &'static str, found: &Value) -> PipelineError {
+        PipelineError::Setting {
+            file: self.file.clone(),
+            setting: setting.to_owned(),
+            expected,
+            found: found.to_string(),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+use std::io;
+use std::path::PathBuf;
+
+use engine::{MapError, ValueError};
+
+/// Why a model's files could not be found or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// A folder was asked for, and something else is there.
+    #[error("{} is not a folder", .0.display())]
+    NotAFolder(PathBuf),
+    /// A file was given where a model is wanted.
+    #[error("'{model}' is a file: give the folder it lies in, or a hub id such as 'org/name'")]
+    IsAFile {
+        /// What was given.
+        model: String,
+    },
+    /// What was given is spelled as a path, and nothing is there.
+    #[error("there is no folder '{model}'")]
+    NoSuchFolder {
+        /// What was given.
+        model: String,
+    },
+    /// What was given is neither a folder nor spelled as a hub id.
+    #[error("'{model}' is neither a folder nor a hub id such as 'name', 'org/name' or 'org/name@revision'")]
+    NotAModel {
+        /// What was given.
+        model: String,
+    },
+    /// There is no folder of that name here, and the hub cache does not have the model.
+    #[error(
+        "there is no folder '{model}' here, and the hub cache {} has no {folder}: put the model's folder there, set HF_HOME \
+         to the place that has it, or give the path of a folder",
+        cache.display()
+    )]
+    NotCached {
+        /// The hub id, as given.
+        model: String,
+        /// The cache that was looked in.
+        cache: PathBuf,
+        /// The folder that was looked for in it.
+        folder: String,
+    },
+    /// The hub cache has the model, but not at this revision.
+    #[error("the hub cache has '{model}' at {available}, but not at revision '{revision}' (looked in {})", repository.display())]
+    RevisionNotCached {
+        /// The hub id, as given.
+        model: String,
+        /// The revision that is missing.
+        revision: String,
+        /// The model's folder in the cache.
+        repository: PathBuf,
+        /// The revisions that are there, for a person to read.
+        available: String,
+    },
+    /// No environment variable and no home folder say where the hub cache is.
+    #[error("'{model}' is no folder, and there is no hub cache: set HF_HOME, or give the path of a folder")]
+    NoCache {
+        /// The hub id, as given.
+        model: String,
+    },
+    /// The model lacks a file.
+    #[error(
+        "{model} has no {file}; a model folder needs config.json, model.safetensors, tokenizer.json or vocab.txt, and \
+             for its graph onnx/model.onnx; this one has {has}"
+    )]
+    Missing {
+        /// The model's folder, or its name.
+        model: String,
+        /// The file.
+        file: String,
+        /// What is there instead, for a person to read.
+        has: String,
+    },
+    /// The checkpoint is there in a form that is not read yet.
+    #[error(
+        "{model} has its checkpoint as {found}, which is not read yet: save it as one model.safetensors \
+             (save_pretrained with a large max_shard_size does)"
+    )]
+    OtherFormat {
+        /// The model's folder, or its name.
+        model: String,
+        /// The file that was found.
+        found: &'static str,
+    },
+    /// A file's name leads out of the model's folder.
+    #[error("'{file}' does not name a file within the model's folder")]
+    Outside {
+        /// The name.
+        file: String,
+    },
+    /// The file is a pointer of git's large file storage, not the file itself.
+    #[error("{file} is a git-lfs pointer, not the file itself: run `git lfs pull` in the model's folder")]
+    GitLfs {
+        /// The file.
+        file: String,
+    },
+    /// A link in the cache leads nowhere.
+    #[error("{} is a link to {}, which is not there: the download did not finish, or the cache was pruned", path.display(), target.display())]
+    BrokenLink {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
+    /// A file could not be mapped.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// A folder or link could not be looked at.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The file is not a safetensors file.
+    #[error("{file} is not a safetensors file: {reason}")]
+    NotSafetensors {
+        /// The file.
+        file: String,
+        /// What shows it.
+        reason: &'static str,
+    },
+    /// The header is not valid JSON, or what it says about a tensor cannot be.
+    #[error("the safetensors header of {file} is wrong: {source}")]
+    Header {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// The file ends too early.
+    #[error("{file} is truncated: the header promises {promised} bytes, the file has {found}")]
+    Truncated {
+        /// The file.
+        file: String,
+        /// The size it must have.
+        promised: u64,
+        /// The size it has.
+        found: u64,
+    },
+    /// The file goes on after its last tensor.
+    #[error(
+        "{file} has bytes that belong to no tensor: the header promises {promised} bytes, the file has {found}"
+    )]
+    TrailingBytes {
+        /// The file.
+        file: String,
+        /// The size it must have.
+        promised: u64,
+        /// The size it has.
+        found: u64,
+    },
+    /// A tensor is of a dtype that is not one of [`engine::DType`].
+    #[error("tensor '{tensor}' in {file} is {dtype}, which is not read")]
+    DType {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// Its dtype, as safetensors spells it.
+        dtype: String,
+    },
+    /// A tensor's bytes are not a value of its dtype.
+    #[error("tensor '{tensor}' in {file}: {source}")]
+    Value {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong.
+        source: ValueError,
+    },
+}

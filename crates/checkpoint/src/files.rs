@@ -1,0 +1,322 @@
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use engine::map_file;
+
+use crate::hub::{HubId, is_absent};
+use crate::{Checkpoint, CheckpointError, HubCache};
+
+const CONFIG: &str = "config.json";
+const WEIGHTS: &str = "model.safetensors";
+
+/// Where the exported graph may lie, in the order they are looked for.
+const GRAPHS: [&str; 2] = ["onnx/model.onnx", "model.onnx"];
+
+/// Other forms of a checkpoint, which are recognised and refused.
+const OTHER_WEIGHTS: [&str; 5] = [
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "tf_model.h5",
+    "flax_model.msgpack",
+];
+
+/// The most names that an error lists. Listing stops there, however many more a folder has.
+const LISTED: usize = 20;
+
+/// A git-lfs pointer is a text of three lines; the format allows less than this.
+const LFS_POINTER_BYTES: usize = 1024;
+
+/// A model's files: a local folder, a snapshot in the hub cache, or files in memory. Clones share them.
+#[derive(Clone)]
+pub struct ModelFiles {
+    name: String,
+    source: Source,
+}
+
+#[derive(Clone)]
+enum Source {
+    Folder(PathBuf),
+    Memory(Arc<BTreeMap<&'static str, Bytes>>),
+}
+
+/// Where a model's exported graph is.
+#[derive(Clone)]
+pub enum OnnxSource {
+    /// A file; external data lies beside it.
+    File(PathBuf),
+    /// A whole graph in memory.
+    Memory {
+        /// What to call it in messages.
+        name: String,
+        /// The file's bytes.
+        bytes: Bytes,
+    },
+}
+
+impl ModelFiles {
+    /// The folder at that path if there is one, else the hub id of that name (`name`, `org/name`, or either with
+    /// `@revision`) in the cache of [`HubCache::from_env`]. Nothing is downloaded.
+    ///
+    /// # Errors
+    /// If `model` is a file, spelled as a path where no folder is, or not in the cache.
+    pub fn open(model: &str) -> Result<Self, CheckpointError> {
+        Self::find(model, HubCache::from_env)
+    }
+
+    /// As [`ModelFiles::open`], with this hub cache.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::open`].
+    pub fn open_in(model: &str, cache: &HubCache) -> Result<Self, CheckpointError> {
+        Self::find(model, || Some(cache.clone()))
+    }
+
+    fn find(model: &str, cache: impl FnOnce() -> Option<HubCache>) -> Result<Self, CheckpointError> {
+        let path = Path::new(model);
+        let model = model.to_owned();
+        if path.is_dir() {
+            return Ok(Self { name: model, source: Source::Folder(path.to_path_buf()) });
+        }
+        if path.exists() {
+            return Err(CheckpointError::IsAFile { model });
+        }
+        if is_spelled_as_path(&model) {
+            return Err(CheckpointError::NoSuchFolder { model });
+        }
+        if HubId::parse(&model).is_none() {
+            return Err(CheckpointError::NotAModel { model });
+        }
+        let Some(cache) = cache() else { return Err(CheckpointError::NoCache { model }) };
+        let folder = cache.snapshot(&model)?;
+        Ok(Self { name: model, source: Source::Folder(folder) })
+    }
+
+    /// The files of a folder. What is in it is looked at only when it is asked for.
+    ///
+    /// # Errors
+    /// If there is no folder at that path.
+    pub fn from_folder(path: impl Into<PathBuf>) -> Result<Self, CheckpointError> {
+        let path = path.into();
+        if !path.is_dir() {
+            return Err(CheckpointError::NotAFolder(path));
+        }
+        Ok(Self { name: path.display().to_string(), source: Source::Folder(path) })
+    }
+
+    /// Files that are in memory already, each under its path in the model's folder, `onnx/model.onnx` say.
+    pub fn from_memory(name: &str, files: impl IntoIterator<Item = (&'static str, Bytes)>) -> Self {
+        Self { name: name.to_owned(), source: Source::Memory(Arc::new(files.into_iter().collect())) }
+    }
+
+    /// The model, as the user gave it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The folder; `None` if the files are in memory.
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.source {
+            Source::Folder(folder) => Some(folder),
+            Source::Memory(_) => None,
+        }
+    }
+
+    /// The bytes of a file, mapped; `None` if the model has none of that name. `file` is relative to the model's folder.
+    ///
+    /// # Errors
+    /// If `file` leads out of the folder, is a git-lfs pointer or a broken link, or cannot be mapped.
+    pub fn read(&self, file: &str) -> Result<Option<Bytes>, CheckpointError> {
+        // Such names may come from another file of the model (modules.json).
+        let is_inside = !file.is_empty()
+            && !file.contains('\\')
+            && Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
+        if !is_inside {
+            return Err(CheckpointError::Outside { file: file.to_owned() });
+        }
+        let bytes = match &self.source {
+            Source::Memory(files) => files.get(file).cloned(),
+            Source::Folder(folder) => map_if_there(&folder.join(file))?,
+        };
+        if let Some(bytes) = &bytes {
+            refuse_lfs_pointer(&self.shown(file), bytes)?;
+        }
+        Ok(bytes)
+    }
+
+    /// The bytes of a file that must be there.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::read`], and if the model does not have it: the error lists what it has.
+    pub fn require(&self, file: &str) -> Result<Bytes, CheckpointError> {
+        self.read(file)?.ok_or_else(|| CheckpointError::Missing {
+            model: self.shown_model(),
+            file: file.to_owned(),
+            has: self.listing(),
+        })
+    }
+
+    /// The bytes of config.json.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::require`].
+    pub fn config(&self) -> Result<Bytes, CheckpointError> {
+        self.require(CONFIG)
+    }
+
+    /// The tensors of model.safetensors.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::require`] and [`Checkpoint::from_safetensors`], and if the checkpoint is there in another form.
+    pub fn checkpoint(&self) -> Result<Checkpoint, CheckpointError> {
+        if let Some(bytes) = self.read(WEIGHTS)? {
+            return Checkpoint::parse(WEIGHTS, &self.shown(WEIGHTS), &bytes);
+        }
+        for found in OTHER_WEIGHTS {
+            if self.read(found)?.is_some() {
+                return Err(CheckpointError::OtherFormat { model: self.shown_model(), found });
+            }
+        }
+        Err(CheckpointError::Missing {
+            model: self.shown_model(),
+            file: WEIGHTS.to_owned(),
+            has: self.listing(),
+        })
+    }
+
+    /// The exported graph: onnx/model.onnx, else model.onnx; `None` if the model has neither.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::read`].
+    pub fn onnx(&self) -> Result<Option<OnnxSource>, CheckpointError> {
+        for file in GRAPHS {
+            if let Some(bytes) = self.read(file)? {
+                return Ok(Some(match &self.source {
+                    Source::Folder(folder) => OnnxSource::File(folder.join(file)),
+                    Source::Memory(_) => OnnxSource::Memory { name: self.shown(file), bytes },
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A file, as errors call it: with its folder, or with the model's name.
+    fn shown(&self, file: &str) -> String {
+        match &self.source {
+            Source::Folder(folder) => folder.join(file).display().to_string(),
+            Source::Memory(_) => format!("{}/{file}", self.name),
+        }
+    }
+
+    fn shown_model(&self) -> String {
+        match &self.source {
+            Source::Folder(folder) => folder.display().to_string(),
+            Source::Memory(_) => self.name.clone(),
+        }
+    }
+
+    fn listing(&self) -> String {
+        match &self.source {
+            Source::Folder(folder) => listing(folder),
+            Source::Memory(files) => joined(files.keys().map(|&name| name.to_owned())),
+        }
+    }
+}
+
+impl OnnxSource {
+    /// What to call the graph in messages: its path, or its name.
+    pub fn name(&self) -> Cow<'_, str> {
+        match self {
+            OnnxSource::File(path) => path.to_string_lossy(),
+            OnnxSource::Memory { name, .. } => Cow::Borrowed(name),
+        }
+    }
+}
+
+impl fmt::Display for OnnxSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.name())
+    }
+}
+
+impl fmt::Debug for OnnxSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OnnxSource::File(path) => f.debug_tuple("File").field(path).finish(),
+            OnnxSource::Memory { name, bytes } => write!(f, "Memory({name:?}, {} bytes)", bytes.len()),
+        }
+    }
+}
+
+impl fmt::Debug for ModelFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("ModelFiles");
+        debug.field("name", &self.name);
+        match &self.source {
+            Source::Folder(folder) => debug.field("folder", folder),
+            Source::Memory(files) => debug.field("files", &files.keys()),
+        };
+        debug.finish()
+    }
+}
+
+/// Whether a name can only have been meant as a path, so that a missing folder is the fault to report.
+fn is_spelled_as_path(model: &str) -> bool {
+    model.starts_with(['.', '/', '~'])
+        || model.contains('\\')
+        || model.ends_with('/')
+        || model.split('@').next().is_some_and(|name| name.matches('/').count() > 1)
+        || [".onnx", ".safetensors", ".json", ".bin"].iter().any(|extension| model.ends_with(extension))
+}
+
+/// Maps a file; `None` if there is nothing at that path. A link that leads nowhere is an error, not nothing.
+fn map_if_there(path: &Path) -> Result<Option<Bytes>, CheckpointError> {
+    let io = |source| CheckpointError::Io { path: path.to_path_buf(), source };
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if is_absent(&error) => return Ok(None),
+        Err(error) => return Err(io(error)),
+    };
+    if metadata.is_symlink() && !path.exists() {
+        let target = fs::read_link(path).map_err(io)?;
+        return Err(CheckpointError::BrokenLink { path: path.to_path_buf(), target });
+    }
+    Ok(Some(map_file(path)?))
+}
+
+/// Refuses the small text that git leaves in place of a file that was not fetched.
+pub(crate) fn refuse_lfs_pointer(shown: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
+    if bytes.len() < LFS_POINTER_BYTES && bytes.starts_with(b"version https://git-lfs") {
+        return Err(CheckpointError::GitLfs { file: shown.to_owned() });
+    }
+    Ok(())
+}
+
+/// What a folder has, for a person to read. At most [`LISTED`] names are looked at.
+pub(crate) fn listing(folder: &Path) -> String {
+    let Ok(entries) = fs::read_dir(folder) else { return "nothing that can be listed".to_owned() };
+    joined(entries.filter_map(Result::ok).map(|entry| {
+        let slash = if entry.path().is_dir() { "/" } else { "" };
+        format!("{}{slash}", entry.file_name().to_string_lossy())
+    }))
+}
+
+fn joined(names: impl Iterator<Item = String>) -> String {
+    let mut names: Vec<String> = names.take(LISTED + 1).collect();
+    let has_more = names.len() > LISTED;
+    names.truncate(LISTED);
+    names.sort();
+    match (names.is_empty(), has_more) {
+        (true, _) => "nothing".to_owned(),
+        (false, false) => names.join(", "),
+        (false, true) => format!("{}, …", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests;
