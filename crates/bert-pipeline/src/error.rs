@@ -77,7 +77,7 @@ pub enum PipelineError {
     NoTexts,
     /// A text has more tokens than the model has positions.
     #[error(
-        "text {text} has {tokens} tokens, and the model takes at most {limit}: shorten it, or ask for truncation"
+        "text number {} has {tokens} tokens, and the model takes at most {limit}: shorten it, or have the tokenizer truncate", .text + 1
     )]
     TooLong {
         /// Which text, counted from 0.
@@ -96,7 +96,7 @@ pub enum PipelineError {
         reason: String,
     },
     /// The tokenizer failed on a text.
-    #[error("text {text} cannot be tokenized: {source}")]
+    #[error("text number {} cannot be tokenized: {source}", .text + 1)]
     Tokenize {
         /// Which text, counted from 0.
         text: usize,

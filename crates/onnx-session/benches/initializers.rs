@@ -4,6 +4,14 @@
 //! Run it on a real model with `MODEL=path/to/model.onnx cargo bench -p onnx-session`; without, on a fixture, which is too small to
 //! show much. The outputs are compared, bit for bit, before anything is timed; the two are timed in turn.
 
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a bench; criterion's macros have no docs"
+)]
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

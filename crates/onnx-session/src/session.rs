@@ -46,9 +46,7 @@ impl Session {
     pub fn new(model: &Model, kind: EngineKind) -> Result<Self, SessionError> {
         match kind {
             #[cfg(feature = "candle-onnx")]
-            EngineKind::Candle => {
-                Ok(Self { engine: Box::new(crate::candle::CandleEngine::new(model)?) })
-            }
+            EngineKind::Candle => Ok(Self { engine: Box::new(crate::candle::CandleEngine::new(model)?) }),
             #[cfg(not(feature = "candle-onnx"))]
             EngineKind::Candle => {
                 let _ = model;

@@ -1,6 +1,13 @@
 //! For each thing that candle-onnx 0.11.1 lacks or gets wrong: what stock `simple_eval` makes of a small graph, and what the
 //! `candle` engine makes of it. A newer candle-onnx that mends one of them shows here, as a test that fails.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what broke by panicking"
+)]
+
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -68,7 +75,11 @@ impl Case {
             ir_version: 8,
             opsets: [(String::new(), self.opset)].into(),
             graph: Graph {
-                inputs: self.inputs.iter().map(|(name, value)| spec(name, value.dtype(), open(value))).collect(),
+                inputs: self
+                    .inputs
+                    .iter()
+                    .map(|(name, value)| spec(name, value.dtype(), open(value)))
+                    .collect(),
                 outputs: self.outputs.iter().map(|name| spec(name, self.dtype, None)).collect(),
                 initializers: self
                     .initializers
@@ -296,7 +307,10 @@ fn flatten_takes_a_negative_axis_for_a_huge_one() {
         .attribute("axis", Attribute::Int(-1))
         .input("x", counting(&[1, 2, 3]))
         .silently_wrong(right);
-    case(13, "Flatten").attribute("axis", Attribute::Int(3)).input("x", counting(&[1, 2, 3])).right(counting(&[6, 1]));
+    case(13, "Flatten")
+        .attribute("axis", Attribute::Int(3))
+        .input("x", counting(&[1, 2, 3]))
+        .right(counting(&[6, 1]));
 }
 
 #[test]
@@ -320,7 +334,8 @@ fn split_makes_an_uneven_last_part_larger_instead_of_smaller() {
     let mut model = case.model();
     model.graph.inputs[0].shape = Some(vec![Dim::Fixed(5)]);
     let session = Session::new(&model, EngineKind::Candle).unwrap();
-    let outputs = session.run(&case.inputs.iter().map(|(name, value)| (*name, value.clone())).collect()).unwrap();
+    let outputs =
+        session.run(&case.inputs.iter().map(|(name, value)| (*name, value.clone())).collect()).unwrap();
     assert!(close(outputs.get("y").unwrap(), &counting(&[3])));
     assert!(close(outputs.get("z").unwrap(), &floats(&[2], &[3.0, 4.0])));
     case.not_lowered("length to split is not known");
@@ -328,7 +343,8 @@ fn split_makes_an_uneven_last_part_larger_instead_of_smaller() {
 
 #[test]
 fn split_reads_lengths_as_an_attribute_before_opset_13() {
-    let mut case = case(11, "Split").attribute("split", Attribute::Ints(vec![1, 3])).input("x", counting(&[4]));
+    let mut case =
+        case(11, "Split").attribute("split", Attribute::Ints(vec![1, 3])).input("x", counting(&[4]));
     case.outputs = vec!["y", "z"];
     case.silently_wrong(counting(&[1]));
 }
@@ -369,7 +385,10 @@ fn constants_are_read_as_tensors_only() {
         .attribute("value_float", Attribute::Float(1.5))
         .refused("cannot find 'value' attr", Value::scalar(1.5f32));
     case(13, "Constant")
-        .attribute("value", Attribute::Tensor(Tensor::from_value(&Value::new([1, 2], vec![3i32, 4]).unwrap())))
+        .attribute(
+            "value",
+            Attribute::Tensor(Tensor::from_value(&Value::new([1, 2], vec![3i32, 4]).unwrap())),
+        )
         .gives(DType::I32)
         .silently_wrong(Value::new([1, 2], vec![3i32, 4]).unwrap());
 }
@@ -391,7 +410,10 @@ fn casts_to_bool_truncate() {
 #[test]
 fn casts_to_small_integers_are_not_lowered() {
     for to in [2, 3, 10] {
-        case(13, "Cast").attribute("to", Attribute::Int(to)).input("x", floats(&[1], &[-1.0])).not_lowered("");
+        case(13, "Cast")
+            .attribute("to", Attribute::Int(to))
+            .input("x", floats(&[1], &[-1.0]))
+            .not_lowered("");
     }
 }
 

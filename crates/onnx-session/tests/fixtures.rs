@@ -1,5 +1,12 @@
 //! Every export of every fixture on the `candle` engine, against PyTorch's float64.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what broke by panicking"
+)]
+
 use std::path::{Path, PathBuf};
 
 use engine::{NamedValues, Value};

@@ -294,7 +294,7 @@ fn a_text_beyond_the_model_is_an_error_and_not_cut() {
     let error = tokenizer.encode(&["a".into(), "a b a b a b a".into()]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "text 1 has 9 tokens, and the model takes at most 8: shorten it, or ask for truncation"
+        "text number 2 has 9 tokens, and the model takes at most 8: shorten it, or have the tokenizer truncate"
     );
 }
 

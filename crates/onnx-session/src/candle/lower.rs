@@ -165,12 +165,7 @@ impl Lowering {
                 inputs.push(name.clone());
             }
         }
-        let outputs = node
-            .outputs
-            .iter()
-            .filter(|name| made.contains(name.as_str()))
-            .cloned()
-            .collect();
+        let outputs = node.outputs.iter().filter(|name| made.contains(name.as_str())).cloned().collect();
         Ok(Some(Step::new(node, nodes, inputs, outputs)))
     }
 
@@ -202,7 +197,9 @@ impl Lowering {
     }
 
     pub fn rank(&self, name: &str) -> Result<usize, Refusal> {
-        self.ty(name)?.rank().ok_or_else(|| format!("the rank of '{name}' is not known before it runs").into())
+        self.ty(name)?
+            .rank()
+            .ok_or_else(|| format!("the rank of '{name}' is not known before it runs").into())
     }
 
     /// The value's dtype, if it is a float that candle computes with in full.
@@ -220,9 +217,9 @@ impl Lowering {
 
     /// The elements of an integer value that must be the same in every run.
     pub fn constant_ints(&self, name: &str) -> Result<Vec<i64>, Refusal> {
-        let tensor = self
-            .constant(name)
-            .ok_or_else(|| Refusal(format!("'{name}' is computed when the graph runs; it must be constant")))?;
+        let tensor = self.constant(name).ok_or_else(|| {
+            Refusal(format!("'{name}' is computed when the graph runs; it must be constant"))
+        })?;
         Ok(tensor.flatten_all()?.to_vec1::<i64>()?)
     }
 
@@ -339,12 +336,7 @@ impl Lowering {
 
 /// An integer attribute of a candle-onnx node.
 pub(crate) fn int(name: &str, i: i64) -> onnx::AttributeProto {
-    onnx::AttributeProto {
-        name: name.into(),
-        r#type: AttributeType::Int.into(),
-        i,
-        ..Default::default()
-    }
+    onnx::AttributeProto { name: name.into(), r#type: AttributeType::Int.into(), i, ..Default::default() }
 }
 
 /// An integer list attribute of a candle-onnx node.

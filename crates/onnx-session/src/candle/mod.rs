@@ -44,8 +44,11 @@ impl CandleEngine {
     /// [`SessionError::Refused`] for the first node that candle-onnx cannot be brought to compute as ONNX defines it.
     pub fn new(model: &Model) -> Result<Self, SessionError> {
         let graph = &model.graph;
-        for (what, spec) in
-            graph.inputs.iter().map(|spec| ("input", spec)).chain(graph.outputs.iter().map(|spec| ("output", spec)))
+        for (what, spec) in graph
+            .inputs
+            .iter()
+            .map(|spec| ("input", spec))
+            .chain(graph.outputs.iter().map(|spec| ("output", spec)))
         {
             if !carried(spec.dtype) {
                 return Err(SessionError::Unsupported {
@@ -60,7 +63,8 @@ impl CandleEngine {
         let names: Vec<&str> = graph.outputs.iter().map(|spec| spec.name.as_str()).collect();
         let plan = Plan::new(&steps, &names);
         // Lowering leaves originals behind: a weight that is only used transposed, the parts of a folded shape.
-        let mut used: HashSet<&str> = steps.iter().flat_map(|step| &step.inputs).map(String::as_str).collect();
+        let mut used: HashSet<&str> =
+            steps.iter().flat_map(|step| &step.inputs).map(String::as_str).collect();
         used.extend(&names);
         constants.retain(|name, _| used.contains(name.as_str()));
         Ok(Self {
@@ -92,22 +96,20 @@ impl CandleEngine {
             // candle's index_select fills with zeros where an index is the largest integer.
             if value.as_slice::<i64>().is_ok_and(|ints| ints.contains(&i64::MAX)) {
                 return Err(EngineError::BadInput(
-                    format!("input '{name}' holds {}, which candle does not take for an index", i64::MAX).into(),
+                    format!("input '{name}' holds {}, which candle does not take for an index", i64::MAX)
+                        .into(),
                 ));
             }
-            let tensor = to_lowered(value)
-                .map_err(|error| EngineError::Backend(Box::new(error)))?
-                .ok_or_else(|| EngineError::BadInput(format!("candle-onnx has no {}", value.dtype()).into()))?;
+            let tensor =
+                to_lowered(value).map_err(|error| EngineError::Backend(Box::new(error)))?.ok_or_else(
+                    || EngineError::BadInput(format!("candle-onnx has no {}", value.dtype()).into()),
+                )?;
             values.insert(name.to_string(), tensor);
         }
         Ok(values)
     }
 
-    fn execute(
-        &self,
-        plan: &Plan,
-        values: &mut HashMap<String, Tensor>,
-    ) -> Result<(), EngineError> {
+    fn execute(&self, plan: &Plan, values: &mut HashMap<String, Tensor>) -> Result<(), EngineError> {
         for (index, last_use) in &plan.steps {
             let step = &self.steps[*index];
             let fail = |source: candle_core::Error| EngineError::Node {
@@ -146,7 +148,9 @@ impl CandleEngine {
                 Value::from_le_bytes(DType::Bool, value.shape(), &value.to_le_bytes()).map_err(bad)
             }
             (DType::I32, DType::I64) => {
-                let ints = tensor.to_dtype(CandleDType::I32).map_err(|error| EngineError::Backend(Box::new(error)))?;
+                let ints = tensor
+                    .to_dtype(CandleDType::I32)
+                    .map_err(|error| EngineError::Backend(Box::new(error)))?;
                 Value::from_tensor(&ints).map_err(bad)
             }
             (expected, found) => Err(bad(ValueError::WrongDType { expected, found })),
@@ -224,4 +228,3 @@ impl Engine for CandleEngine {
             .collect()
     }
 }
-

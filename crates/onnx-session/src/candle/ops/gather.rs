@@ -77,8 +77,7 @@ pub(crate) fn slice(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
         Some(axes) => cx.constant_ints(axes)?,
         None => (0..count as i64).collect(),
     };
-    let axes =
-        axes.iter().map(|&axis| Ok(cx.axis(axis, x)? as i64)).collect::<Result<Vec<_>, Refusal>>()?;
+    let axes = axes.iter().map(|&axis| Ok(cx.axis(axis, x)? as i64)).collect::<Result<Vec<_>, Refusal>>()?;
     let steps = match cx.optional(node, 4) {
         Some(steps) => cx.constant_ints(steps)?,
         None => vec![1; count],

@@ -50,7 +50,9 @@ fn permuted(cx: &Lowering, x: &str, perm: &[i64]) -> Result<ValueType, Refusal> 
         return Err(format!("perm {perm:?} is not a permutation of the axes of '{x}'").into());
     }
     let shape = cx.ty(x)?.shape.as_ref().map(|dims| {
-        perm.iter().filter_map(|&axis| usize::try_from(axis).ok().and_then(|axis| dims.get(axis).copied())).collect()
+        perm.iter()
+            .filter_map(|&axis| usize::try_from(axis).ok().and_then(|axis| dims.get(axis).copied()))
+            .collect()
     });
     Ok(ValueType::new(cx.dtype(x)?, shape))
 }

@@ -35,11 +35,8 @@ pub(crate) fn layer_normalization(cx: &mut Lowering, node: &Node) -> Result<(), 
     let (x, scale, output) = (cx.input(node, 0)?, cx.input(node, 1)?, cx.output(node, 0)?);
     let dtype = cx.float(x)?;
     let axis = node.int("axis")?.unwrap_or(-1);
-    let axes: Vec<i64> = if axis < 0 {
-        (axis..0).collect()
-    } else {
-        (cx.axis(axis, x)? as i64..cx.rank(x)? as i64).collect()
-    };
+    let axes: Vec<i64> =
+        if axis < 0 { (axis..0).collect() } else { (cx.axis(axis, x)? as i64..cx.rank(x)? as i64).collect() };
     if axes.len() > 1 && cx.rank(x)? < axes.len() {
         return Err(format!("axis {axis} is outside '{x}'").into());
     }
@@ -126,7 +123,10 @@ pub(crate) fn dropout(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     if let Some(training) = cx.optional(node, 2) {
         let off = cx.constant(training).map(|flag| flag.flatten_all()?.to_vec1::<u8>()).transpose()?;
         if off != Some(vec![0]) {
-            return Err("it is in training mode, so the graph is not deterministic; export the model after eval()".into());
+            return Err(
+                "it is in training mode, so the graph is not deterministic; export the model after eval()"
+                    .into(),
+            );
         }
     }
     if optional_output(node, 1).is_some() {

@@ -77,7 +77,14 @@ pub(crate) fn reduce_sum(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> 
     sum(cx, x, &axes, keep, ty, output)
 }
 
-fn sum(cx: &mut Lowering, x: &str, axes: &[i64], keep: i64, ty: ValueType, output: &str) -> Result<(), Refusal> {
+fn sum(
+    cx: &mut Lowering,
+    x: &str,
+    axes: &[i64],
+    keep: i64,
+    ty: ValueType,
+    output: &str,
+) -> Result<(), Refusal> {
     let axes = cx.new_ints(axes)?;
     cx.emit_as("ReduceSum", &[x, &axes], vec![int("keepdims", keep)], ty, output)
 }

@@ -16,7 +16,10 @@ pub(crate) fn shape(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let (x, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
     let rank = cx.rank(x)?;
     if rank == 0 {
-        return cx.define_constant(output, &Value::new([0], Vec::<i64>::new()).map_err(|e| Refusal(e.to_string()))?);
+        return cx.define_constant(
+            output,
+            &Value::new([0], Vec::<i64>::new()).map_err(|e| Refusal(e.to_string()))?,
+        );
     }
     let whole = ValueType::known(DType::I64, &[rank]);
     let (start, end) = (node.int("start")?, node.int("end")?);
@@ -79,7 +82,9 @@ pub(crate) fn unsqueeze(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let rank = cx.rank(x)? + axes.len();
     let mut axes = axes
         .iter()
-        .map(|&axis| axis_index(axis, rank).ok_or_else(|| format!("axis {axis} is outside rank {rank}").into()))
+        .map(|&axis| {
+            axis_index(axis, rank).ok_or_else(|| format!("axis {axis} is outside rank {rank}").into())
+        })
         .collect::<Result<Vec<usize>, Refusal>>()?;
     axes.sort_unstable();
     if axes.windows(2).any(|pair| pair[0] == pair[1]) {
@@ -201,7 +206,12 @@ pub(crate) fn constant_of_shape(cx: &mut Lowering, node: &Node) -> Result<(), Re
         DType::I64 => (7, value.to_le_bytes()),
         DType::F64 => (11, value.to_le_bytes()),
         DType::I32 => {
-            let wide: i64 = value.as_slice::<i32>().map_err(|e| Refusal(e.to_string()))?.iter().map(|&x| i64::from(x)).sum();
+            let wide: i64 = value
+                .as_slice::<i32>()
+                .map_err(|e| Refusal(e.to_string()))?
+                .iter()
+                .map(|&x| i64::from(x))
+                .sum();
             (7, wide.to_le_bytes().to_vec())
         }
         dtype => return Err(format!("its value is {dtype}").into()),
