@@ -4,7 +4,7 @@
 //! * [`NamedValues`]: values under their names, in the order they were given;
 //! * [`ValueSpec`]: what an input or output is called, its dtype and its shape, as far as they are fixed;
 //! * [`Engine`]: the one trait that the reference model, a candle session and the oracle implement;
-//! * [`map_file`]: the one place where a file is mapped into memory.
+//! * [`map_file`]: the one place where a file is mapped into memory; [`replace_file`] writes one as a whole or not at all.
 //!
 //! ```
 //! use engine::{DType, NamedValues, Value};
@@ -25,6 +25,7 @@ mod candle;
 mod dtype;
 mod map;
 mod named;
+mod replace;
 mod run;
 mod spec;
 mod value;
@@ -32,6 +33,7 @@ mod value;
 pub use dtype::{DType, Element};
 pub use map::{MapError, map_file};
 pub use named::NamedValues;
+pub use replace::replace_file;
 pub use run::{Engine, EngineError};
 pub use spec::{Dim, InputError, ValueSpec, check_inputs};
 pub use value::{Value, ValueError};

@@ -1,13 +1,10 @@
 //! From a [`Model`] to the bytes of a file, weights inside.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, Write};
 use std::path::Path;
 
 use bytes::Bytes;
-use engine::{DType, Dim, ValueSpec};
+use engine::{DType, Dim, ValueSpec, replace_file};
 use prost::Message;
 
 use crate::proto::{
@@ -52,27 +49,9 @@ impl Model {
         if bytes > MAX_MESSAGE {
             return Err(GraphError::TooLargeForOneFile { bytes });
         }
-        replace(path, &proto.encode_to_vec())
+        replace_file(path, &proto.encode_to_vec())
             .map_err(|source| GraphError::Write { path: path.to_path_buf(), source })
     }
-}
-
-/// Writes a file under another name beside its place and then moves it there.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let Some(name) = path.file_name() else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not the name of a file"));
-    };
-    let mut partial_name = OsString::from(".");
-    partial_name.push(name);
-    partial_name.push(format!(".{}.partial", std::process::id()));
-    let partial = path.with_file_name(partial_name);
-    let mut file = File::create_new(&partial)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    drop(file);
-    written.and_then(|()| fs::rename(&partial, path)).inspect_err(|_| {
-        // The error that led here is the one to tell; a file left over is the lesser harm.
-        let _ = fs::remove_file(&partial);
-    })
 }
 
 fn opsets(opsets: &BTreeMap<String, i64>) -> Vec<OperatorSetIdProto> {

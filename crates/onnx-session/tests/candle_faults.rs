@@ -535,14 +535,14 @@ fn ranges_of_floats_sum_up_rounding() {
 fn constant_of_shape_reads_raw_data_only() {
     let shape = ints(&[2]);
     let value = |value: Value| Attribute::Tensor(Tensor::from_value(&value));
-    case(9, "ConstantOfShape")
+    case(11, "ConstantOfShape")
         .attribute("value", value(Value::new([1], vec![7i32]).unwrap()))
         .input("shape", shape.clone())
         .gives(DType::I32)
         .refused("unsupported", Value::new([2], vec![7i32, 7]).unwrap());
-    case(9, "ConstantOfShape").input("shape", shape).right(floats(&[2], &[0.0, 0.0]));
+    case(11, "ConstantOfShape").input("shape", shape).right(floats(&[2], &[0.0, 0.0]));
     // A scalar: stock candle-onnx makes it a list.
-    case(9, "ConstantOfShape")
+    case(11, "ConstantOfShape")
         .attribute("value", value(ints(&[3])))
         .input("shape", ints(&[]))
         .gives(DType::I64)
@@ -606,6 +606,13 @@ fn softmax_before_opset_13_normalizes_all_later_axes() {
 #[test]
 fn operators_and_domains_outside_the_table_are_refused() {
     case(13, "Det").input("x", counting(&[2, 2])).not_lowered("no operator of that name");
+    case(10, "Neg").input("x", counting(&[1])).not_lowered("opsets 11 to 28");
+    case(29, "Neg").input("x", counting(&[1])).not_lowered("opsets 11 to 28");
+    let axis = Attribute::Int(0);
+    case(13, "Neg")
+        .attribute("axis", axis)
+        .input("x", counting(&[1]))
+        .not_lowered("attribute 'axis' is not known");
     let mut model = case(13, "Add").input("a", counting(&[1])).input("b", counting(&[1])).model();
     model.graph.nodes[0].domain = "com.microsoft".into();
     model.opsets.insert("com.microsoft".into(), 1);

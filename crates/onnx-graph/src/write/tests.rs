@@ -43,21 +43,7 @@ fn errors_name_the_file_and_leave_nothing_behind() {
 
 #[test]
 fn every_dtype_reads_back_the_same() {
-    for dtype in [
-        DType::F16,
-        DType::BF16,
-        DType::F32,
-        DType::F64,
-        DType::I8,
-        DType::I16,
-        DType::I32,
-        DType::I64,
-        DType::U8,
-        DType::U16,
-        DType::U32,
-        DType::U64,
-        DType::Bool,
-    ] {
+    for dtype in DType::ALL {
         let mut model = model();
         let tensor = Tensor::new(dtype, [3], vec![1; 3 * dtype.size()]).unwrap();
         model.graph.initializers.insert("t".into(), tensor);

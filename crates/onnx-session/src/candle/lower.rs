@@ -148,9 +148,18 @@ impl Lowering {
         if !node.domain.is_empty() {
             return Err("candle-onnx knows only ONNX's own operators".into());
         }
-        let Some((_, rule)) = ops::RULES.iter().find(|(op, _)| *op == node.op) else {
+        if !ops::OPSETS.contains(&self.opset) {
+            return Err(
+                format!("the rules are for opsets {} to {}", ops::OPSETS.start(), ops::OPSETS.end()).into()
+            );
+        }
+        let Some((_, attributes, rule)) = ops::RULES.iter().find(|(op, ..)| *op == node.op) else {
             return Err("it has no operator of that name that is known to be right".into());
         };
+        // An attribute that a rule does not look at could change what the operator means.
+        if let Some(name) = node.attributes.keys().find(|name| !attributes.contains(&name.as_str())) {
+            return Err(format!("attribute '{name}' is not known").into());
+        }
         self.node.clone_from(&node.name);
         self.emitted.clear();
         rule(self, node)?;

@@ -4,6 +4,7 @@ use engine::DType;
 use onnx_graph::Node;
 
 use super::linear::product_type;
+use super::normalize::refuse_half;
 use crate::candle::lower::{Lowering, Refusal, ints};
 use crate::candle::types::{ValueType, broadcast};
 
@@ -18,6 +19,7 @@ pub(crate) fn attention(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
             return Err(format!("{attribute} is set").into());
         }
     }
+    refuse_half(node, "softmax_precision")?;
     if node.float("softcap")?.unwrap_or(0.0) != 0.0 {
         return Err("softcap is set".into());
     }
@@ -50,7 +52,15 @@ pub(crate) fn attention(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     if let Some(mask) = cx.optional(node, 3) {
         scores = masked(cx, &scores, mask, dtype)?;
     }
-    let weights = cx.emit("Softmax", &[&scores], vec![], ty)?;
+    let mut weights = cx.emit("Softmax", &[&scores], vec![], ty)?;
+    if let Some(mask) =
+        cx.optional(node, 3).filter(|mask| cx.dtype(mask).is_ok_and(|dtype| dtype == DType::Bool))
+    {
+        // A row that may look nowhere has no weights, not NaN.
+        let ty = cx.ty(&weights)?.clone();
+        let zero = cx.new_float(dtype, 0.0)?;
+        weights = cx.emit("Where", &[mask, &weights, &zero], vec![], ty)?;
+    }
     let ty = product_type(cx, &weights, v)?;
     cx.emit_as("MatMul", &[&weights, v], vec![], ty, output)
 }

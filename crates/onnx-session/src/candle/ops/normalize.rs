@@ -34,6 +34,7 @@ pub(crate) fn softmax(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
 pub(crate) fn layer_normalization(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let (x, scale, output) = (cx.input(node, 0)?, cx.input(node, 1)?, cx.output(node, 0)?);
     let dtype = cx.float(x)?;
+    refuse_half(node, "stash_type")?;
     let axis = node.int("axis")?.unwrap_or(-1);
     let axes: Vec<i64> =
         if axis < 0 { (axis..0).collect() } else { (cx.axis(axis, x)? as i64..cx.rank(x)? as i64).collect() };
@@ -66,6 +67,15 @@ pub(crate) fn layer_normalization(cx: &mut Lowering, node: &Node) -> Result<(), 
         cx.emit_as("Div", &[&one, &deviation], vec![], reduced, name)?;
     }
     Ok(())
+}
+
+/// Statistics in half precision are asked for by an ONNX data type: 10 is f16, 16 is bf16. f32 (1) and f64 (11) are what is
+/// computed anyway, or less exact than it.
+pub(super) fn refuse_half(node: &Node, attribute: &str) -> Result<(), Refusal> {
+    match node.int(attribute)? {
+        None | Some(1 | 11) => Ok(()),
+        Some(other) => Err(format!("{attribute} is {other}").into()),
+    }
 }
 
 fn optional_output(node: &Node, index: usize) -> Option<&str> {

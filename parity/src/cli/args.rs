@@ -1,0 +1,214 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use parity::bench::MIN_RUNS;
+
+/// Hold a BERT's ONNX graph against its checkpoint: do both compute the same function?
+///
+/// Without arguments, the embedded bert-tiny is checked. Exit code 0: they agree; 1: they do not; 2: the check could not be
+/// run; 3: nothing, or not everything that was asked for, was compared.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    #[command(flatten)]
+    pub check: CheckArgs,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Compare a graph with its checkpoint (the default command)
+    Check(CheckArgs),
+    /// Run a checkpoint or any graph on inputs from a file
+    Run(RunArgs),
+    /// Turn texts into vectors
+    Embed(EmbedArgs),
+    /// Time the engines against each other
+    Bench(BenchArgs),
+}
+
+/// An engine that runs a graph.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GraphEngine {
+    /// candle-onnx over a lowered graph
+    Candle,
+}
+
+/// Any engine.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AnyEngine {
+    /// The native model, from the checkpoint
+    Reference,
+    /// candle-onnx over a lowered graph
+    Candle,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Precision {
+    F32,
+    F64,
+}
+
+#[derive(Args)]
+pub struct CheckArgs {
+    /// A folder, or the id of a model in the hub cache [default: the embedded bert-tiny]
+    pub model: Option<String>,
+
+    /// The graph [default: onnx/model.onnx or model.onnx beside the checkpoint]
+    #[arg(long, value_name = "FILE")]
+    pub onnx: Vec<PathBuf>,
+
+    /// The engine that runs the graph [default: every one that takes it]
+    #[arg(long, value_name = "ENGINE")]
+    pub engine: Vec<GraphEngine>,
+
+    /// The largest difference that passes, absolute
+    #[arg(long, value_name = "X", default_value = "1e-6", value_parser = tolerance)]
+    pub atol: f64,
+
+    /// Compare this output, and fail to conclude where it is missing
+    #[arg(long, value_name = "NAME")]
+    pub output: Vec<String>,
+
+    /// Run these inputs and nothing else: int64 tensors named as the model's inputs
+    #[arg(long, value_name = "FILE.safetensors", conflicts_with = "text")]
+    pub inputs: Option<PathBuf>,
+
+    /// Run this text and nothing else (may be repeated: one batch)
+    #[arg(long, value_name = "TEXT")]
+    pub text: Vec<String>,
+
+    /// Write the report as JSON; `-` for stdout
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct RunArgs {
+    /// A folder, the id of a model in the hub cache, or a graph (FILE.onnx)
+    pub model: String,
+
+    /// The inputs, named as the model's inputs
+    #[arg(long, value_name = "IN.safetensors")]
+    pub inputs: PathBuf,
+
+    /// Where the outputs go
+    #[arg(long, value_name = "OUT.safetensors")]
+    pub outputs: PathBuf,
+
+    /// What runs it [default: reference for a checkpoint, candle for a graph]
+    #[arg(long, value_name = "ENGINE")]
+    pub engine: Option<AnyEngine>,
+
+    /// What the reference computes in
+    #[arg(long, value_name = "DTYPE", default_value = "f32")]
+    pub dtype: Precision,
+}
+
+#[derive(Args)]
+pub struct EmbedArgs {
+    /// A folder, or the id of a model in the hub cache [default: the embedded bert-tiny]
+    pub model: Option<String>,
+
+    /// A text (may be repeated)
+    #[arg(long, value_name = "TEXT", required_unless_present = "file", conflicts_with = "file")]
+    pub text: Vec<String>,
+
+    /// A file with one text a line
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+
+    /// What computes the features [default: candle where there is a graph that it takes, else reference]
+    #[arg(long, value_name = "ENGINE")]
+    pub engine: Option<AnyEngine>,
+
+    /// Write the vectors as JSON; `-` for stdout
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct BenchArgs {
+    /// A folder, or the id of a model in the hub cache [default: the embedded bert-tiny]
+    pub model: Option<String>,
+
+    /// The graph [default: onnx/model.onnx or model.onnx beside the checkpoint]
+    #[arg(long, value_name = "FILE")]
+    pub onnx: Option<PathBuf>,
+
+    /// An engine to time (may be repeated) [default: all]
+    #[arg(long, value_name = "ENGINE")]
+    pub engine: Vec<AnyEngine>,
+
+    /// Time these inputs
+    #[arg(long, value_name = "FILE.safetensors", conflicts_with_all = ["batch", "seq"])]
+    pub inputs: Option<PathBuf>,
+
+    /// Rows of the inputs
+    #[arg(long, value_name = "B", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub batch: u32,
+
+    /// Tokens in each row
+    #[arg(long, value_name = "S", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub seq: u32,
+
+    /// Timed runs of each engine, at least
+    #[arg(long, value_name = "N", default_value_t = MIN_RUNS, value_parser = runs)]
+    pub runs: usize,
+
+    /// Threads that candle may use [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+
+    /// Write the results as JSON; `-` for stdout
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+fn tolerance(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(x) if x.is_finite() && x >= 0.0 => Ok(x),
+        _ => Err("a number such as 1e-6, not negative".into()),
+    }
+}
+
+fn runs(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(runs) if runs >= MIN_RUNS => Ok(runs),
+        _ => Err(format!("a whole number, {MIN_RUNS} or more: fewer runs say nothing on a noisy machine")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn check_is_the_default_command() {
+        let cli = Cli::parse_from(["parity", "org/model", "--onnx", "a.onnx"]);
+        assert!(cli.command.is_none());
+        assert_eq!(cli.check.model.as_deref(), Some("org/model"));
+        let cli = Cli::parse_from(["parity", "check", "org/model"]);
+        assert!(
+            matches!(cli.command, Some(Command::Check(args)) if args.model.as_deref() == Some("org/model"))
+        );
+    }
+
+    #[test]
+    fn a_tolerance_is_a_number() {
+        assert_eq!(tolerance("1e-5"), Ok(1e-5));
+        assert_eq!(Cli::parse_from(["parity"]).check.atol, parity::check::DEFAULT_ATOL);
+        assert!(["nan", "inf", "-1", "small"].iter().all(|text| tolerance(text).is_err()));
+    }
+}

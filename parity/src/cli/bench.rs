@@ -1,0 +1,118 @@
+//! `parity bench`
+
+use std::io::Write as _;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use candle_core::DType;
+use engine::{Engine, NamedValues, Value};
+use onnx_session::{EngineKind, Session};
+use parity::bench::{Budget, Timing, interleave};
+use parity::check::{Expected, Options, check, common_inputs, fit_inputs};
+use parity::suite::Case;
+use parity::{Subject, Verdict, tensors};
+use serde::Serialize;
+
+use super::args::{AnyEngine, BenchArgs};
+use super::{input, is_stdout, progress, show, write_json};
+
+/// A wrong engine is not worth timing. f32 outputs of a correct one are nearer than this on any model whose activations stay below
+/// a thousand or so; `parity check` is what judges.
+const SANE_ATOL: f64 = 1e-3;
+
+/// candle takes its thread count from here, once, when it starts.
+const THREADS_VARIABLE: &str = "RAYON_NUM_THREADS";
+
+#[derive(Serialize)]
+struct Results<'a> {
+    results: &'a [Timing],
+}
+
+pub fn command(args: &BenchArgs) -> anyhow::Result<Verdict> {
+    if let Some(threads) = args.threads {
+        let wanted = threads.to_string();
+        if std::env::var(THREADS_VARIABLE).as_deref() != Ok(wanted.as_str()) {
+            return with_threads(&wanted);
+        }
+    }
+    let subject = Subject::open(args.model.as_deref())?;
+    let mut cases = [case(&subject, args)?];
+    let wanted = |engine| args.engine.is_empty() || args.engine.contains(&engine);
+    let reference = subject.reference(DType::F32)?.engine;
+    let session = if wanted(AnyEngine::Candle) {
+        let (onnx, graph) = subject.graph(args.onnx.as_deref())?;
+        let session = Session::new(&graph, EngineKind::Candle)?;
+        input::refuse_unknown(&cases[0].inputs, &[reference.inputs(), session.inputs()])?;
+        cases[0].inputs = common_inputs(&cases[0].inputs, reference.inputs(), session.inputs())?;
+        verify(&reference, &session, &onnx, &cases)?;
+        Some(session)
+    } else {
+        None
+    };
+    let mut sides: Vec<&dyn Engine> = Vec::new();
+    if wanted(AnyEngine::Reference) {
+        sides.push(&reference);
+    }
+    sides.extend(session.iter().map(|session| session as &dyn Engine));
+
+    let inputs: Vec<NamedValues> =
+        sides.iter().map(|side| fit_inputs(&cases[0].inputs, side.inputs())).collect::<Result<_, _>>()?;
+    let engines: Vec<_> = sides.into_iter().zip(&inputs).collect();
+    let bar = progress::bar("timing", args.runs);
+    let timings = interleave(&engines, Budget { rounds: args.runs, time: Duration::ZERO }, |_| bar.inc(1))?;
+    bar.finish_and_clear();
+
+    if let Some(path) = &args.json {
+        write_json(path, &Results { results: &timings })?;
+    }
+    if !args.json.as_deref().is_some_and(is_stdout) {
+        let mut out = anstream::stdout().lock();
+        show::timings(&mut out, &format!("{}, {}", subject.name(), cases[0].name), &timings)?;
+        out.flush()?;
+    }
+    Ok(Verdict::Pass)
+}
+
+/// Runs this command again in a process that starts with so many threads.
+fn with_threads(threads: &str) -> anyhow::Result<Verdict> {
+    let program =
+        std::env::current_exe().context("cannot find this program to start it with other threads")?;
+    let status =
+        Command::new(program).args(std::env::args_os().skip(1)).env(THREADS_VARIABLE, threads).status()?;
+    // The other process has said what was wrong.
+    std::process::exit(status.code().unwrap_or_else(|| Verdict::Error.code().into()));
+}
+
+fn case(subject: &Subject, args: &BenchArgs) -> anyhow::Result<Case> {
+    if let Some(path) = &args.inputs {
+        return Ok(Case { name: path.display().to_string(), inputs: tensors::read(path)? });
+    }
+    let (batch, sequence) = (args.batch as usize, args.seq as usize);
+    let longest = subject.config().max_position_embeddings;
+    if sequence > longest {
+        bail!("--seq {sequence} is longer than the model, which takes {longest} tokens");
+    }
+    // Which ids are run makes no difference to the time.
+    let vocabulary = subject.config().vocab_size as i64;
+    let ids: Vec<i64> = (0..(batch * sequence) as i64).map(|position| position % vocabulary).collect();
+    let value = |data: Vec<i64>| Value::new([batch, sequence], data);
+    let inputs = NamedValues::from_iter([
+        ("attention_mask", value(vec![1; ids.len()])?),
+        ("token_type_ids", value(vec![0; ids.len()])?),
+        ("input_ids", value(ids)?),
+    ]);
+    Ok(Case { name: format!("{batch}×{sequence}"), inputs })
+}
+
+/// Outputs are checked before anything is timed.
+fn verify(reference: &dyn Engine, session: &Session, onnx: &str, cases: &[Case]) -> anyhow::Result<()> {
+    let expected = Expected::compute(reference, cases, |_| ())?;
+    let options = Options { atol: SANE_ATOL, ..Options::default() };
+    let check = check(&expected, session, onnx, &options, |_| ())?;
+    if check.verdict != Verdict::Pass {
+        let outputs: Vec<String> = check.outputs.iter().map(|output| output.sentence(SANE_ATOL)).collect();
+        bail!("the engines do not agree, so their times mean nothing: {}", outputs.join("; "));
+    }
+    Ok(())
+}

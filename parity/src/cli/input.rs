@@ -1,0 +1,40 @@
+//! The inputs that a command line asks for.
+
+use std::path::Path;
+
+use anyhow::bail;
+use bert_pipeline::Text;
+use engine::{NamedValues, ValueSpec};
+use parity::suite::{Case, FixedShape, default_cases};
+use parity::{Subject, tensors};
+
+/// The inputs of a check: those of a file, a text, or the default suite for the shapes that the graphs declare.
+pub fn cases(
+    subject: &Subject,
+    inputs: Option<&Path>,
+    texts: &[String],
+    fixed: FixedShape,
+) -> anyhow::Result<Vec<Case>> {
+    if let Some(path) = inputs {
+        return Ok(vec![Case { name: path.display().to_string(), inputs: tensors::read(path)? }]);
+    }
+    if !texts.is_empty() {
+        let texts: Vec<Text> = texts.iter().map(|text| Text::from(text.as_str())).collect();
+        let inputs = subject.require_tokenizer()?.encode(&texts)?.to_named_values();
+        return Ok(vec![Case { name: "text".into(), inputs }]);
+    }
+    Ok(default_cases(subject.config(), fixed, subject.tokenizer()?.as_ref())?)
+}
+
+/// An input that no side takes is a slip of the pen: leaving it out in silence would compare something else than was meant.
+pub fn refuse_unknown(inputs: &NamedValues, sides: &[&[ValueSpec]]) -> anyhow::Result<()> {
+    let known = |name: &str| sides.iter().any(|specs| specs.iter().any(|spec| spec.name == name));
+    if let Some(name) = inputs.names().find(|name| !known(name)) {
+        let mut all: Vec<&str> =
+            sides.iter().flat_map(|specs| specs.iter()).map(|spec| spec.name.as_str()).collect();
+        all.sort_unstable();
+        all.dedup();
+        bail!("there is no input '{name}': this model takes {}", all.join(", "));
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! The command line: what was typed becomes a command, a command becomes a result, and a result is shown by one renderer.
+//!
+//! Results go to stdout, everything else to stderr.
+
+mod args;
+mod bench;
+mod check;
+mod embed;
+mod input;
+mod progress;
+mod run;
+mod show;
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use parity::Verdict;
+use serde::Serialize;
+
+use args::{Cli, Command};
+
+/// Runs the command that the process's arguments ask for.
+pub fn main() -> ExitCode {
+    // A wrong usage ends here, with exit code 2 and clap's message.
+    let cli = Cli::parse();
+    let result = match &cli.command {
+        None => check::command(&cli.check),
+        Some(Command::Check(args)) => check::command(args),
+        Some(Command::Run(args)) => run::command(args),
+        Some(Command::Embed(args)) => embed::command(args),
+        Some(Command::Bench(args)) => bench::command(args),
+    };
+    match result {
+        Ok(verdict) => verdict.into(),
+        // Whoever read our output has had enough, as `parity | head` does.
+        Err(error) if is_broken_pipe(&error) => Verdict::Pass.into(),
+        Err(error) => {
+            // If stderr is gone too there is nobody left to tell.
+            let _ = writeln!(anstream::stderr(), "{}: {}", show::error_label(), one_line(&error));
+            Verdict::Error.into()
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// An error and its causes on one line, each cause said once: many messages hold that of their cause already.
+pub(crate) fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(|cause| joined(&cause.to_string())) {
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
+            line += ": ";
+            line += &cause;
+        }
+    }
+    line
+}
+
+/// A message of several lines as one. Of a long list, such as all tensors of another model, the beginning is enough.
+fn joined(message: &str) -> String {
+    const LISTED: usize = 8;
+    let mut lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
+    let mut line = lines.next().unwrap_or_default().to_string();
+    for (number, item) in lines.by_ref().take(LISTED).enumerate() {
+        line += if number == 0 { ": " } else { "; " };
+        line += item;
+    }
+    match lines.count() {
+        0 => line,
+        more => format!("{line}; and {more} more"),
+    }
+}
+
+/// Whoever reads stdout may have had enough, as `parity | head` does. That changes nothing about the result.
+fn unless_closed(written: io::Result<()>) -> io::Result<()> {
+    written.or_else(|error| if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })
+}
+
+/// Where `--json` writes: `-` is stdout, which then holds that JSON alone.
+fn is_stdout(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// Writes a result as JSON, to a file or to stdout.
+fn write_json(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
+    let mut json = serde_json::to_string_pretty(value)?;
+    json.push('\n');
+    if is_stdout(path) {
+        unless_closed(io::stdout().write_all(json.as_bytes()))?;
+    } else {
+        std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,352 @@
+//! The one place that turns results into what a person reads.
+
+use std::io::{self, Write};
+use std::ops::Range;
+
+use anstyle::{AnsiColor, Style};
+use bert_pipeline::cosine_similarity;
+use comfy_table::{CellAlignment, Table, TableStyle};
+use engine::{NamedValues, Value};
+use onnx_graph::Model;
+use parity::bench::Timing;
+use parity::check::Expected;
+use parity::report::{EngineCheck, InputSummary, OutputReport, Report, TimingReport};
+use parity::suite::SENTENCES;
+use parity::{Subject, Verdict};
+
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+
+fn color(verdict: Verdict) -> Style {
+    let color = match verdict {
+        Verdict::Pass => AnsiColor::Green,
+        Verdict::Inconclusive => AnsiColor::Yellow,
+        _ => AnsiColor::Red,
+    };
+    color.on_default().bold()
+}
+
+/// How an error message begins.
+pub fn error_label() -> String {
+    let red = AnsiColor::Red.on_default().bold();
+    format!("{red}error{red:#}")
+}
+
+/// What the reference is, in words.
+pub fn reference(subject: &Subject) -> String {
+    let config = subject.config();
+    format!(
+        "{}, hidden size {}, {}, {}, vocabulary {}",
+        count(config.num_hidden_layers, "layer"),
+        config.hidden_size,
+        count(config.num_attention_heads, "head"),
+        config.hidden_act,
+        config.vocab_size
+    )
+}
+
+/// What a graph is, in words.
+pub fn graph(model: &Model) -> String {
+    let opset = model.opset("").map_or_else(String::new, |opset| format!("opset {opset}, "));
+    let producer = [model.producer.as_str(), model.producer_version.as_str()].join(" ");
+    let by = if producer.trim().is_empty() { "" } else { ", by " };
+    format!("{opset}{}{by}{}", count(model.graph.nodes.len(), "node"), producer.trim())
+}
+
+/// A report, and what is only shown.
+pub struct Shown<'a> {
+    pub report: &'a Report,
+    pub reference: String,
+    /// What each graph is, in the order of the report's checks.
+    pub graphs: Vec<String>,
+    pub features: Option<Features>,
+}
+
+/// What the model's outputs look like and are good for, on the built-in sentences.
+pub struct Features {
+    shapes: Vec<(String, Vec<usize>, Vec<f64>)>,
+    similarity: Option<[f32; 2]>,
+}
+
+impl Features {
+    /// The features of the first case, or of the sentences where they were run.
+    pub fn of(expected: &Expected) -> Option<Self> {
+        const SHOWN: usize = 3;
+        let sentences = expected.iter().find(|(case, _)| case.name == "sentences");
+        let (case, outputs) = sentences.or_else(|| expected.iter().next())?;
+        let shapes = outputs
+            .iter()
+            .map(|(name, value)| {
+                let first = value.to_f64().into_iter().take(SHOWN).collect();
+                (name.to_string(), value.shape().to_vec(), first)
+            })
+            .collect();
+        let similarity = sentences.and_then(|_| {
+            let rows = mean_rows(outputs.get("last_hidden_state")?, case.inputs.get("attention_mask")?)?;
+            let [a, b, c, ..] = rows.as_slice() else { return None };
+            Some([cosine_similarity(a, b).ok()?, cosine_similarity(a, c).ok()?])
+        });
+        Some(Self { shapes, similarity })
+    }
+}
+
+/// The mean vector of each row's real tokens.
+fn mean_rows(hidden: &Value, mask: &Value) -> Option<Vec<Vec<f32>>> {
+    let device = candle_core::Device::Cpu;
+    let (hidden, mask) = (hidden.to_tensor(&device).ok()?, mask.to_tensor(&device).ok()?);
+    bert_pipeline::Pooling::Mean.pool(&hidden, &mask, None).ok()?.to_vec2().ok()
+}
+
+/// The report of a check.
+pub fn report(out: &mut impl Write, shown: &Shown) -> io::Result<()> {
+    let report = shown.report;
+    let style = color(report.verdict);
+    let verdict = report.verdict.to_string().to_uppercase();
+    writeln!(out, "{style}{verdict}{style:#}  {}", headline(report))?;
+    writeln!(out)?;
+    writeln!(
+        out,
+        "  {DIM}reference{DIM:#}  {}, natively on candle in f32 ({})",
+        report.model, shown.reference
+    )?;
+    for (check, graph) in report.checks.iter().zip(&shown.graphs) {
+        writeln!(out, "  {DIM}{:<9}{DIM:#}  {} ({graph})", check.engine, check.onnx)?;
+    }
+    let input = |input: &InputSummary| format!("{} {}", input.name, dimensions(&input.shape));
+    let inputs: Vec<String> = report.inputs.iter().map(input).collect();
+    writeln!(out, "  {DIM}inputs{DIM:#}     {}", inputs.join(", "))?;
+    for check in &report.checks {
+        self::check(out, check, report.checks.len() > 1)?;
+    }
+    if let Some(hint) = hint(report) {
+        writeln!(out, "{hint}")?;
+    }
+    if let Some(timing) = &report.timing {
+        self::timing(out, timing)?;
+    }
+    if let Some(features) = &shown.features {
+        self::features(out, features)?;
+    }
+    for note in &report.notes {
+        writeln!(out, "{DIM}note: {note}{DIM:#}")?;
+    }
+    Ok(())
+}
+
+fn headline(report: &Report) -> String {
+    let inputs = count(report.inputs.len(), "input");
+    match report.verdict {
+        Verdict::Pass => format!(
+            "the ONNX graph computes what the checkpoint of {} does: every output within {:e} over {inputs}",
+            report.model, report.atol
+        ),
+        Verdict::Inconclusive => {
+            format!("nothing, or not everything that was asked for, was compared for {}", report.model)
+        }
+        _ => format!(
+            "the ONNX graph and the checkpoint of {} differ by more than {:e} over {inputs}",
+            report.model, report.atol
+        ),
+    }
+}
+
+/// What to make of a small difference, where that is all there is.
+fn hint(report: &Report) -> Option<String> {
+    /// f32 rounding in a deep model stays below this share of the largest value; so may a small fault.
+    const MAY_BE_ROUNDING: f64 = 1e-5;
+    let checks = &report.checks;
+    let outputs = || checks.iter().flat_map(|check| &check.outputs);
+    let failed = report.verdict == Verdict::Fail && checks.iter().all(|check| check.failure.is_none());
+    let small = outputs().all(|output| output.max_rel.is_some_and(|rel| rel <= MAY_BE_ROUNDING));
+    (failed && small).then(|| {
+        format!(
+            "\n  Differences of this size can be f32 rounding, which exceeds {:e} on models with larger activations, and they can be a \
+             small\n  fault: a comparison in f32 cannot tell. --atol sets another tolerance.",
+            report.atol
+        )
+    })
+}
+
+fn check(out: &mut impl Write, check: &EngineCheck, several: bool) -> io::Result<()> {
+    writeln!(out)?;
+    if several {
+        writeln!(out, "{BOLD}{} on {}: {}{BOLD:#}", check.onnx, check.engine, check.verdict)?;
+    }
+    if !check.outputs.is_empty() {
+        let header =
+            ["output", "max |Δ|", "in ULP", "relative", "mean |Δ|", "cosine", "values", "beyond", "verdict"];
+        table(out, &header, 1..8, check.outputs.iter().map(row))?;
+    }
+    for output in &check.outputs {
+        if let Some(mismatch) = &output.mismatch {
+            writeln!(out, "  {}: {mismatch}", output.name)?;
+        }
+        let (Some(input), Some(index)) = (&output.worst_input, &output.worst_index) else { continue };
+        let value = |x: Option<f64>| x.map_or("not finite".into(), |x| format!("{x:.9}"));
+        let padding = match (output.padding.compared, output.padding.max_abs) {
+            (0, _) => String::new(),
+            (_, Some(max_abs)) => format!("; {max_abs:.2e} at padding, which does not decide"),
+            (_, None) => "; not finite at padding, which does not decide".into(),
+        };
+        writeln!(
+            out,
+            "  {DIM}{} furthest at {index:?} of '{input}': reference {}, graph {}{padding}{DIM:#}",
+            output.name,
+            value(output.reference),
+            value(output.candidate)
+        )?;
+    }
+    if let Some(failure) = &check.failure {
+        writeln!(out, "  {failure}")?;
+    }
+    for reason in &check.not_compared {
+        writeln!(out, "  not compared: {reason}")?;
+    }
+    Ok(())
+}
+
+fn row(output: &OutputReport) -> Vec<String> {
+    let scientific = |x: Option<f64>| x.map_or("–".into(), |x| format!("{x:.2e}"));
+    vec![
+        output.name.clone(),
+        scientific(output.max_abs),
+        output.worst_ulp.map_or("–".into(), |ulp| ulp.to_string()),
+        scientific(output.max_rel),
+        scientific(output.mean_abs),
+        output.cosine.map_or("–".into(), |cosine| format!("{cosine:.9}")),
+        output.compared.to_string(),
+        output.beyond_atol.to_string(),
+        output.verdict.to_string(),
+    ]
+}
+
+fn timing(out: &mut impl Write, timing: &TimingReport) -> io::Result<()> {
+    let one = |result: &Timing| format!("{} {}", result.engine, milliseconds(result.median_ms));
+    let times: Vec<String> = timing.results.iter().map(one).collect();
+    let Some(Timing { threads, runs, .. }) = timing.results.first() else { return Ok(()) };
+    writeln!(out)?;
+    writeln!(
+        out,
+        "{BOLD}Time{BOLD:#}  {} on '{}' {DIM}(median of {runs} interleaved runs, {}; `parity bench` measures){DIM:#}",
+        times.join(", "),
+        timing.input,
+        count(*threads, "thread")
+    )
+}
+
+fn features(out: &mut impl Write, features: &Features) -> io::Result<()> {
+    writeln!(out)?;
+    writeln!(out, "{BOLD}Features{BOLD:#}")?;
+    for (name, shape, first) in &features.shapes {
+        let what = match name.as_str() {
+            "last_hidden_state" => "a vector for each token, in its context",
+            "pooler_output" => "a vector for each text, from its first token",
+            _ => "",
+        };
+        let first: Vec<String> = first.iter().map(|x| format!("{x:.4}")).collect();
+        writeln!(out, "  {name:<17} {:<12} {what}: {} …", dimensions(shape), first.join(" "))?;
+    }
+    if let Some([near, far]) = features.similarity {
+        let [a, b, c, _] = SENTENCES;
+        writeln!(
+            out,
+            "  mean over tokens, as an embedding of \"{a}\": cosine {near:.3} with \"{b}\", {far:.3} with \"{c}\""
+        )?;
+    }
+    Ok(())
+}
+
+/// Times of engines, and how they compare with the first.
+pub fn timings(out: &mut impl Write, inputs: &str, timings: &[Timing]) -> io::Result<()> {
+    let threads = timings.first().map_or(0, |timing| timing.threads);
+    writeln!(out, "{BOLD}{inputs}{BOLD:#}, {}", count(threads, "thread"))?;
+    let row = |timing: &Timing| {
+        let first = timings.first().map_or(timing.median_ms, |first| first.median_ms);
+        vec![
+            timing.engine.clone(),
+            milliseconds(timing.median_ms),
+            milliseconds(timing.p90_ms),
+            timing.runs.to_string(),
+            format!("{:.2}×", first / timing.median_ms),
+        ]
+    };
+    table(out, &["engine", "median", "p90", "runs", "speed"], 1..5, timings.iter().map(row))
+}
+
+/// Vectors of texts: their first numbers, and how near each text is to the first.
+pub fn embeddings(
+    out: &mut impl Write,
+    how: &str,
+    texts: &[String],
+    embeddings: &[Vec<f32>],
+) -> io::Result<()> {
+    const SHOWN: usize = 4;
+    let dimension = embeddings.first().map_or(0, Vec::len);
+    writeln!(
+        out,
+        "{BOLD}{} vectors of {dimension} numbers{BOLD:#} ({how}; --json FILE writes them)",
+        texts.len()
+    )?;
+    let row = |(text, embedding): (&String, &Vec<f32>)| {
+        let numbers: Vec<String> = embedding.iter().take(SHOWN).map(|x| format!("{x:.4}")).collect();
+        let cosine = embeddings.first().and_then(|first| cosine_similarity(first, embedding).ok());
+        vec![
+            shortened(text),
+            format!("{} …", numbers.join(" ")),
+            cosine.map_or("–".into(), |cosine| format!("{cosine:.4}")),
+        ]
+    };
+    table(out, &["text", "vector", "cosine with the first"], 2..3, texts.iter().zip(embeddings).map(row))
+}
+
+/// What was computed and where it went.
+pub fn outputs(out: &mut impl Write, engine: &str, outputs: &NamedValues, path: &str) -> io::Result<()> {
+    for (name, value) in outputs.iter() {
+        writeln!(out, "{name} {} {}", value.dtype(), dimensions(value.shape()))?;
+    }
+    writeln!(out, "{DIM}computed by {engine}, written to {path}{DIM:#}")
+}
+
+fn shortened(text: &str) -> String {
+    const WIDTH: usize = 48;
+    if text.chars().count() <= WIDTH {
+        return text.into();
+    }
+    text.chars().take(WIDTH - 1).chain(['…']).collect()
+}
+
+fn dimensions(shape: &[usize]) -> String {
+    if shape.is_empty() {
+        return "scalar".into();
+    }
+    shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("×")
+}
+
+/// So many of something, with an s where it belongs.
+fn count(number: usize, of: &str) -> String {
+    format!("{number} {of}{}", if number == 1 { "" } else { "s" })
+}
+
+fn milliseconds(ms: f64) -> String {
+    if ms < 10.0 { format!("{ms:.2} ms") } else { format!("{ms:.0} ms") }
+}
+
+/// A table without lines, indented, with the columns `numbers` aligned to the right and no blanks at the ends of its lines.
+fn table(
+    out: &mut impl Write,
+    header: &[&str],
+    numbers: Range<usize>,
+    rows: impl Iterator<Item = Vec<String>>,
+) -> io::Result<()> {
+    let mut table = Table::new();
+    table.load_style(TableStyle::new()).set_header(header).add_rows(rows);
+    for column in numbers {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for line in table.lines() {
+        writeln!(out, " {}", line.trim_end())?;
+    }
+    Ok(())
+}

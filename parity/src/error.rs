@@ -1,0 +1,79 @@
+use bert_pipeline::PipelineError;
+use candle_bert::{BertError, ConfigError};
+use checkpoint::CheckpointError;
+use engine::{EngineError, ValueError};
+use onnx_graph::GraphError;
+
+use crate::check::FitError;
+
+/// Why something could not be checked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParityError {
+    /// A graph was given where a checkpoint is wanted.
+    #[error(
+        "'{path}' is a graph, and a checkpoint is wanted here: give its folder, and the graph with --onnx; \
+         'parity run {path}' runs a graph by itself"
+    )]
+    IsAGraph {
+        /// What was given.
+        path: String,
+    },
+    /// The model's files cannot be found or read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The model's config.json is malformed or contradicts itself.
+    #[error("config.json of {model}: {source}")]
+    Config {
+        /// The model.
+        model: String,
+        /// What is wrong.
+        source: ConfigError,
+    },
+    /// The model's weights do not fit its config.json.
+    #[error("the checkpoint of {model} does not fit its config.json: {source}")]
+    Weights {
+        /// The model.
+        model: String,
+        /// What is wrong.
+        source: Box<BertError>,
+    },
+    /// There is no graph beside the checkpoint.
+    #[error("{model} has no ONNX graph, neither onnx/model.onnx nor model.onnx: give one with --onnx FILE")]
+    NoGraph {
+        /// The model.
+        model: String,
+    },
+    /// A graph is malformed.
+    #[error("{}", with_file(.onnx, .source))]
+    Graph {
+        /// The graph.
+        onnx: String,
+        /// What is wrong.
+        source: Box<GraphError>,
+    },
+    /// There is text, and nothing to read it with.
+    #[error("{model} has no tokenizer, neither tokenizer.json nor vocab.txt, so it cannot read text")]
+    NoTokenizer {
+        /// The model.
+        model: String,
+    },
+    /// The tokenizer is malformed, or cannot take a text.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    /// Inputs do not fit a graph.
+    #[error(transparent)]
+    Fit(#[from] FitError),
+    /// An engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// An input could not be made.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+}
+
+/// Errors about a whole file name it; those about a node or a tensor do not.
+fn with_file(onnx: &str, source: &GraphError) -> String {
+    let message = source.to_string();
+    if message.contains(onnx) { message } else { format!("{onnx}: {message}") }
+}

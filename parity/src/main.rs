@@ -1,0 +1,9 @@
+//! The `parity` command: see `parity --help`.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}
