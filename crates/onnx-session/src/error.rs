@@ -21,12 +21,12 @@ pub enum SessionError {
         /// What about it.
         reason: String,
     },
-    /// An input or output of a dtype that the engine does not carry.
+    /// An input, output or initializer that the engine does not carry.
     #[error("the {engine} engine cannot carry {what} '{name}': {reason}")]
     Unsupported {
         /// The engine that refuses.
         engine: &'static str,
-        /// `input` or `output`.
+        /// `input`, `output` or `initializer`.
         what: &'static str,
         /// Its name.
         name: String,

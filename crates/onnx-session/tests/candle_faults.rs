@@ -311,6 +311,11 @@ fn flatten_takes_a_negative_axis_for_a_huge_one() {
         .attribute("axis", Attribute::Int(3))
         .input("x", counting(&[1, 2, 3]))
         .right(counting(&[6, 1]));
+    case(13, "Flatten").input("x", counting(&[2, 2, 3])).right(counting(&[2, 6]));
+    case(13, "Flatten")
+        .attribute("axis", Attribute::Int(0))
+        .input("x", counting(&[2, 3]))
+        .right(counting(&[1, 6]));
 }
 
 #[test]
@@ -640,6 +645,67 @@ fn any_value_in_between_can_be_asked_for() {
     assert_eq!(values.names().collect::<Vec<_>>(), ["x", "y"]);
     let error = session.run_for(&inputs, &["nothing"]).unwrap_err();
     assert_eq!(error.to_string(), "this model has no value named 'nothing'");
+}
+
+#[test]
+fn relu_turns_nan_into_zero() {
+    let case = || case(14, "Relu").input("x", floats(&[3], &[f32::NAN, -1.0, 2.0]));
+    assert_eq!(case().stock().unwrap().to_f64()[0], 0.0);
+    let ours = case().ours().unwrap().to_f64();
+    assert!(ours[0].is_nan() && ours[1..] == [0.0, 2.0], "{ours:?}");
+}
+
+#[test]
+fn what_an_opset_does_not_have_is_refused_instead_of_dropped() {
+    let axes = || Attribute::Ints(vec![1]);
+    let x = || counting(&[2, 2]);
+    case(18, "ReduceMean").attribute("axes", axes()).input("x", x()).not_lowered("an input since opset 18");
+    let as_input = case(11, "ReduceSum").input("x", x()).initializer("axes", ints(&[1]));
+    as_input.not_lowered("an attribute before opset 13");
+    case(13, "Squeeze").attribute("axes", axes()).input("x", x()).not_lowered("an input since opset 13");
+    let split = Attribute::Ints(vec![1, 1]);
+    case(13, "Split").attribute("split", split).input("x", x()).not_lowered("an input since opset 13");
+    case(14, "Add").input("a", x()).input("b", x()).input("c", x()).not_lowered("3 inputs, and 2 are known");
+}
+
+#[test]
+fn a_declared_output_must_be_what_is_computed() {
+    let error = case(13, "Identity").input("x", counting(&[1])).gives(DType::F64).ours().unwrap_err();
+    assert!(error.contains("declared as f64, and the graph computes f32"), "{error}");
+}
+
+#[test]
+fn constants_that_ask_for_the_moon_are_refused() {
+    let far = 1 << 40;
+    case(11, "ConstantOfShape").initializer("shape", ints(&[far])).not_lowered("would have shape");
+    case(13, "Expand")
+        .initializer("x", floats(&[1], &[1.0]))
+        .initializer("shape", ints(&[far, far]))
+        .not_lowered("would have shape");
+    case(11, "Range")
+        .initializer("start", Value::scalar(0i64))
+        .initializer("limit", Value::scalar(far))
+        .initializer("delta", Value::scalar(1i64))
+        .gives(DType::I64)
+        .not_lowered("would have shape");
+    case(17, "LayerNormalization")
+        .attribute("axis", Attribute::Int(-far))
+        .input("x", counting(&[1, 2]))
+        .initializer("scale", floats(&[2], &[1.0, 1.0]))
+        .not_lowered("outside");
+}
+
+#[test]
+fn every_value_that_a_node_makes_can_be_asked_for() {
+    let path =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/baseline/onnx/ts17-sdpa-dynamic.onnx");
+    let model = Model::open(path).unwrap();
+    let session = Session::new(&model, EngineKind::Candle).unwrap();
+    let names: Vec<&str> =
+        model.graph.nodes.iter().flat_map(|node| &node.outputs).map(String::as_str).collect();
+    let ones = Value::new([2, 3], vec![1i64; 6]).unwrap();
+    let inputs = session.inputs().iter().map(|spec| (spec.name.clone(), ones.clone())).collect();
+    assert_eq!(session.run_for(&inputs, &names).unwrap().len(), names.len());
 }
 
 #[test]

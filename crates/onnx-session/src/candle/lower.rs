@@ -21,6 +21,12 @@ use super::step::{Step, evaluate};
 use super::types::{ValueType, axis_index};
 use crate::SessionError;
 
+/// The largest value that is computed at load; more would cost memory that the run may never need.
+const MAX_FOLDED: usize = 1 << 24;
+
+/// The largest value that a graph may ask for by a constant shape: 8 GiB of f32. A graph that wants more is broken, or means harm.
+pub(crate) const MAX_ELEMENTS: usize = 1 << 31;
+
 /// Why a rule does not apply: the reason, without the node, which the caller knows.
 #[derive(Debug)]
 pub(crate) struct Refusal(pub String);
@@ -153,12 +159,15 @@ impl Lowering {
                 format!("the rules are for opsets {} to {}", ops::OPSETS.start(), ops::OPSETS.end()).into()
             );
         }
-        let Some((_, attributes, rule)) = ops::RULES.iter().find(|(op, ..)| *op == node.op) else {
+        let Some((_, inputs, attributes, rule)) = ops::RULES.iter().find(|(op, ..)| *op == node.op) else {
             return Err("it has no operator of that name that is known to be right".into());
         };
         // An attribute that a rule does not look at could change what the operator means.
         if let Some(name) = node.attributes.keys().find(|name| !attributes.contains(&name.as_str())) {
             return Err(format!("attribute '{name}' is not known").into());
+        }
+        if node.inputs.len() > *inputs {
+            return Err(format!("it has {} inputs, and {inputs} are known", node.inputs.len()).into());
         }
         self.node.clone_from(&node.name);
         self.emitted.clear();
@@ -170,7 +179,7 @@ impl Lowering {
         let made: HashSet<&str> = nodes.iter().flat_map(|n| &n.output).map(String::as_str).collect();
         let mut inputs: Vec<String> = Vec::new();
         for name in nodes.iter().flat_map(|n| &n.input) {
-            if !made.contains(name.as_str()) && !inputs.contains(name) {
+            if !name.is_empty() && !made.contains(name.as_str()) && !inputs.contains(name) {
                 inputs.push(name.clone());
             }
         }
@@ -232,6 +241,22 @@ impl Lowering {
         Ok(tensor.flatten_all()?.to_vec1::<i64>()?)
     }
 
+    /// A list that is an attribute before opset `since` and the second input from then on; the form of the other opset is refused, since
+    /// dropping it would change what the node means.
+    pub fn ints_by_opset(&self, node: &Node, name: &str, since: i64) -> Result<Option<Vec<i64>>, Refusal> {
+        let (input, attribute) = (self.optional(node, 1), node.ints(name)?);
+        if self.opset >= since {
+            if attribute.is_some() {
+                return Err(format!("'{name}' is an input since opset {since}, and an attribute here").into());
+            }
+            return input.map(|input| self.constant_ints(input)).transpose();
+        }
+        if input.is_some() {
+            return Err(format!("'{name}' is an attribute before opset {since}, and an input here").into());
+        }
+        Ok(attribute.map(<[i64]>::to_vec))
+    }
+
     /// The elements of an integer list as far as they are known; nothing if even its length is not.
     pub fn partial_ints(&self, name: &str) -> Option<Vec<Option<i64>>> {
         if let Ok(ints) = self.constant_ints(name) {
@@ -266,11 +291,8 @@ impl Lowering {
 
     /// A new constant.
     pub fn new_constant(&mut self, value: &Value) -> Result<String, Refusal> {
-        let tensor =
-            to_lowered(value)?.ok_or_else(|| Refusal(format!("candle-onnx has no {}", value.dtype())))?;
         let name = self.fresh();
-        self.types.insert(name.clone(), ValueType::known(value.dtype(), value.shape()));
-        self.constants.insert(name.clone(), tensor);
+        self.define_constant(&name, value)?;
         Ok(name)
     }
 
@@ -295,9 +317,9 @@ impl Lowering {
         Ok(())
     }
 
-    /// Emits a candle-onnx node, or computes its result at once if it depends on constants alone.
+    /// Emits a candle-onnx node, or computes its result at once if it depends on constants alone and is not huge.
     ///
-    /// `ty` is what is known of the result; it is named `output`.
+    /// `ty` is what is known of the result; it is named `output`. An input that is left out is "".
     pub fn emit_as(
         &mut self,
         op: &str,
@@ -314,11 +336,17 @@ impl Lowering {
             attribute: attributes,
             ..Default::default()
         };
+        let elements = ty.elements();
+        if elements.is_some_and(|elements| elements > MAX_ELEMENTS) {
+            return Err(format!("its result would have shape {:?}", ty.shape.unwrap_or_default()).into());
+        }
         let constants: Option<HashMap<String, Tensor>> = inputs
             .iter()
+            .filter(|name| !name.is_empty())
             .map(|name| self.constants.get(*name).map(|tensor| (name.to_string(), tensor.clone())))
             .collect();
-        if let Some(constants) = constants {
+        let foldable = elements.is_none_or(|elements| elements <= MAX_FOLDED);
+        if let (Some(constants), true) = (constants, foldable) {
             let result = evaluate(vec![node], constants, output)?;
             self.types.insert(output.into(), ValueType::known(ty.dtype, result.dims()));
             self.constants.insert(output.into(), result);

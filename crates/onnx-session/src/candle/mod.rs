@@ -60,12 +60,25 @@ impl CandleEngine {
             }
         }
         let Lowered { steps, mut constants, defaults, types } = lower(model)?;
+        for spec in &graph.outputs {
+            let computed = types.get(&spec.name).map(|ty| ty.dtype);
+            if computed != Some(spec.dtype) {
+                let computed = computed.map_or("nothing".into(), |dtype| dtype.to_string());
+                return Err(SessionError::Unsupported {
+                    engine: NAME,
+                    what: "output",
+                    name: spec.name.clone(),
+                    reason: format!("it is declared as {}, and the graph computes {computed}", spec.dtype),
+                });
+            }
+        }
         let names: Vec<&str> = graph.outputs.iter().map(|spec| spec.name.as_str()).collect();
         let plan = Plan::new(&steps, &names);
-        // Lowering leaves originals behind: a weight that is only used transposed, the parts of a folded shape.
+        // Lowering leaves originals behind, such as a weight that is only used transposed. What nodes make stays: it can be asked for.
         let mut used: HashSet<&str> =
             steps.iter().flat_map(|step| &step.inputs).map(String::as_str).collect();
         used.extend(&names);
+        used.extend(graph.nodes.iter().flat_map(|node| &node.outputs).map(String::as_str));
         constants.retain(|name, _| used.contains(name.as_str()));
         Ok(Self {
             inputs: graph.inputs.clone(),
@@ -93,13 +106,6 @@ impl CandleEngine {
         check_inputs(&self.inputs, inputs)?;
         let mut values = self.defaults.clone();
         for (name, value) in inputs.iter() {
-            // candle's index_select fills with zeros where an index is the largest integer.
-            if value.as_slice::<i64>().is_ok_and(|ints| ints.contains(&i64::MAX)) {
-                return Err(EngineError::BadInput(
-                    format!("input '{name}' holds {}, which candle does not take for an index", i64::MAX)
-                        .into(),
-                ));
-            }
             let tensor =
                 to_lowered(value).map_err(|error| EngineError::Backend(Box::new(error)))?.ok_or_else(
                     || EngineError::BadInput(format!("candle-onnx has no {}", value.dtype()).into()),

@@ -41,6 +41,13 @@ impl ValueType {
         self.shape.as_ref().map(Vec::len)
     }
 
+    /// The number of elements, where it is known. One that no `usize` can hold counts as the largest.
+    pub fn elements(&self) -> Option<usize> {
+        let dims: Option<Vec<usize>> = self.shape.as_ref()?.iter().copied().collect();
+        let dims = dims?;
+        if dims.contains(&0) { Some(0) } else { Some(product(self.shape.as_ref()?).unwrap_or(usize::MAX)) }
+    }
+
     /// The length of a value of rank 1.
     pub fn length(&self) -> Option<usize> {
         match self.shape.as_deref() {
@@ -48,6 +55,11 @@ impl ValueType {
             _ => None,
         }
     }
+}
+
+/// The product of sizes; nothing if one is not known, or no `usize` can hold it.
+pub(crate) fn product(sizes: &[Size]) -> Size {
+    sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(size?))
 }
 
 /// The shape of an elementwise result (ONNX's multidirectional broadcasting).
@@ -94,5 +106,14 @@ mod tests {
         assert_eq!(axis_index(3, 3), None);
         assert_eq!(axis_index(-4, 3), None);
         assert_eq!(axis_index(i64::MIN, 3), None);
+    }
+
+    #[test]
+    fn sizes_that_overflow_are_not_known() {
+        let huge = ValueType::known(DType::F32, &[1 << 40, 1 << 40]);
+        assert_eq!(product(huge.shape.as_ref().unwrap()), None);
+        assert_eq!(huge.elements(), Some(usize::MAX));
+        assert_eq!(ValueType::known(DType::F32, &[1 << 40, 1 << 40, 0]).elements(), Some(0));
+        assert_eq!(ValueType::new(DType::F32, Some(vec![None])).elements(), None);
     }
 }

@@ -87,6 +87,15 @@ pub(crate) fn float_unary(cx: &mut Lowering, node: &Node) -> Result<(), Refusal>
     cx.emit_as(&node.op, &[x], vec![], ty, output)
 }
 
+/// candle's relu turns a NaN into 0, its maximum keeps it.
+pub(crate) fn relu(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
+    let (x, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
+    let dtype = cx.float(x)?;
+    let zero = cx.new_float(dtype, 0.0)?;
+    let ty = cx.ty(x)?.clone();
+    cx.emit_as("Clip", &[x, &zero], vec![], ty, output)
+}
+
 pub(crate) fn neg(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let (x, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
     let ty = cx.ty(x)?.clone();
@@ -122,7 +131,7 @@ pub(crate) fn pow(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
         .to_vec1::<f64>()?;
     // An exponent of shape [1] raises a scalar to rank 1.
     let ty = ValueType::new(cx.dtype(x)?, broadcast(&cx.ty(x)?.shape, &cx.ty(y)?.shape));
-    if cx.ty(y)?.rank() > cx.ty(x)?.rank() {
+    if cx.rank(y)? != 0 && cx.rank(y)? > cx.rank(x)? {
         return Err("the exponent has a higher rank than the base".into());
     }
     if exponent == [2.0] {
@@ -200,15 +209,11 @@ pub(crate) fn clip(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
             return Err(format!("bound '{bound}' is not a scalar").into());
         }
     }
-    // candle-onnx reads a trailing empty name as a value to be found.
     let inputs: Vec<&str> = match bounds {
-        [None, None] => vec![x],
-        [Some(low), None] => vec![x, low],
         [low, Some(high)] => vec![x, low.unwrap_or(""), high],
+        [Some(low), None] => vec![x, low],
+        [None, None] => vec![x],
     };
     let ty = cx.ty(x)?.clone();
-    if bounds[0].is_none() && bounds[1].is_some() {
-        return Err("it has an upper bound and no lower one".into());
-    }
     cx.emit_as("Clip", &inputs, vec![], ty, output)
 }

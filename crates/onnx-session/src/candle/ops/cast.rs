@@ -66,13 +66,12 @@ pub(crate) fn cast(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
 /// candle-onnx reads `value` alone, and an int32 in it loses its shape; here every form becomes a constant at load.
 pub(crate) fn constant(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let output = cx.output(node, 0)?;
-    let list = |length: usize| [length];
     let value = match node.attributes.iter().next() {
         Some((_, Attribute::Tensor(tensor))) => tensor.to_value(),
         Some((_, Attribute::Int(x))) => Ok(Value::scalar(*x)),
         Some((_, Attribute::Float(x))) => Ok(Value::scalar(*x)),
-        Some((_, Attribute::Ints(xs))) => Value::new(list(xs.len()), xs.as_slice()),
-        Some((_, Attribute::Floats(xs))) => Value::new(list(xs.len()), xs.as_slice()),
+        Some((_, Attribute::Ints(xs))) => Value::new([xs.len()], xs.as_slice()),
+        Some((_, Attribute::Floats(xs))) => Value::new([xs.len()], xs.as_slice()),
         Some((name, _)) => return Err(format!("a constant given as '{name}' is not a number").into()),
         None => return Err("it has no value".into()),
     };
@@ -82,7 +81,7 @@ pub(crate) fn constant(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
 pub(crate) fn identity(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let (x, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
     let ty = cx.ty(x)?.clone();
-    cx.emit_as("Identity", &[x], vec![], ty, output)
+    same(cx, x, ty, output)
 }
 
 /// The lowered value itself under the name of an output: what an operator becomes where it changes nothing.

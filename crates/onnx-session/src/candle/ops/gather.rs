@@ -1,14 +1,15 @@
 //! Picking parts of a tensor: Gather, Slice, Split.
 
+use engine::{DType, Value};
 use onnx_graph::Node;
 
 use super::cast::same;
 use crate::candle::lower::{Lowering, Refusal, int, ints};
-use crate::candle::types::{Size, ValueType};
-use engine::DType;
+use crate::candle::types::{Size, ValueType, product};
 
 /// candle-onnx gathers with indices of rank 0 (a view, if the axis is not the first), 1 and 2 (one row at a time), and panics on
-/// more. Here a flat list is gathered, and the result gets its shape afterwards.
+/// more. Here a flat list is gathered, and the result gets its shape afterwards. candle takes the largest integer for "fill with zeros"; the
+/// next smaller one is out of range like any other.
 pub(crate) fn gather(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let (x, indices, output) = (cx.input(node, 0)?, cx.input(node, 1)?, cx.output(node, 0)?);
     if !matches!(cx.dtype(indices)?, DType::I32 | DType::I64) {
@@ -23,13 +24,16 @@ pub(crate) fn gather(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let shape = [front, index_dims.as_deref().unwrap_or_default(), back].concat();
     let ty = ValueType::new(dtype, Some(shape));
     let attributes = vec![int("axis", axis as i64)];
+    let largest = cx.new_constant(&Value::scalar(i64::MAX - 1))?;
+    let index_type = cx.ty(indices)?.with_dtype(DType::I64);
+    let bounded = cx.emit("Clip", &[indices, "", &largest], vec![], index_type)?;
     if index_rank == 1 {
-        return cx.emit_as("Gather", &[x, indices], attributes, ty, output);
+        return cx.emit_as("Gather", &[x, &bounded], attributes, ty, output);
     }
-    let flat_length: Size = index_dims.unwrap_or_default().into_iter().product();
+    let flat_length = product(&index_dims.unwrap_or_default());
     let flat_type = ValueType::new(DType::I64, Some(vec![flat_length]));
     let minus_one = cx.new_ints(&[-1])?;
-    let flat = cx.emit("Reshape", &[indices, &minus_one], vec![], flat_type)?;
+    let flat = cx.emit("Reshape", &[&bounded, &minus_one], vec![], flat_type)?;
     let picked_type = ValueType::new(dtype, Some([front, &[flat_length], back].concat()));
     let picked = cx.emit("Gather", &[x, &flat], attributes, picked_type)?;
     if index_rank == 0 {
@@ -37,16 +41,17 @@ pub(crate) fn gather(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
         return cx.emit_as("Squeeze", &[&picked, &axis], vec![], ty, output);
     }
     // Dimensions before the axis are copied (0), the others come from the indices and the data.
-    let mut parts = vec![cx.new_ints(&vec![0; axis])?, shape_of(cx, indices)?];
+    let mut parts = Vec::new();
+    if axis > 0 {
+        parts.push(cx.new_ints(&vec![0; axis])?);
+    }
+    parts.push(shape_of(cx, indices)?);
     if !back.is_empty() {
         let data_shape = shape_of(cx, x)?;
         let rest: Vec<i64> = (axis as i64 + 1..dims.len() as i64).collect();
         let rest_type = ValueType::known(DType::I64, &[rest.len()]);
         let rest = cx.new_ints(&rest)?;
         parts.push(cx.emit("Gather", &[&data_shape, &rest], vec![], rest_type)?);
-    }
-    if axis == 0 {
-        parts.remove(0);
     }
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let target_type = ValueType::known(DType::I64, &[dims.len() + index_rank - 1]);
@@ -116,7 +121,7 @@ fn sliced(
                 let size = size as i64;
                 let clamp = |bound: i64| if bound < 0 { (bound + size).max(0) } else { bound.min(size) };
                 let length = (clamp(ends[position]) - clamp(starts[position])).max(0);
-                usize::try_from((length + step - 1) / step).ok()
+                usize::try_from(length.unsigned_abs().div_ceil(step.unsigned_abs())).ok()
             }
             _ => None,
         };
@@ -130,11 +135,7 @@ pub(crate) fn split(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let x = cx.input(node, 0)?;
     let axis = cx.axis(node.int("axis")?.unwrap_or(0), x)?;
     let dims = cx.ty(x)?.shape.clone().unwrap_or_default();
-    let given = if cx.opset >= 13 {
-        cx.optional(node, 1).map(|name| cx.constant_ints(name)).transpose()?
-    } else {
-        node.ints("split")?.map(<[i64]>::to_vec)
-    };
+    let given = cx.ints_by_opset(node, "split", 13)?;
     let lengths = match (given, dims[axis]) {
         (Some(lengths), _) => lengths,
         (None, Some(size)) => {
@@ -147,8 +148,8 @@ pub(crate) fn split(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     if lengths.len() != node.outputs.len() || lengths.iter().any(|&length| length < 0) {
         return Err(format!("lengths {lengths:?} do not make {} outputs", node.outputs.len()).into());
     }
-    let total: i64 = lengths.iter().sum();
-    if dims[axis].is_some_and(|size| size as i64 != total) {
+    let total = lengths.iter().try_fold(0i64, |total, &length| total.checked_add(length));
+    if total.is_none() || dims[axis].is_some_and(|size| Some(size as i64) != total) {
         return Err(format!("lengths {lengths:?} do not add up to the size of axis {axis}").into());
     }
     let axes = cx.new_ints(&[axis as i64])?;

@@ -36,11 +36,9 @@ pub(crate) fn layer_normalization(cx: &mut Lowering, node: &Node) -> Result<(), 
     let dtype = cx.float(x)?;
     refuse_half(node, "stash_type")?;
     let axis = node.int("axis")?.unwrap_or(-1);
+    // The last axis can be named where the rank is open.
     let axes: Vec<i64> =
-        if axis < 0 { (axis..0).collect() } else { (cx.axis(axis, x)? as i64..cx.rank(x)? as i64).collect() };
-    if axes.len() > 1 && cx.rank(x)? < axes.len() {
-        return Err(format!("axis {axis} is outside '{x}'").into());
-    }
+        if axis == -1 { vec![-1] } else { (cx.axis(axis, x)? as i64..cx.rank(x)? as i64).collect() };
     let epsilon = cx.new_float(dtype, node.float("epsilon")?.unwrap_or(1e-5).into())?;
 
     let ty = cx.ty(x)?.clone();

@@ -9,12 +9,7 @@ use crate::candle::types::{Size, ValueType};
 
 /// The axes to reduce, as indices in ascending order; `None` means that nothing is reduced.
 fn axes(cx: &Lowering, node: &Node, x: &str, input_since: i64) -> Result<Option<Vec<i64>>, Refusal> {
-    let given = if cx.opset >= input_since {
-        cx.optional(node, 1).map(|name| cx.constant_ints(name)).transpose()?
-    } else {
-        node.ints("axes")?.map(<[i64]>::to_vec)
-    };
-    let given = given.unwrap_or_default();
+    let given = cx.ints_by_opset(node, "axes", input_since)?.unwrap_or_default();
     if given.is_empty() {
         if node.int("noop_with_empty_axes")?.unwrap_or(0) != 0 {
             return Ok(None);

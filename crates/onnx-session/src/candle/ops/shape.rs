@@ -8,7 +8,7 @@ use onnx_graph::Node;
 use super::cast::same;
 use super::gather::contiguous;
 use crate::candle::lower::{Lowering, Refusal, int, ints};
-use crate::candle::types::{Size, ValueType, axis_index, broadcast};
+use crate::candle::types::{Size, ValueType, axis_index, broadcast, product};
 
 /// candle-onnx builds a partial shape with the length of the whole, and takes the end as inclusive. The whole shape is right, and a
 /// slice of it clamps `start` and `end` as Shape does.
@@ -58,27 +58,19 @@ fn reshaped(cx: &Lowering, x: &str, target: &str, allow_zero: bool) -> Option<Ve
         })
         .collect();
     // One −1 among known sizes takes what is left of a known volume.
-    let volume: Option<usize> = dims.as_ref().and_then(|dims| dims.iter().copied().product());
+    let volume = dims.as_ref().and_then(|dims| product(dims));
     let mut open = target.iter().enumerate().filter(|(index, _)| sizes[*index].is_none());
     if let (Some(volume), Some((index, Some(-1))), None) = (volume, open.next(), open.next()) {
-        let rest: usize = sizes.iter().flatten().product();
-        sizes[index] = volume.checked_div(rest);
+        let rest = sizes.iter().flatten().try_fold(1usize, |rest, &size| rest.checked_mul(size));
+        sizes[index] = rest.and_then(|rest| volume.checked_div(rest));
     }
     Some(sizes)
-}
-
-/// Axes are an attribute before opset 13 and an input since.
-fn axes(cx: &Lowering, node: &Node) -> Result<Option<Vec<i64>>, Refusal> {
-    if cx.opset < 13 {
-        return Ok(node.ints("axes")?.map(<[i64]>::to_vec));
-    }
-    cx.optional(node, 1).map(|name| cx.constant_ints(name)).transpose()
 }
 
 /// candle-onnx inserts several axes from the back, each counted before the others are there; one at a time, in ascending order, is right.
 pub(crate) fn unsqueeze(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let (x, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
-    let axes = axes(cx, node)?.ok_or("its axes are missing")?;
+    let axes = cx.ints_by_opset(node, "axes", 13)?.ok_or("its axes are missing")?;
     let rank = cx.rank(x)? + axes.len();
     let mut axes = axes
         .iter()
@@ -108,7 +100,7 @@ pub(crate) fn unsqueeze(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
 pub(crate) fn squeeze(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let (x, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
     let dims = cx.ty(x)?.shape.clone().ok_or("the rank is not known before it runs")?;
-    let axes = match axes(cx, node)? {
+    let axes = match cx.ints_by_opset(node, "axes", 13)? {
         Some(axes) => axes.iter().map(|&axis| cx.axis(axis, x)).collect::<Result<Vec<_>, _>>()?,
         None if dims.iter().all(Option::is_some) => {
             (0..dims.len()).filter(|&index| dims[index] == Some(1)).collect()
@@ -127,7 +119,8 @@ pub(crate) fn squeeze(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     cx.emit_as("Squeeze", &[x, &axes], vec![], ty, output)
 }
 
-/// candle-onnx takes a negative axis for a huge one.
+/// candle-onnx takes a negative axis for a huge one, and divides by zero where a dimension is empty. A reshape does the same: one side's
+/// size is given, and the other follows.
 pub(crate) fn flatten(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let (x, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
     let rank = cx.rank(x)?;
@@ -136,9 +129,18 @@ pub(crate) fn flatten(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let index = if axis == rank as i64 { Some(rank) } else { axis_index(axis, rank) };
     let index = index.ok_or_else(|| Refusal(format!("axis {axis} is outside rank {rank}")))?;
     let dims = cx.ty(x)?.shape.clone().unwrap_or_default();
-    let sizes: [Size; 2] = [dims[..index].iter().copied().product(), dims[index..].iter().copied().product()];
-    let ty = ValueType::new(cx.dtype(x)?, Some(sizes.to_vec()));
-    cx.emit_as("Flatten", &[x], vec![int("axis", index as i64)], ty, output)
+    let (front, back) = (product(&dims[..index]), product(&dims[index..]));
+    let ty = ValueType::new(cx.dtype(x)?, Some(vec![front, back]));
+    let target = match (index, front, back) {
+        (_, Some(front), _) => [front as i64, -1],
+        (_, _, Some(back)) => [-1, back as i64],
+        // 0 copies the first dimension.
+        (1, ..) => [0, -1],
+        // A negative axis is all that is wrong here; an empty tensor is an error when it runs.
+        _ => return cx.emit_as("Flatten", &[x], vec![int("axis", index as i64)], ty, output),
+    };
+    let target = cx.new_ints(&target)?;
+    cx.emit_as("Reshape", &[x, &target], vec![], ty, output)
 }
 
 /// candle-onnx drops trailing axes of size 1 where ranks differ, which ONNX does not allow at all.
@@ -155,7 +157,7 @@ pub(crate) fn concat(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
         }
         for (index, size) in ty.shape.iter().flatten().enumerate() {
             shape[index] = match (shape[index], *size) {
-                (Some(a), Some(b)) if index == axis => Some(a + b),
+                (Some(a), Some(b)) if index == axis => a.checked_add(b),
                 _ if index == axis => None,
                 (known, other) => known.or(other),
             };
@@ -234,5 +236,13 @@ pub(crate) fn range(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     if !matches!(dtype, DType::I32 | DType::I64) {
         return Err(format!("it counts in {dtype}; candle-onnx would sum up its rounding").into());
     }
-    cx.emit_as("Range", &inputs, vec![], ValueType::new(dtype, Some(vec![None])), output)
+    let length = match inputs.map(|name| cx.constant_ints(name).ok()?.first().copied()) {
+        [Some(start), Some(limit), Some(delta)] if delta != 0 => {
+            let span = (i128::from(limit) - i128::from(start)) * i128::from(delta.signum());
+            let length = span.max(0).unsigned_abs().div_ceil(u128::from(delta.unsigned_abs()));
+            Some(usize::try_from(length).unwrap_or(usize::MAX))
+        }
+        _ => None,
+    };
+    cx.emit_as("Range", &inputs, vec![], ValueType::new(dtype, Some(vec![length])), output)
 }
