@@ -96,7 +96,9 @@ fn json_on_stdout_is_alone_and_has_the_fields_of_the_contract() {
         let max_abs = output["max_abs"].as_f64().unwrap();
         assert!(max_abs > 0.0 && max_abs <= ATOL, "{run}");
         let [reference, candidate] = ["reference", "candidate"].map(|side| output[side].as_f64().unwrap());
-        assert_eq!((reference - candidate).abs(), max_abs, "the worst values are those that are shown");
+        // A JSON parser may be an ULP of f64 off on each number.
+        let shown = (reference - candidate).abs();
+        assert!((shown - max_abs).abs() < 1e-15, "the worst values are those that are shown: {run}");
         assert_eq!(
             output["worst_index"].as_array().unwrap().len(),
             output["shape"].as_array().unwrap().len()

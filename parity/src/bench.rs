@@ -10,7 +10,7 @@ use serde::Serialize;
 pub const MIN_RUNS: usize = 30;
 
 /// Runs of each engine before the first that counts: they fill caches and start threads.
-const WARM_UP: usize = 3;
+pub const WARM_UP: usize = 3;
 
 /// What one engine took.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -30,6 +30,8 @@ pub struct Timing {
 /// When to stop.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
+    /// Runs of each engine before the first that counts.
+    pub warm_up: usize,
     /// At least this many rounds.
     pub rounds: usize,
     /// More rounds as long as this is not used up.
@@ -48,7 +50,7 @@ pub fn interleave(
     mut progress: impl FnMut(usize),
 ) -> Result<Vec<Timing>, EngineError> {
     for (engine, inputs) in engines {
-        for _ in 0..WARM_UP {
+        for _ in 0..budget.warm_up {
             engine.run(inputs)?;
         }
     }

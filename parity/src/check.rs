@@ -243,7 +243,8 @@ pub fn check(
     if !unknown.is_empty() {
         verdict = verdict.max(Verdict::Inconclusive);
     }
-    let dtype = shared.first().map_or_else(String::new, |spec| spec.dtype.to_string());
+    let computed = candidate.outputs().iter().find(|spec| names.contains(&spec.name.as_str()));
+    let dtype = computed.map_or_else(String::new, |spec| spec.dtype.to_string());
     Ok(EngineCheck {
         engine: candidate.name().into(),
         onnx: onnx.into(),
@@ -279,14 +280,8 @@ pub fn agree(
     if check.verdict == Verdict::Pass {
         return Ok(());
     }
-    let mut message = format!("{} against {}: {}", candidate.name(), reference.name(), check.verdict);
-    for output in check.outputs.iter().filter(|output| output.verdict != Verdict::Pass) {
-        message += &format!("\n  {}", output.sentence(atol));
-    }
-    for reason in check.failure.iter().chain(&check.not_compared) {
-        message += &format!("\n  {reason}");
-    }
-    Err(message)
+    let lines = [format!("{} against {}: {}", candidate.name(), reference.name(), check.verdict)];
+    Err(lines.into_iter().chain(check.complaints(atol)).collect::<Vec<_>>().join("\n  "))
 }
 
 #[cfg(test)]

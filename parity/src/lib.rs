@@ -32,7 +32,7 @@ pub mod tensors;
 mod verdict;
 
 pub use error::ParityError;
-pub use subject::{Reference, Subject};
+pub use subject::{Reference, Subject, open_graph};
 pub use verdict::Verdict;
 
 /// Panics, with a line for each output that differs, unless a candidate engine agrees with a reference on every case.

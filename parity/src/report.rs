@@ -36,7 +36,7 @@ pub struct Report {
 }
 
 /// One set of inputs.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct InputSummary {
     /// Its name.
     pub name: String,
@@ -135,6 +135,18 @@ pub struct TimingReport {
     pub input: String,
     /// One entry for each engine.
     pub results: Vec<Timing>,
+}
+
+impl EngineCheck {
+    /// A sentence for everything that kept this check from passing.
+    pub fn complaints(&self, atol: f64) -> Vec<String> {
+        let outputs = self.outputs.iter().filter(|output| output.verdict != Verdict::Pass);
+        outputs
+            .map(|output| output.sentence(atol))
+            .chain(self.failure.clone())
+            .chain(self.not_compared.iter().cloned())
+            .collect()
+    }
 }
 
 impl OutputReport {

@@ -80,15 +80,7 @@ impl Subject {
             None => self.files.onnx()?,
         };
         let Some(source) = source else { return Err(ParityError::NoGraph { model: self.name().into() }) };
-        let onnx = source.to_string();
-        let model = match source {
-            OnnxSource::File(path) => Model::open(path),
-            OnnxSource::Memory { bytes, .. } => Model::from_bytes(bytes),
-        };
-        match model {
-            Ok(model) => Ok((onnx, model)),
-            Err(source) => Err(ParityError::Graph { onnx, source: Box::new(source) }),
-        }
+        open_graph(source)
     }
 
     /// The tokenizer, if the model has one.
@@ -108,5 +100,21 @@ impl Subject {
     /// If there is none, or it is malformed.
     pub fn require_tokenizer(&self) -> Result<Tokenizer, ParityError> {
         self.tokenizer()?.ok_or_else(|| ParityError::NoTokenizer { model: self.name().into() })
+    }
+}
+
+/// Reads and checks a graph; it comes with the name it goes by in a report.
+///
+/// # Errors
+/// If it is missing or malformed; the message names the file.
+pub fn open_graph(source: OnnxSource) -> Result<(String, Model), ParityError> {
+    let onnx = source.to_string();
+    let model = match source {
+        OnnxSource::File(path) => Model::open(path),
+        OnnxSource::Memory { bytes, .. } => Model::from_bytes(bytes),
+    };
+    match model {
+        Ok(model) => Ok((onnx, model)),
+        Err(source) => Err(ParityError::Graph { onnx, source: Box::new(source) }),
     }
 }

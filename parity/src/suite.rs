@@ -62,12 +62,28 @@ impl FixedShape {
     }
 }
 
-/// How a case fills its attention mask, row by row.
-#[derive(Clone, Copy)]
+/// What a row's attention mask leaves out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mask {
     Full,
-    /// Rows in turn: full, padded right, padded left, with holes.
-    Mixed,
+    Right,
+    Left,
+    Holes,
+}
+
+/// Every pattern once.
+const MASKS: [Mask; 4] = [Mask::Full, Mask::Right, Mask::Left, Mask::Holes];
+
+impl Mask {
+    fn keeps(self, position: usize, sequence: usize) -> bool {
+        match self {
+            Mask::Full => true,
+            Mask::Right => position < sequence.div_ceil(2),
+            Mask::Left => position >= sequence / 3,
+            // Position 0 stays: it is the one that the pooler reads.
+            Mask::Holes => position % 3 != 1,
+        }
+    }
 }
 
 /// The default inputs for a model, as far as the graph's declared shapes take them.
@@ -82,22 +98,32 @@ pub fn default_cases(
     let longest = config.max_position_embeddings.min(LONGEST);
     let mut rng = ChaCha8Rng::seed_from_u64(SEED);
     let mut cases = Vec::new();
-    for (name, batch, sequence, mask) in [
-        ("one token", 1, 1, Mask::Full),
-        ("two tokens", 1, 2, Mask::Full),
-        ("odd sizes", 3, 7, Mask::Full),
-        ("masks", 4, 16, Mask::Mixed),
-        ("longest", 1, longest, Mask::Full),
-    ] {
-        // Where a graph fixes a size, that size stands in for the one that was meant.
-        let shape = [fixed.batch.unwrap_or(batch), fixed.sequence.unwrap_or(sequence.min(longest))];
-        let full = matches!(mask, Mask::Full);
+    // Where a graph fixes a size, that size stands in for the one that was meant.
+    let fit = |batch: usize, sequence: usize| {
+        [fixed.batch.unwrap_or(batch), fixed.sequence.unwrap_or(sequence.min(longest))]
+    };
+    for (name, batch, sequence) in
+        [("one token", 1, 1), ("two tokens", 1, 2), ("odd sizes", 3, 7), ("longest", 1, longest)]
+    {
+        let shape = fit(batch, sequence);
         let same_shape = |case: &Case| case.inputs.get("input_ids").is_some_and(|ids| ids.shape() == shape);
-        if full && cases.iter().any(same_shape) {
+        if cases.iter().any(same_shape) {
             continue;
         }
-        let name = if full && shape != [batch, sequence] { "full".into() } else { name.to_string() };
-        cases.push(Case { name, inputs: random(config, shape, mask, &mut rng)? });
+        let name = if shape == [batch, sequence] { name.to_string() } else { "full".into() };
+        cases.push(Case { name, inputs: random(config, shape, &[Mask::Full], &mut rng)? });
+    }
+    // A graph may take fewer rows at once than there are patterns.
+    let shape = fit(MASKS.len(), 16);
+    for masks in MASKS.chunks(shape[0].clamp(1, MASKS.len())).filter(|masks| *masks != [Mask::Full]) {
+        let name = match masks {
+            [Mask::Right] => "padded right",
+            [Mask::Left] => "padded left",
+            [Mask::Holes] => "masked in between",
+            [Mask::Full, ..] => "masks",
+            _ => "more masks",
+        };
+        cases.push(Case { name: name.into(), inputs: random(config, shape, masks, &mut rng)? });
     }
     let Some(tokenizer) = tokenizer else { return Ok(cases) };
     let mut texts = vec![("sentences", SENTENCES.map(Text::from).to_vec())];
@@ -106,10 +132,7 @@ pub fn default_cases(
     }
     for (name, texts) in texts {
         let inputs = tokenizer.encode(&texts)?.to_named_values();
-        let fits = |ids: &Value| {
-            // A vocabulary larger than the model's embedding table would be the model's own fault, not this text's.
-            matches!(ids.shape(), [batch, sequence] if *sequence <= longest && fixed.takes(*batch, *sequence))
-        };
+        let fits = |ids: &Value| matches!(ids.shape(), [batch, sequence] if *sequence <= longest && fixed.takes(*batch, *sequence));
         if inputs.get("input_ids").is_some_and(fits) {
             cases.push(Case { name: name.into(), inputs });
         }
@@ -117,25 +140,21 @@ pub fn default_cases(
     Ok(cases)
 }
 
+/// Random ids and token types; the rows' masks are those given, in turn.
 fn random(
     config: &BertConfig,
     [batch, sequence]: [usize; 2],
-    mask: Mask,
+    masks: &[Mask],
     rng: &mut ChaCha8Rng,
 ) -> Result<NamedValues, ValueError> {
     let (vocabulary, types) = (config.vocab_size as i64, config.type_vocab_size as i64);
     let positions = batch * sequence;
     let ids: Vec<i64> = (0..positions).map(|_| rng.random_range(0..vocabulary)).collect();
     let types: Vec<i64> = (0..positions).map(|_| rng.random_range(0..types)).collect();
-    let real = |row: usize, position: usize| match (mask, row % 4) {
-        (Mask::Full, _) | (Mask::Mixed, 0) => true,
-        (Mask::Mixed, 1) => position < sequence.div_ceil(2),
-        (Mask::Mixed, 2) => position >= sequence / 3,
-        // Position 0 stays: it is the one that the pooler reads.
-        (Mask::Mixed, _) => position % 3 != 1,
-    };
-    let mask: Vec<i64> =
-        (0..positions).map(|flat| i64::from(real(flat / sequence, flat % sequence))).collect();
+    let mask: Vec<i64> = (0..batch)
+        .zip(masks.iter().cycle())
+        .flat_map(|(_, mask)| (0..sequence).map(|position| i64::from(mask.keeps(position, sequence))))
+        .collect();
     Ok(NamedValues::from_iter([
         ("input_ids", Value::new([batch, sequence], ids)?),
         ("attention_mask", Value::new([batch, sequence], mask)?),
@@ -159,14 +178,37 @@ mod tests {
 
     #[test]
     fn a_dynamic_graph_gets_many_shapes() {
-        let expected = [[1, 1], [1, 2], [3, 7], [4, 16], [1, 24]];
+        let expected = [[1, 1], [1, 2], [3, 7], [1, 24], [4, 16]];
         assert_eq!(shapes(FixedShape::default()), expected.map(|shape| shape.to_vec()));
     }
 
+    /// The masks of all cases, as patterns of a sequence of six.
+    fn patterns(batch: usize) -> Vec<String> {
+        let fixed = FixedShape { batch: Some(batch), sequence: Some(6) };
+        let cases = default_cases(&config(), fixed, None).unwrap();
+        let names: Vec<&String> = cases.iter().map(|case| &case.name).collect();
+        assert!((1..names.len()).all(|i| !names[..i].contains(&names[i])), "{names:?}");
+        cases
+            .iter()
+            .flat_map(|case| {
+                let mask = case.inputs.get("attention_mask").unwrap();
+                assert_eq!(mask.shape(), [batch, 6]);
+                let bits = mask.as_slice::<i64>().unwrap();
+                bits.chunks(6)
+                    .map(|row| row.iter().map(ToString::to_string).collect())
+                    .collect::<Vec<String>>()
+            })
+            .collect()
+    }
+
     #[test]
-    fn a_static_graph_gets_its_shape_with_and_without_padding() {
-        let fixed = FixedShape { batch: Some(2), sequence: Some(8) };
-        assert_eq!(shapes(fixed), [[2, 8], [2, 8]].map(|shape| shape.to_vec()));
+    fn a_static_graph_gets_every_mask_whatever_its_batch() {
+        for batch in 1..=5 {
+            let patterns = patterns(batch);
+            for wanted in ["111111", "111000", "001111", "101101"] {
+                assert!(patterns.iter().any(|pattern| pattern == wanted), "{batch}: no {wanted}");
+            }
+        }
     }
 
     #[test]

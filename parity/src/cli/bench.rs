@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use candle_core::DType;
 use engine::{Engine, NamedValues, Value};
 use onnx_session::{EngineKind, Session};
-use parity::bench::{Budget, Timing, interleave};
+use parity::bench::{Budget, Timing, WARM_UP, interleave};
 use parity::check::{Expected, Options, check, common_inputs, fit_inputs};
 use parity::suite::Case;
 use parity::{Subject, Verdict, tensors};
@@ -60,7 +60,10 @@ pub fn command(args: &BenchArgs) -> anyhow::Result<Verdict> {
         sides.iter().map(|side| fit_inputs(&cases[0].inputs, side.inputs())).collect::<Result<_, _>>()?;
     let engines: Vec<_> = sides.into_iter().zip(&inputs).collect();
     let bar = progress::bar("timing", args.runs);
-    let timings = interleave(&engines, Budget { rounds: args.runs, time: Duration::ZERO }, |_| bar.inc(1))?;
+    let timings =
+        interleave(&engines, Budget { warm_up: WARM_UP, rounds: args.runs, time: Duration::ZERO }, |_| {
+            bar.inc(1)
+        })?;
     bar.finish_and_clear();
 
     if let Some(path) = &args.json {
@@ -111,8 +114,10 @@ fn verify(reference: &dyn Engine, session: &Session, onnx: &str, cases: &[Case])
     let options = Options { atol: SANE_ATOL, ..Options::default() };
     let check = check(&expected, session, onnx, &options, |_| ())?;
     if check.verdict != Verdict::Pass {
-        let outputs: Vec<String> = check.outputs.iter().map(|output| output.sentence(SANE_ATOL)).collect();
-        bail!("the engines do not agree, so their times mean nothing: {}", outputs.join("; "));
+        bail!(
+            "the engines do not agree, so their times mean nothing: {}",
+            check.complaints(SANE_ATOL).join("; ")
+        );
     }
     Ok(())
 }

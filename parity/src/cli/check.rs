@@ -18,18 +18,21 @@ use parity::{Reference, Subject, Verdict};
 use super::args::CheckArgs;
 use super::{input, is_stdout, one_line, progress, show, unless_closed, write_json};
 
-/// What timing may take at the end of a check: it is there to give an idea, `parity bench` measures.
-const TIMING: Budget = Budget { rounds: 5, time: Duration::from_millis(500) };
+/// What timing may take at the end of a check, which has warmed everything: it is there to give an idea, `parity bench` measures.
+const TIMING: Budget = Budget { warm_up: 0, rounds: 1, time: Duration::from_millis(500) };
 
 pub fn command(args: &CheckArgs) -> anyhow::Result<Verdict> {
     let result = judge(args);
-    if let Some(path) = &args.json {
-        match &result {
-            Ok(outcome) => write_json(path, &outcome.report)?,
-            Err(error) => write_json(path, &failed(args, error))?,
-        }
-    }
-    let outcome = result?;
+    let written = match (&args.json, &result) {
+        (None, _) => Ok(()),
+        (Some(path), Ok(outcome)) => write_json(path, &outcome.report),
+        (Some(path), Err(error)) => write_json(path, &failed(args, error)),
+    };
+    let outcome = match (result, written) {
+        (Ok(outcome), written) => written.map(|()| outcome),
+        (Err(error), Ok(())) => Err(error),
+        (Err(error), Err(unwritten)) => Err(error.context(one_line(&unwritten))),
+    }?;
     if !args.json.as_deref().is_some_and(is_stdout) {
         let mut out = anstream::stdout().lock();
         let shown = show::report(
@@ -109,8 +112,9 @@ fn judge(args: &CheckArgs) -> anyhow::Result<Outcome> {
                 report.notes.push(format!("'{name}' was not given: {} was taken", default_of(name)));
             }
             case.inputs = common;
-            if !report.inputs.iter().any(|known| known.name == case.name) {
-                report.inputs.push(summary(case));
+            let summary = summary(case);
+            if !report.inputs.contains(&summary) {
+                report.inputs.push(summary);
             }
         }
         let bar = progress::bar("checking", 2 * cases.len());
@@ -192,7 +196,7 @@ fn failed(args: &CheckArgs, error: &anyhow::Error) -> Report {
     Report {
         schema: SCHEMA,
         verdict: Verdict::Error,
-        model: args.model.clone().unwrap_or_else(|| "bert-tiny".into()),
+        model: args.model.clone().unwrap_or_else(|| bert_tiny::NAME.into()),
         onnx: args.onnx.first().map(|path| path.display().to_string()),
         error: Some(one_line(error)),
         atol: args.atol,

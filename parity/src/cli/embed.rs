@@ -6,9 +6,10 @@ use std::path::Path;
 use anyhow::Context as _;
 use bert_pipeline::{Encoded, PipelineError, Pooling, Text, normalize};
 use candle_core::{DType, Device};
-use engine::Engine;
+use engine::{Engine, ValueSpec};
 use onnx_session::{EngineKind, Session};
 use parity::check::fit_inputs;
+use parity::suite::FixedShape;
 use parity::{Subject, Verdict};
 use serde::Serialize;
 
@@ -74,18 +75,36 @@ fn lines(path: &Path) -> anyhow::Result<Vec<String>> {
     Ok(lines)
 }
 
-/// The engine asked for, or else the graph's where there is one that runs, or else the reference.
+/// The engine asked for, or else the graph's where there is one that can embed texts of any length, or else the reference.
 fn engine(subject: &Subject, kind: Option<AnyEngine>) -> anyhow::Result<Box<dyn Engine>> {
     let has_graph = subject.files().onnx()?.is_some();
     if kind == Some(AnyEngine::Candle) || (kind.is_none() && has_graph) {
-        let (_, graph) = subject.graph(None)?;
-        match Session::new(&graph, EngineKind::Candle) {
+        let (onnx, graph) = subject.graph(None)?;
+        match Session::new(&graph, EngineKind::Candle).map_err(anyhow::Error::from).and_then(embeds) {
             Ok(session) => return Ok(Box::new(session)),
-            Err(error) if kind.is_some() => return Err(error.into()),
+            Err(error) if kind.is_some() => return Err(error.context(onnx)),
             Err(_) => {}
         }
     }
     Ok(Box::new(subject.reference(DType::F32)?.engine))
+}
+
+/// Texts of different lengths are padded, so a graph must be told the mask and take any shape; and pooling needs the tokens' states.
+fn embeds(session: Session) -> anyhow::Result<Session> {
+    let has = |specs: &[ValueSpec], name: &str| specs.iter().any(|spec| spec.name == name);
+    anyhow::ensure!(
+        has(session.inputs(), "attention_mask"),
+        "the graph has no input 'attention_mask', so it would count padding; take --engine reference"
+    );
+    anyhow::ensure!(
+        has(session.outputs(), "last_hidden_state"),
+        "the graph has no output 'last_hidden_state' to pool; take --engine reference"
+    );
+    anyhow::ensure!(
+        FixedShape::of(session.inputs()) == FixedShape::default(),
+        "the graph takes inputs of one shape only; take --engine reference"
+    );
+    Ok(session)
 }
 
 fn embed(

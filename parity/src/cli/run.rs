@@ -1,13 +1,12 @@
 //! `parity run`
 
-use std::path::Path;
-
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use candle_core::DType;
+use checkpoint::OnnxSource;
 use engine::Engine;
 use onnx_session::{EngineKind, Session};
 use parity::check::fit_inputs;
-use parity::{Subject, Verdict, tensors};
+use parity::{Subject, Verdict, open_graph, tensors};
 
 use super::args::{AnyEngine, Precision, RunArgs};
 use super::{input, show};
@@ -41,12 +40,13 @@ fn engine(args: &RunArgs) -> anyhow::Result<Box<dyn Engine>> {
         (AnyEngine::Candle, Precision::F64) => {
             bail!("the candle engine computes in the graph's own dtype; --dtype f64 is for the reference")
         }
-        (AnyEngine::Candle, Precision::F32) if is_graph => {
-            Ok(Box::new(Session::load(Path::new(&args.model))?))
-        }
         (AnyEngine::Candle, Precision::F32) => {
-            let (_, graph) = Subject::open(Some(&args.model))?.graph(None)?;
-            Ok(Box::new(Session::new(&graph, EngineKind::Candle)?))
+            let (onnx, graph) = if is_graph {
+                open_graph(OnnxSource::File(args.model.clone().into()))?
+            } else {
+                Subject::open(Some(&args.model))?.graph(None)?
+            };
+            Ok(Box::new(Session::new(&graph, EngineKind::Candle).context(onnx)?))
         }
     }
 }

@@ -143,10 +143,21 @@ fn headline(report: &Report) -> String {
         Verdict::Inconclusive => {
             format!("nothing, or not everything that was asked for, was compared for {}", report.model)
         }
-        _ => format!(
-            "the ONNX graph and the checkpoint of {} differ by more than {:e} over {inputs}",
-            report.model, report.atol
-        ),
+        _ => format!("{} {} over {inputs}", difference(report), report.model),
+    }
+}
+
+/// The worst of what makes a check fail, as the beginning of a sentence that a model's name ends.
+fn difference(report: &Report) -> String {
+    let outputs = || report.checks.iter().flat_map(|check| &check.outputs);
+    if report.checks.iter().any(|check| check.failure.is_some()) {
+        "the ONNX graph cannot run an input that it declares, unlike the checkpoint of".into()
+    } else if outputs().any(|output| output.mismatch.is_some()) {
+        "the ONNX graph gives another shape or dtype than the checkpoint of".into()
+    } else if outputs().any(|output| output.compared > 0 && output.max_abs.is_none()) {
+        "values are not finite in the ONNX graph or the checkpoint of".into()
+    } else {
+        format!("the ONNX graph differs by more than {:e} from the checkpoint of", report.atol)
     }
 }
 
@@ -157,7 +168,8 @@ fn hint(report: &Report) -> Option<String> {
     let checks = &report.checks;
     let outputs = || checks.iter().flat_map(|check| &check.outputs);
     let failed = report.verdict == Verdict::Fail && checks.iter().all(|check| check.failure.is_none());
-    let small = outputs().all(|output| output.max_rel.is_some_and(|rel| rel <= MAY_BE_ROUNDING));
+    let small = outputs()
+        .all(|output| output.mismatch.is_none() && output.max_rel.is_some_and(|rel| rel <= MAY_BE_ROUNDING));
     (failed && small).then(|| {
         format!(
             "\n  Differences of this size can be f32 rounding, which exceeds {:e} on models with larger activations, and they can be a \
