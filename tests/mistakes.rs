@@ -246,7 +246,7 @@ fn inputs_that_a_graph_does_not_take() {
     for (inputs, word) in [
         (ids([1, 2, VOCABULARY, 3]), "word_embeddings"),
         (ids([1, 2, -VOCABULARY - 1, 3]), "word_embeddings"),
-        (ids([i64::MAX, 1, 2, 3]), "input_ids"),
+        (ids([i64::MAX, 1, 2, 3]), "word_embeddings"),
         // The graph is any graph here, so it is its node that is named.
         (plain_inputs([1, POSITIONS + 1], &[1; POSITIONS + 1]), "embeddings/Add"),
         (with(fits(), "more", Value::scalar(1i64)), "'more'"),
