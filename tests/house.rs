@@ -13,7 +13,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("checkpoint", &["engine"]),
     ("onnx-graph", &["engine"]),
     ("candle-bert", &["engine", "checkpoint"]),
-    ("onnx-session", &["engine", "onnx-graph"]),
+    ("onnx-eval", &["engine", "onnx-graph"]),
+    ("onnx-session", &["engine", "onnx-graph", "onnx-eval"]),
     ("bert-pipeline", &["engine", "checkpoint", "candle-bert", "onnx-session"]),
     ("bert-tiny", &[]),
     (
@@ -23,6 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "checkpoint",
             "onnx-graph",
             "candle-bert",
+            "onnx-eval",
             "onnx-session",
             "bert-pipeline",
             "bert-tiny",

@@ -8,7 +8,10 @@ pub enum SessionError {
     #[error(transparent)]
     Graph(#[from] GraphError),
     /// The engine would have to guess, or knows that it would be wrong.
-    #[error("the {engine} engine cannot run node '{node}' ({op}, opset {opset}): {reason}")]
+    #[error(
+        "the {engine} engine cannot run node '{node}' ({op}, opset {opset}): {reason}{}",
+        .alternative.map(|engine| format!("; the {engine} can")).unwrap_or_default()
+    )]
     Refused {
         /// The engine that refuses.
         engine: &'static str,
@@ -20,6 +23,8 @@ pub enum SessionError {
         opset: i64,
         /// What about it.
         reason: String,
+        /// An engine that knows this operator at this opset.
+        alternative: Option<&'static str>,
     },
     /// An input, output or initializer that the engine does not carry.
     #[error("the {engine} engine cannot carry {what} '{name}': {reason}")]

@@ -126,16 +126,34 @@ pub(crate) fn lower(model: &Model) -> Result<Lowered, SessionError> {
             Some(_) => Err("it is a function that the model defines, and none of those is lowered".into()),
             None => lowering.lower_node(node),
         };
-        let lowered = lowered.map_err(|Refusal(reason)| SessionError::Refused {
-            engine: super::NAME,
-            node: node.name.clone(),
-            op: if node.domain.is_empty() { node.op.clone() } else { format!("{}.{}", node.domain, node.op) },
-            opset: model.opset(&node.domain).unwrap_or_default(),
-            reason,
+        let lowered = lowered.map_err(|Refusal(reason)| {
+            let opset = model.opset(&node.domain).unwrap_or_default();
+            SessionError::Refused {
+                engine: super::NAME,
+                node: node.name.clone(),
+                op: if node.domain.is_empty() {
+                    node.op.clone()
+                } else {
+                    format!("{}.{}", node.domain, node.op)
+                },
+                opset,
+                reason,
+                alternative: known_to_the_oracle(model, node, opset).then_some("oracle"),
+            }
         })?;
         steps.extend(lowered);
     }
     Ok(Lowered { steps, constants: lowering.constants, defaults, types: lowering.types })
+}
+
+/// Whether the oracle has this operator at this opset. It writes the model's functions out.
+fn known_to_the_oracle(model: &Model, node: &Node, opset: i64) -> bool {
+    model.function(node).is_some()
+        || onnx_eval::operators().iter().any(|operator| {
+            operator.name == node.op
+                && operator.domain == node.domain
+                && (operator.first..=operator.last).contains(&opset)
+        })
 }
 
 /// A value in the form it takes in a lowered graph, or nothing if candle-onnx has no such dtype.

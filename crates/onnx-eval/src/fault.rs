@@ -1,0 +1,114 @@
+//! What can go wrong in one node; [`OracleError`](crate::OracleError) says in which.
+
+use engine::{DType, ValueError};
+use onnx_graph::GraphError;
+
+/// Why an operator cannot be computed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// A required input is left out.
+    #[error("input {0} is missing")]
+    MissingInput(usize),
+    /// The graph uses an output that the operator does not give here.
+    #[error("output {0} does not exist in this case")]
+    MissingOutput(usize),
+    /// A required attribute is left out.
+    #[error("attribute '{0}' is missing")]
+    MissingAttribute(&'static str),
+    /// An attribute of another type.
+    #[error(transparent)]
+    Attribute(#[from] GraphError),
+    /// A number, word or list that the operator does not define.
+    #[error("{what} is {found}, which must be {wanted}")]
+    Argument {
+        /// What it is.
+        what: &'static str,
+        /// What it says.
+        found: String,
+        /// What it could be.
+        wanted: &'static str,
+    },
+    /// An input of a dtype that the operator is not defined for.
+    #[error("input {input} is {found}, which must be {wanted}")]
+    DType {
+        /// Which input.
+        input: usize,
+        /// Its dtype.
+        found: DType,
+        /// What it could be.
+        wanted: &'static str,
+    },
+    /// Inputs of two dtypes where they must be of one.
+    #[error("inputs of {first} and {second} must be of one dtype; insert a Cast")]
+    Mixed {
+        /// One dtype.
+        first: DType,
+        /// The other.
+        second: DType,
+    },
+    /// A dtype that a cast or constant asks for and that is not supported.
+    #[error("elements of ONNX's data type {0} are not supported")]
+    UnsupportedDType(i64),
+    /// Shapes that cannot be broadcast together.
+    #[error("shapes {left:?} and {right:?} cannot be broadcast together")]
+    Broadcast {
+        /// One shape.
+        left: Vec<usize>,
+        /// The other.
+        right: Vec<usize>,
+    },
+    /// A shape that does not fit the other inputs.
+    #[error("{what} has shape {found:?}, which must be {wanted}")]
+    Shape {
+        /// What has it.
+        what: &'static str,
+        /// The shape.
+        found: Vec<usize>,
+        /// What it should be.
+        wanted: String,
+    },
+    /// A number of elements that does not fit a shape.
+    #[error("{found} elements cannot have shape {shape:?}")]
+    Elements {
+        /// The shape.
+        shape: Vec<usize>,
+        /// The number of elements.
+        found: usize,
+    },
+    /// An axis that is not there, or is there twice.
+    #[error("axis {axis} is outside rank {rank}, or given twice")]
+    Axis {
+        /// The axis.
+        axis: i64,
+        /// The rank.
+        rank: usize,
+    },
+    /// An index that is not there.
+    #[error("index {index} is outside an axis of size {size}")]
+    Index {
+        /// The index.
+        index: i128,
+        /// The size.
+        size: usize,
+    },
+    /// An integer divided by zero.
+    #[error("an integer is divided by zero")]
+    DivisionByZero,
+    /// A result that would be too large.
+    #[error(
+        "shape {shape:?} would take more than the limit of {limit} bytes; raise Limits::max_bytes if that is meant"
+    )]
+    TooLarge {
+        /// Its shape.
+        shape: Vec<usize>,
+        /// The limit.
+        limit: usize,
+    },
+    /// Something that the specification defines and this operator does not do yet.
+    #[error("{0} is not supported")]
+    Unsupported(&'static str),
+    /// Elements that are not what their dtype says.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+}

@@ -1,0 +1,289 @@
+//! Operators that change the shape or the place of elements, not the elements.
+
+use engine::DType;
+use ndarray::{ArrayD, Axis, IxDyn, Slice};
+
+use super::{ANY, Op};
+use crate::context::{Context, Outputs, axes, axis};
+use crate::fault::Fault;
+use crate::tensor::{Data, Tensor, array, each, reshaped};
+
+/// A shape given as integers.
+pub(super) fn dims(list: &[i64]) -> Result<Vec<usize>, Fault> {
+    let negative = || Fault::Argument {
+        what: "a shape",
+        found: format!("{list:?}"),
+        wanted: "without negative numbers",
+    };
+    list.iter().map(|&size| usize::try_from(size).map_err(|_| negative())).collect()
+}
+
+/// Axes from where they stand at this opset: attribute `axes` before 13, input 1 since.
+fn given_axes(context: &Context) -> Result<Option<Vec<i64>>, Fault> {
+    Ok(match context.node.ints("axes")? {
+        Some(axes) => Some(axes.to_vec()),
+        None => context.list(1)?,
+    })
+}
+
+/// The sizes from `start` to `end`; both may be negative, and both are cut to the rank.
+fn shape(context: &Context) -> Outputs {
+    let shape = context.input(0)?.shape();
+    let rank = shape.len() as i64;
+    let bound = |at: i64| (if at < 0 { at.saturating_add(rank) } else { at }).clamp(0, rank) as usize;
+    let (start, end) = (bound(context.int("start", 0)?), bound(context.int("end", rank)?));
+    Ok(vec![Tensor::sizes(shape.get(start..end).unwrap_or_default().iter().copied())])
+}
+
+fn size(context: &Context) -> Outputs {
+    let size = context.input(0)?.len() as i128;
+    Ok(vec![Tensor::int(DType::I64, ArrayD::from_elem(IxDyn(&[]), size))])
+}
+
+/// One size may be −1 and is found from the others; 0 stands for the size that is there, unless `allowzero`.
+fn reshape(context: &Context) -> Outputs {
+    let x = context.input(0)?;
+    let asked = context.list(1)?.ok_or(Fault::MissingInput(1))?;
+    let allow_zero = context.flag("allowzero", false)?;
+    let wrong = || Fault::Argument {
+        what: "the new shape",
+        found: format!("{asked:?} for {:?}", x.shape()),
+        wanted: "of as many elements, with at most one -1",
+    };
+    let mut shape = Vec::new();
+    let mut open = None;
+    for (index, &size) in asked.iter().enumerate() {
+        shape.push(match size {
+            -1 if open.is_none() => {
+                open = Some(index);
+                1
+            }
+            0 if !allow_zero => *x.shape().get(index).ok_or_else(wrong)?,
+            size => usize::try_from(size).map_err(|_| wrong())?,
+        });
+    }
+    if let Some(open) = open {
+        let known = context.room(&shape)?;
+        if known == 0 || x.len() % known != 0 {
+            return Err(wrong());
+        }
+        shape[open] = x.len() / known;
+    }
+    if context.room(&shape)? != x.len() {
+        return Err(wrong());
+    }
+    Ok(vec![each!(x, array => reshaped(array, &shape)?)])
+}
+
+/// Two dimensions: those before the axis, and those from it on.
+fn flatten(context: &Context) -> Outputs {
+    let x = context.input(0)?;
+    let rank = x.rank();
+    let at = context.int("axis", 1)?;
+    let at = if at == rank as i64 { rank } else { axis(at, rank)? };
+    let (rows, columns) = x.shape().split_at(at);
+    let shape = [rows.iter().product(), columns.iter().product()];
+    Ok(vec![each!(x, array => reshaped(array, &shape)?)])
+}
+
+fn squeeze(context: &Context) -> Outputs {
+    let x = context.input(0)?;
+    let squeezed = match given_axes(context)? {
+        Some(given) => axes(&given, x.rank())?,
+        None => (0..x.rank()).filter(|&axis| x.shape()[axis] == 1).collect(),
+    };
+    if squeezed.iter().any(|&axis| x.shape()[axis] != 1) {
+        let wanted = format!("of size 1 at axes {squeezed:?}");
+        return Err(Fault::Shape { what: "input 0", found: x.shape().to_vec(), wanted });
+    }
+    let kept = x.shape().iter().enumerate().filter(|(axis, _)| !squeezed.contains(axis));
+    let shape: Vec<usize> = kept.map(|(_, &size)| size).collect();
+    Ok(vec![each!(x, array => reshaped(array, &shape)?)])
+}
+
+/// The axes count in the result.
+fn unsqueeze(context: &Context) -> Outputs {
+    let x = context.input(0)?;
+    let given = given_axes(context)?.ok_or(Fault::MissingInput(1))?;
+    let rank = x.rank() + given.len();
+    let new = axes(&given, rank)?;
+    let mut old = x.shape().iter().copied();
+    let shape: Vec<usize> =
+        (0..rank).map(|axis| if new.contains(&axis) { 1 } else { old.next().unwrap_or(1) }).collect();
+    Ok(vec![each!(x, array => reshaped(array, &shape)?)])
+}
+
+/// Reversed, unless `perm` says how.
+fn transpose(context: &Context) -> Outputs {
+    let x = context.input(0)?;
+    let order: Vec<usize> = match context.node.ints("perm")? {
+        Some(perm) => {
+            if axes(perm, x.rank())?.len() != x.rank() {
+                return Err(Fault::Argument {
+                    what: "attribute 'perm'",
+                    found: format!("{perm:?} for {:?}", x.shape()),
+                    wanted: "a permutation of the axes",
+                });
+            }
+            perm.iter().map(|&at| axis(at, x.rank())).collect::<Result<_, _>>()?
+        }
+        None => (0..x.rank()).rev().collect(),
+    };
+    Ok(vec![each!(x, array => array.view().permuted_axes(IxDyn(&order)).to_owned())])
+}
+
+fn concat(context: &Context) -> Outputs {
+    let parts = context.all()?;
+    let first = context.input(0)?;
+    let along = axis(context.node.int("axis")?.ok_or(Fault::MissingAttribute("axis"))?, first.rank())?;
+    let mut shape = first.shape().to_vec();
+    shape[along] = 0;
+    for part in &parts {
+        if part.dtype != first.dtype {
+            return Err(Fault::Mixed { first: first.dtype, second: part.dtype });
+        }
+        let fits = part.rank() == shape.len()
+            && (0..shape.len()).all(|axis| axis == along || part.shape()[axis] == shape[axis]);
+        if !fits {
+            let wanted = format!("{:?} but for axis {along}", first.shape());
+            return Err(Fault::Shape { what: "a part", found: part.shape().to_vec(), wanted });
+        }
+        shape[along] += part.shape()[along];
+    }
+    context.room(&shape)?;
+    Ok(vec![concatenate(first.dtype, &parts, along)?])
+}
+
+/// Parts that fit, one after another.
+pub(super) fn concatenate(dtype: DType, parts: &[&Tensor], along: usize) -> Result<Tensor, Fault> {
+    let shapes = || Fault::Broadcast {
+        left: parts.first().map(|part| part.shape().to_vec()).unwrap_or_default(),
+        right: parts.last().map(|part| part.shape().to_vec()).unwrap_or_default(),
+    };
+    let mut floats = Vec::new();
+    let mut ints = Vec::new();
+    for part in parts {
+        match &part.data {
+            Data::Float(array) => floats.push(array.view()),
+            Data::Int(array) => ints.push(array.view()),
+        }
+    }
+    if dtype.is_float() {
+        Ok(Tensor::float(dtype, ndarray::concatenate(Axis(along), &floats).map_err(|_| shapes())?))
+    } else {
+        Ok(Tensor::int(dtype, ndarray::concatenate(Axis(along), &ints).map_err(|_| shapes())?))
+    }
+}
+
+/// Sizes from `split`, which was an attribute before opset 13 and is an input since; without it parts are equal, but since opset 18, where
+/// `num_outputs` says how many, the last one may be smaller.
+fn split(context: &Context) -> Outputs {
+    let x = context.input(0)?;
+    let along = axis(context.int("axis", 0)?, x.rank())?;
+    let size = x.shape()[along];
+    let given = match context.node.ints("split")? {
+        Some(sizes) => Some(sizes.to_vec()),
+        None => context.list(1)?,
+    };
+    let asked = context.node.int("num_outputs")?;
+    let parts = context.node.outputs.len();
+    let wrong = |found: String| Fault::Argument {
+        what: "the split",
+        found: format!("{found} of {size} for {parts} outputs"),
+        wanted: "sizes that add up, or a number of outputs",
+    };
+    if let Some(asked) = asked.filter(|&asked| asked != parts as i64 || given.is_some()) {
+        return Err(wrong(asked.to_string()));
+    }
+    let sizes = match given {
+        Some(sizes) => dims(&sizes)?,
+        None if asked.is_none() && size % parts != 0 => return Err(wrong("equal parts".into())),
+        None => {
+            let each = size.div_ceil(parts);
+            (0..parts).map(|part| each.min(size.saturating_sub(part * each))).collect()
+        }
+    };
+    if sizes.len() != parts || sizes.iter().try_fold(0usize, |sum, &size| sum.checked_add(size)) != Some(size)
+    {
+        return Err(wrong(format!("{sizes:?}")));
+    }
+    let mut start = 0;
+    let mut outputs = Vec::new();
+    for size in sizes {
+        let range = Slice::from(start..start + size);
+        outputs.push(each!(x, array => array.slice_axis(Axis(along), range).to_owned()));
+        start += size;
+    }
+    Ok(outputs)
+}
+
+fn tile(context: &Context) -> Outputs {
+    let x = context.input(0)?;
+    let repeats = dims(&context.list(1)?.ok_or(Fault::MissingInput(1))?)?;
+    if repeats.len() != x.rank() {
+        let wanted = format!("[{}]", x.rank());
+        return Err(Fault::Shape { what: "repeats", found: vec![repeats.len()], wanted });
+    }
+    let shape: Vec<usize> =
+        x.shape().iter().zip(&repeats).map(|(&size, &times)| size.saturating_mul(times)).collect();
+    context.room(&shape)?;
+    let source = |at: IxDyn| -> Vec<usize> { (0..x.rank()).map(|axis| at[axis] % x.shape()[axis]).collect() };
+    Ok(vec![each!(x, array => ArrayD::from_shape_fn(IxDyn(&shape), |at| array[&source(at)[..]]))])
+}
+
+/// start, start + delta, … up to the limit, which is left out.
+fn range(context: &Context) -> Outputs {
+    let dtype = context.same_dtype(0, 1)?;
+    context.same_dtype(1, 2)?;
+    let x = context.input(0)?;
+    let zero = || Fault::Argument { what: "the step", found: "0".into(), wanted: "another number" };
+    match &x.data {
+        Data::Float(start) => {
+            let start = *context.scalar("the start", start)?;
+            let limit = *context.scalar("the limit", context.floats(1)?)?;
+            let delta = *context.scalar("the step", context.floats(2)?)?;
+            let count = ((limit - start) / delta).ceil().max(0.0);
+            if delta == 0.0 || count.is_nan() {
+                return Err(zero());
+            }
+            let count = context.room(&[count as usize])?;
+            let numbers = (0..count).map(|i| start + i as f64 * delta).collect();
+            Ok(vec![Tensor::float(dtype, array(&[count], numbers)?)])
+        }
+        Data::Int(start) => {
+            let start = *context.scalar("the start", start)?;
+            let limit = *context.scalar("the limit", context.ints(1)?)?;
+            let delta = *context.scalar("the step", context.ints(2)?)?;
+            if delta == 0 {
+                return Err(zero());
+            }
+            // Rounded up: the remainder has the sign of what is divided.
+            let (whole, rest) = ((limit - start) / delta, (limit - start) % delta);
+            let count = (whole + i128::from(rest != 0 && (rest < 0) == (delta < 0))).max(0);
+            let count = context.room(&[usize::try_from(count).unwrap_or(usize::MAX)])?;
+            let numbers = (0..count).map(|i| start + i as i128 * delta).collect();
+            Ok(vec![Tensor::int(dtype, array(&[count], numbers)?)])
+        }
+    }
+}
+
+pub(super) const OPS: &[Op] = &[
+    Op::onnx("Concat", (1, ANY), "axis", concat),
+    Op::onnx("Flatten", (1, 1), "axis", flatten),
+    Op::onnx("Range", (3, 3), "", range).until(26),
+    Op::onnx("Range", (3, 3), "stash_type", range).since(27),
+    Op::onnx("Reshape", (2, 2), "", reshape).until(13),
+    Op::onnx("Reshape", (2, 2), "allowzero", reshape).since(14),
+    Op::onnx("Shape", (1, 1), "", shape).until(14),
+    Op::onnx("Shape", (1, 1), "start end", shape).since(15),
+    Op::onnx("Size", (1, 1), "", size),
+    Op::onnx("Split", (1, 1), "axis split", split).outputs(ANY).until(12),
+    Op::onnx("Split", (1, 2), "axis", split).outputs(ANY).since(13).until(17),
+    Op::onnx("Split", (1, 2), "axis num_outputs", split).outputs(ANY).since(18),
+    Op::onnx("Squeeze", (1, 1), "axes", squeeze).until(12),
+    Op::onnx("Squeeze", (1, 2), "", squeeze).since(13),
+    Op::onnx("Tile", (2, 2), "", tile),
+    Op::onnx("Transpose", (1, 1), "perm", transpose),
+    Op::onnx("Unsqueeze", (1, 1), "axes", unsqueeze).until(12),
+    Op::onnx("Unsqueeze", (2, 2), "", unsqueeze).since(13),
+];

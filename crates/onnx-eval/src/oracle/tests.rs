@@ -1,0 +1,274 @@
+use engine::{DType, Dim, Value};
+use half::f16;
+use onnx_graph::proto::AttributeType;
+use onnx_graph::{Attribute, Function, Graph, Node, Tensor as Constant};
+
+use super::*;
+
+fn spec(name: &str, dtype: DType) -> ValueSpec {
+    ValueSpec { name: name.into(), dtype, shape: None, optional: false }
+}
+
+fn node(name: &str, op: &str, inputs: &[&str], outputs: &[&str]) -> Node {
+    let strings = |names: &[&str]| names.iter().map(ToString::to_string).collect();
+    Node {
+        name: name.into(),
+        op: op.into(),
+        inputs: strings(inputs),
+        outputs: strings(outputs),
+        ..Node::default()
+    }
+}
+
+fn with(mut node: Node, name: &str, attribute: Attribute) -> Node {
+    node.attributes.insert(name.into(), attribute);
+    node
+}
+
+/// A model of f32 inputs and outputs.
+fn model(opset: i64, inputs: &[&str], nodes: Vec<Node>, outputs: &[&str]) -> Model {
+    Model {
+        ir_version: 8,
+        opsets: [(String::new(), opset)].into(),
+        graph: Graph {
+            inputs: inputs.iter().map(|name| spec(name, DType::F32)).collect(),
+            outputs: outputs.iter().map(|name| spec(name, DType::F32)).collect(),
+            nodes,
+            ..Graph::default()
+        },
+        ..Model::default()
+    }
+}
+
+fn constant(model: &mut Model, name: &str, value: &Value) {
+    model.graph.initializers.insert(name.into(), Constant::from_value(value));
+}
+
+fn x(value: f32) -> NamedValues {
+    NamedValues::from_iter([("x", Value::scalar(value))])
+}
+
+fn load_error(model: &Model) -> String {
+    match Oracle::new(model) {
+        Ok(_) => panic!("this should have been refused"),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn run_error(model: &Model, inputs: &NamedValues) -> String {
+    Oracle::new(model).unwrap().run(inputs).unwrap_err().to_string()
+}
+
+#[test]
+fn what_is_not_known_is_refused_by_name() {
+    let one = |opset, node| model(opset, &["x"], vec![node], &["y"]);
+    assert_eq!(
+        load_error(&one(17, node("n", "NoSuchOp", &["x"], &["y"]))),
+        "node 'n': there is no NoSuchOp of ai.onnx opset 17 here"
+    );
+    assert_eq!(
+        load_error(&one(17, node("n", "Gelu", &["x"], &["y"]))),
+        "node 'n': there is no Gelu of ai.onnx opset 17 here, only of 20 to 28"
+    );
+    assert_eq!(
+        load_error(&one(17, node("n", "Sqrt", &["x", "x"], &["y"]))),
+        "node 'n' (Sqrt, opset 17) has 2 inputs, which must be 1 to 1"
+    );
+    let axes = with(node("n", "ReduceMean", &["x"], &["y"]), "axes", Attribute::Ints(vec![0]));
+    assert!(Oracle::new(&one(17, axes.clone())).is_ok());
+    assert_eq!(
+        load_error(&one(18, axes)),
+        "node 'n' (ReduceMean, opset 18) has an attribute 'axes', which is not defined there"
+    );
+    let mut bools = one(17, node("n", "Sqrt", &["x"], &["y"]));
+    bools.graph.inputs[0].dtype = DType::Bool;
+    assert_eq!(
+        run_error(&bools, &NamedValues::from_iter([("x", Value::scalar(true))])),
+        "node 'n' (Sqrt, opset 17) failed: input 0 is bool, which must be a float"
+    );
+}
+
+#[test]
+fn f64_widens_exactly_and_rounds_nothing() {
+    let cast = with(node("c", "Cast", &["d"], &["f"]), "to", Attribute::Int(1));
+    let mut model = model(17, &["x"], vec![cast, node("a", "Add", &["x", "f"], &["y"])], &["y"]);
+    constant(&mut model, "d", &Value::scalar(0.1f64));
+    let f64s = Oracle::new(&model).unwrap();
+    assert_eq!((f64s.outputs()[0].dtype, f64s.inputs()[0].dtype), (DType::F64, DType::F32));
+    let y = f64s.run(&x(0.2)).unwrap();
+    assert_eq!(y.get("y"), Some(&Value::scalar(f64::from(0.2f32) + 0.1)));
+    let f32s = Oracle::with(&model, Precision::F32, Limits::default()).unwrap();
+    assert_eq!(f32s.run(&x(0.2)).unwrap().get("y"), Some(&Value::scalar(0.2f32 + 0.1f32)));
+    // An input may be given in f64, too; not where f32 is meant.
+    let wide = NamedValues::from_iter([("x", Value::scalar(0.2f64))]);
+    assert_eq!(f64s.run(&wide).unwrap().get("y"), Some(&Value::scalar(0.2f64 + 0.1)));
+    assert_eq!(f32s.run(&wide).unwrap_err().to_string(), "input 'x' must be f32, got f64");
+}
+
+#[test]
+fn halves_are_rounded_node_by_node() {
+    let nodes = vec![node("a", "Add", &["x", "one"], &["z"]), node("b", "Add", &["z", "one"], &["y"])];
+    let mut model = model(17, &["x"], nodes, &["y"]);
+    constant(&mut model, "one", &Value::scalar(f16::ONE));
+    model.graph.inputs[0].dtype = DType::F16;
+    model.graph.outputs[0].dtype = DType::F16;
+    // 2049 is no f16; had only the end been rounded, it would be 2050.
+    let inputs = NamedValues::from_iter([("x", Value::scalar(f16::from_f32(2048.0)))]);
+    let f64s = Oracle::new(&model).unwrap().run(&inputs).unwrap();
+    assert_eq!(f64s.get("y"), Some(&Value::scalar(2048f64)));
+    let f32s = Oracle::with(&model, Precision::F32, Limits::default()).unwrap().run(&inputs).unwrap();
+    assert_eq!(f32s.get("y"), Some(&Value::scalar(f16::from_f32(2048.0))));
+}
+
+/// y = scale · x, and x handed on: `scale` is the function's attribute. The doubling goes by way of a second function and an If.
+fn model_with_functions() -> Model {
+    let scale = Attribute::Reference { name: "scale".into(), kind: AttributeType::Float };
+    let branch = |inner: Node, output: &str| {
+        let graph = Graph { nodes: vec![inner], outputs: vec![spec(output, DType::F32)], ..Graph::default() };
+        Attribute::Graph(Box::new(graph))
+    };
+    let doubled = Node { domain: "test".into(), ..node("double", "Double", &["a"], &["t"]) };
+    let kept = node("keep", "Identity", &["a"], &["e"]);
+    let choose = with(node("if", "If", &["c"], &["u"]), "then_branch", branch(doubled, "t"));
+    let choose = with(choose, "else_branch", branch(kept, "e"));
+    let outer = Function {
+        domain: "test".into(),
+        name: "Scale".into(),
+        inputs: vec!["a".into(), "c".into()],
+        outputs: vec!["s".into(), "a".into()],
+        defaults: [("scale".to_string(), Attribute::Float(3.0))].into(),
+        opsets: [(String::new(), 18), ("test".into(), 1)].into(),
+        nodes: vec![
+            with(node("k", "Constant", &[], &["k"]), "value_float", scale),
+            choose,
+            node("m", "Mul", &["u", "k"], &["s"]),
+        ],
+        ..Function::default()
+    };
+    let double = Function {
+        domain: "test".into(),
+        name: "Double".into(),
+        inputs: vec!["a".into()],
+        outputs: vec!["d".into()],
+        opsets: [(String::new(), 13)].into(),
+        nodes: vec![node("add", "Add", &["a", "a"], &["d"])],
+        ..Function::default()
+    };
+    let call = Node { domain: "test".into(), ..node("call", "Scale", &["x", "c"], &["y", "z"]) };
+    let twice = Node { domain: "test".into(), ..node("again", "Scale", &["y", "c"], &["w"]) };
+    let twice = with(twice, "scale", Attribute::Float(0.5));
+    let mut model = model(17, &["x", "c"], vec![call, twice], &["y", "z", "w"]);
+    model.graph.inputs[1].dtype = DType::Bool;
+    model.opsets.insert("test".into(), 1);
+    model.functions = vec![outer, double];
+    model
+}
+
+#[test]
+fn functions_are_written_out_and_branches_see_what_is_around_them() {
+    let oracle = Oracle::new(&model_with_functions()).unwrap();
+    for (condition, factor) in [(true, 2.0), (false, 1.0)] {
+        let inputs = NamedValues::from_iter([("x", Value::scalar(5f32)), ("c", Value::scalar(condition))]);
+        let outputs = oracle.run(&inputs).unwrap();
+        let expected = [("y", 15.0 * factor), ("z", 5.0), ("w", 7.5 * factor * factor)];
+        assert_eq!(outputs, expected.map(|(name, value)| (name, Value::scalar(value))).into_iter().collect());
+        let inner = oracle.run_for(&inputs, &["again/k", "call/u", "x"]).unwrap();
+        let expected = [("again/k", 0.5), ("call/u", 5.0 * factor), ("x", 5.0)];
+        assert_eq!(inner, expected.map(|(name, value)| (name, Value::scalar(value))).into_iter().collect());
+    }
+    assert!(oracle.values().any(|name| name == "call/k"));
+    let error = oracle.run_for(&NamedValues::new(), &["nowhere"]).unwrap_err();
+    assert_eq!(error.to_string(), "this model has no value named 'nowhere'");
+}
+
+#[test]
+fn an_input_with_a_default_may_be_left_out() {
+    let mut model = model(17, &["x", "b"], vec![node("a", "Add", &["x", "b"], &["y"])], &["y", "b"]);
+    model.graph.inputs[1].optional = true;
+    constant(&mut model, "b", &Value::scalar(10f32));
+    let oracle = Oracle::new(&model).unwrap();
+    let outputs = oracle.run(&x(1.0)).unwrap();
+    assert_eq!(outputs.get("y"), Some(&Value::scalar(11f64)));
+    let given = NamedValues::from_iter([("x", Value::scalar(1f32)), ("b", Value::scalar(2f32))]);
+    assert_eq!(oracle.run(&given).unwrap().get("b"), Some(&Value::scalar(2f64)));
+}
+
+/// Each wants 2^40 elements or more.
+#[test]
+fn what_is_too_large_is_an_error_before_it_is_allocated() {
+    let big = 1i64 << 20;
+    let list = |numbers: &[i64]| Value::new([numbers.len()], numbers.to_vec()).unwrap();
+    let cases = [
+        (node("n", "ConstantOfShape", &["sizes"], &["y"]), list(&[big, big])),
+        (node("n", "ConstantOfShape", &["sizes"], &["y"]), list(&[i64::MAX, i64::MAX])),
+        (node("n", "Expand", &["x", "sizes"], &["y"]), list(&[big, big])),
+        (node("n", "Tile", &["row", "sizes"], &["y"]), list(&[big, big])),
+        (node("n", "Pad", &["row", "sizes"], &["y"]), list(&[big, 0, big, big])),
+        (node("n", "Range", &["zero", "sizes", "one"], &["y"]), Value::scalar(1i64 << 60)),
+        (node("n", "OneHot", &["sizes", "depth", "pair"], &["y"]), list(&[1, 2, 3])),
+    ];
+    for (node, sizes) in cases {
+        let op = node.op.clone();
+        let mut model = model(13, &["x"], vec![node], &["y"]);
+        constant(&mut model, "sizes", &sizes);
+        constant(&mut model, "row", &Value::new([1, 1], vec![1f32]).unwrap());
+        constant(&mut model, "zero", &Value::scalar(0i64));
+        constant(&mut model, "one", &Value::scalar(1i64));
+        constant(&mut model, "depth", &Value::scalar(1i64 << 50));
+        constant(&mut model, "pair", &Value::new([2], vec![0f32, 1.]).unwrap());
+        let error = run_error(&model, &x(1.0));
+        assert!(error.contains("more than the limit of 17179869184 bytes"), "{op}: {error}");
+    }
+}
+
+#[test]
+fn a_product_of_two_vectors_that_is_too_large_is_an_error() {
+    let mut model = model(13, &["x"], vec![node("n", "MatMul", &["c", "r"], &["y"])], &["y"]);
+    let long = vec![0f32; 1 << 10];
+    constant(&mut model, "c", &Value::new([1 << 10, 1], long.clone()).unwrap());
+    constant(&mut model, "r", &Value::new([1, 1 << 10], long).unwrap());
+    let limits = Limits { max_bytes: 1 << 20, ..Limits::default() };
+    let oracle = Oracle::with(&model, Precision::F64, limits).unwrap();
+    let error = oracle.run(&x(1.0)).unwrap_err().to_string();
+    assert!(error.contains("shape [1024, 1024] would take more than the limit of 1048576 bytes"), "{error}");
+}
+
+#[test]
+fn nodes_are_counted() {
+    let nodes = vec![node("a", "Neg", &["x"], &["z"]), node("b", "Neg", &["z"], &["y"])];
+    let limits = Limits { max_nodes: 1, ..Limits::default() };
+    let oracle = Oracle::with(&model(17, &["x"], nodes, &["y"]), Precision::F64, limits).unwrap();
+    let error = oracle.run(&x(1.0)).unwrap_err().to_string();
+    assert!(error.starts_with("the graph takes more than the limit of 1 nodes"), "{error}");
+    assert!(oracle.run_for(&x(1.0), &["z"]).is_ok());
+}
+
+#[test]
+fn a_long_chain_of_functions_is_refused_not_followed() {
+    let name = |number: usize| format!("F{number}");
+    let functions = (0..1000).map(|number| Function {
+        domain: "test".into(),
+        name: name(number),
+        inputs: vec!["a".into()],
+        outputs: vec!["b".into()],
+        opsets: [(String::new(), 17), ("test".into(), 1)].into(),
+        nodes: vec![if number == 0 {
+            node("n", "Neg", &["a"], &["b"])
+        } else {
+            Node { domain: "test".into(), ..node("n", &name(number - 1), &["a"], &["b"]) }
+        }],
+        ..Function::default()
+    });
+    let call = Node { domain: "test".into(), ..node("n", "F999", &["x"], &["y"]) };
+    let mut model = model(17, &["x"], vec![call], &["y"]);
+    model.opsets.insert("test".into(), 1);
+    model.functions = functions.collect();
+    assert_eq!(load_error(&model), "functions of the model call each other more than 64 deep");
+}
+
+#[test]
+fn inputs_are_checked() {
+    let mut model = model(17, &["x"], vec![node("n", "Neg", &["x"], &["y"])], &["y"]);
+    model.graph.inputs[0].shape = Some(vec![Dim::Fixed(2)]);
+    assert_eq!(run_error(&model, &x(1.0)), "input 'x f32[2]' was given shape []");
+}
