@@ -371,3 +371,28 @@ fn ids_alone_are_enough_for_a_check() {
     }
     folder.run(&["bench", "--inputs", "in.safetensors"]).exits(0);
 }
+
+#[test]
+fn the_oracle_runs_a_graph_in_f64() {
+    let folder = Folder::new();
+    let graph = in_fixture("baseline", "onnx/ts17-eager-dynamic.onnx");
+    // The graph holds √2 and √d as f32, so it is not the model to the last digit.
+    for engine in [&["--engine", "oracle", "--dtype", "f64"][..], &["--dtype", "f64"]] {
+        for (name, off, _) in run_baseline(&folder, &[&[graph.as_str()], engine].concat(), DType::F64) {
+            assert!(off <= 1e-6, "{name} is {off} off");
+        }
+    }
+}
+
+#[test]
+fn a_graph_that_candle_refuses_runs_on_the_oracle_and_the_report_says_so() {
+    let folder = Folder::new();
+    let model = fixture("baseline");
+    let graph = in_fixture("forms", "baseline/ort-all-ts14.onnx");
+    let args = [model.to_str().unwrap(), "--onnx", &graph, "--atol", "1e-5"];
+    let run = folder.run(&args).exits(0);
+    assert!(run.stdout.contains("was run on the oracle, because the candle engine cannot run node"), "{run}");
+    assert!(run.stdout.contains("(com.microsoft.FusedMatMul, opset 1)"), "{run}");
+    folder.run(&[&args[..], &["--engine", "candle"]].concat()).is_mistake(&["FusedMatMul", "the oracle can"]);
+    folder.run(&[&args[..], &["--engine", "oracle"]].concat()).exits(0);
+}

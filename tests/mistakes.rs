@@ -328,7 +328,7 @@ fn a_run_that_cannot_be() {
         folder.run(&[&["run"], args, &files].concat()).is_mistake(words);
     };
     run(&[&graph, "--engine", "reference"], "out", &["is a graph", "--engine candle"]);
-    run(&[&graph, "--dtype", "f64"], "out", &["candle", "f64", "reference"]);
+    run(&[&graph, "--engine", "candle", "--dtype", "f64"], "out", &["candle", "f64", "reference", "oracle"]);
     run(&[model, "--engine", "candle"], "out", &["no ONNX graph"]);
     run(&["missing.onnx"], "out", &["missing.onnx"]);
     run(&["nobody/nothing"], "out", &["nobody/nothing"]);

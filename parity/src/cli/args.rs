@@ -36,6 +36,8 @@ pub enum Command {
 pub enum GraphEngine {
     /// candle-onnx over a lowered graph
     Candle,
+    /// Every operator by the specification: right, and slow
+    Oracle,
 }
 
 /// Any engine.
@@ -45,6 +47,19 @@ pub enum AnyEngine {
     Reference,
     /// candle-onnx over a lowered graph
     Candle,
+    /// Every operator by the specification: right, and slow
+    Oracle,
+}
+
+impl AnyEngine {
+    /// The engine as one that runs graphs, unless it is the reference.
+    pub fn on_graph(self) -> Option<GraphEngine> {
+        match self {
+            AnyEngine::Reference => None,
+            AnyEngine::Candle => Some(GraphEngine::Candle),
+            AnyEngine::Oracle => Some(GraphEngine::Oracle),
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -62,7 +77,7 @@ pub struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     pub onnx: Vec<PathBuf>,
 
-    /// The engine that runs the graph [default: every one that takes it]
+    /// An engine that runs the graph (may be repeated) [default: candle, or the oracle where candle does not take it]
     #[arg(long, value_name = "ENGINE")]
     pub engine: Vec<GraphEngine>,
 
@@ -100,11 +115,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "OUT.safetensors")]
     pub outputs: PathBuf,
 
-    /// What runs it [default: reference for a checkpoint, candle for a graph]
+    /// What runs it [default: reference for a checkpoint; for a graph candle, or the oracle where that does not take it or f64 is asked for]
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<AnyEngine>,
 
-    /// What the reference computes in
+    /// What reference and oracle compute in
     #[arg(long, value_name = "DTYPE", default_value = "f32")]
     pub dtype: Precision,
 }
@@ -140,7 +155,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE")]
     pub onnx: Option<PathBuf>,
 
-    /// An engine to time (may be repeated) [default: all]
+    /// An engine to time (may be repeated) [default: reference and candle]
     #[arg(long, value_name = "ENGINE")]
     pub engine: Vec<AnyEngine>,
 

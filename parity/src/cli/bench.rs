@@ -7,15 +7,14 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use candle_core::DType;
 use engine::{Engine, NamedValues, Value};
-use onnx_session::{EngineKind, Session};
 use parity::bench::{Budget, Timing, WARM_UP, interleave};
 use parity::check::{Expected, Options, check, common_inputs, fit_inputs};
 use parity::suite::Case;
 use parity::{Subject, Verdict, tensors};
 use serde::Serialize;
 
-use super::args::{AnyEngine, BenchArgs};
-use super::{input, is_stdout, progress, show, write_json};
+use super::args::{AnyEngine, BenchArgs, Precision};
+use super::{engines, input, is_stdout, progress, show, write_json};
 
 /// A wrong engine is not worth timing. f32 outputs of a correct one are nearer than this on any model whose activations stay below
 /// a thousand or so; `parity check` is what judges.
@@ -38,23 +37,23 @@ pub fn command(args: &BenchArgs) -> anyhow::Result<Verdict> {
     }
     let subject = Subject::open(args.model.as_deref())?;
     let mut cases = [case(&subject, args)?];
-    let wanted = |engine| args.engine.is_empty() || args.engine.contains(&engine);
+    let wanted: &[AnyEngine] =
+        if args.engine.is_empty() { &[AnyEngine::Reference, AnyEngine::Candle] } else { &args.engine };
     let reference = subject.reference(DType::F32)?.engine;
-    let session = if wanted(AnyEngine::Candle) {
+    let mut on_graph = Vec::new();
+    for kind in wanted.iter().filter_map(|kind| kind.on_graph()) {
         let (onnx, graph) = subject.graph(args.onnx.as_deref())?;
-        let session = Session::new(&graph, EngineKind::Candle)?;
-        input::refuse_unknown(&cases[0].inputs, &[reference.inputs(), session.inputs()])?;
-        cases[0].inputs = common_inputs(&cases[0].inputs, reference.inputs(), session.inputs())?;
-        verify(&reference, &session, &onnx, &cases)?;
-        Some(session)
-    } else {
-        None
-    };
+        let engine = engines::open(&graph, kind, Precision::F32).context(onnx.clone())?;
+        input::refuse_unknown(&cases[0].inputs, &[reference.inputs(), engine.inputs()])?;
+        cases[0].inputs = common_inputs(&cases[0].inputs, reference.inputs(), engine.inputs())?;
+        verify(&reference, engine.as_ref(), &onnx, &cases)?;
+        on_graph.push(engine);
+    }
     let mut sides: Vec<&dyn Engine> = Vec::new();
-    if wanted(AnyEngine::Reference) {
+    if wanted.contains(&AnyEngine::Reference) {
         sides.push(&reference);
     }
-    sides.extend(session.iter().map(|session| session as &dyn Engine));
+    sides.extend(on_graph.iter().map(Box::as_ref));
 
     let inputs: Vec<NamedValues> =
         sides.iter().map(|side| fit_inputs(&cases[0].inputs, side.inputs())).collect::<Result<_, _>>()?;
@@ -109,10 +108,10 @@ fn case(subject: &Subject, args: &BenchArgs) -> anyhow::Result<Case> {
 }
 
 /// Outputs are checked before anything is timed.
-fn verify(reference: &dyn Engine, session: &Session, onnx: &str, cases: &[Case]) -> anyhow::Result<()> {
+fn verify(reference: &dyn Engine, engine: &dyn Engine, onnx: &str, cases: &[Case]) -> anyhow::Result<()> {
     let expected = Expected::compute(reference, cases, |_| ())?;
     let options = Options { atol: SANE_ATOL, ..Options::default() };
-    let check = check(&expected, session, onnx, &options, |_| ())?;
+    let check = check(&expected, engine, onnx, &options, |_| ())?;
     if check.verdict != Verdict::Pass {
         bail!(
             "the engines do not agree, so their times mean nothing: {}",

@@ -2,21 +2,21 @@
 
 use std::io::Write as _;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::Context as _;
 use candle_core::DType;
 use engine::{Engine, NamedValues};
 use onnx_graph::Model;
-use onnx_session::{EngineKind, Session, SessionError};
 use parity::bench::{self, Budget};
 use parity::check::{Expected, Options, check, common_inputs, fit_inputs};
 use parity::report::{EngineCheck, InputSummary, Report, SCHEMA, TimingReport};
 use parity::suite::{Case, FixedShape};
 use parity::{Reference, Subject, Verdict};
 
-use super::args::CheckArgs;
-use super::{input, is_stdout, one_line, progress, show, unless_closed, write_json};
+use super::args::{CheckArgs, Precision};
+use super::{engines, input, is_stdout, one_line, progress, show, unless_closed, write_json};
 
 /// What timing may take at the end of a check, which has warmed everything: it is there to give an idea, `parity bench` measures.
 const TIMING: Budget = Budget { warm_up: 0, rounds: 1, time: Duration::from_millis(500) };
@@ -57,15 +57,19 @@ struct Outcome {
     features: Option<show::Features>,
 }
 
-/// A graph under the name the report gives it, and the engines that took it or why not.
+/// A graph under the name the report gives it, and an engine that took it, or why none did.
 struct Candidate {
     onnx: String,
-    model: Model,
-    session: Result<Session, SessionError>,
+    model: Rc<Model>,
+    engine: Result<Box<dyn Engine>, anyhow::Error>,
 }
 
-fn judge(args: &CheckArgs) -> anyhow::Result<Outcome> {
-    let subject = Subject::open(args.model.as_deref())?;
+/// Every graph on every engine that was asked for, or on the fastest that takes it.
+fn candidates(
+    args: &CheckArgs,
+    subject: &Subject,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<Vec<Candidate>> {
     let paths: Vec<Option<&Path>> = match args.onnx.as_slice() {
         [] => vec![None],
         paths => paths.iter().map(|path| Some(path.as_path())).collect(),
@@ -73,12 +77,27 @@ fn judge(args: &CheckArgs) -> anyhow::Result<Outcome> {
     let mut candidates = Vec::new();
     for path in paths {
         let (onnx, model) = subject.graph(path)?;
-        let session = Session::new(&model, EngineKind::Candle);
-        if let (Err(error), false) = (&session, args.engine.is_empty()) {
-            bail!("{onnx}: {error}");
+        let model = Rc::new(model);
+        let mut push =
+            |engine| candidates.push(Candidate { onnx: onnx.clone(), model: model.clone(), engine });
+        for &kind in &args.engine {
+            push(Ok(engines::open(&model, kind, Precision::F32).context(onnx.clone())?));
         }
-        candidates.push(Candidate { onnx, model, session });
+        if args.engine.is_empty() {
+            let fastest = engines::fastest(&model);
+            if let Ok((engine, Some(refusal))) = &fastest {
+                notes.push(format!("{onnx} was run on the {}, because {refusal}", engine.name()));
+            }
+            push(fastest.map(|(engine, _)| engine));
+        }
     }
+    Ok(candidates)
+}
+
+fn judge(args: &CheckArgs) -> anyhow::Result<Outcome> {
+    let subject = Subject::open(args.model.as_deref())?;
+    let mut notes = Vec::new();
+    let candidates = candidates(args, &subject, &mut notes)?;
     let Reference { engine: reference, unused } = subject.reference(DType::F32)?;
 
     let mut report = Report {
@@ -89,25 +108,26 @@ fn judge(args: &CheckArgs) -> anyhow::Result<Outcome> {
         error: None,
         atol: args.atol,
         inputs: Vec::new(),
-        notes: notes(&reference, &candidates, &unused),
+        notes,
         checks: Vec::new(),
         timing: None,
     };
+    add_notes(&mut report.notes, &reference, &candidates, &unused);
     let options = Options { atol: args.atol, outputs: args.output.clone() };
     let mut features = None;
     for candidate in &candidates {
-        let session = match &candidate.session {
-            Ok(session) => session,
+        let engine = match &candidate.engine {
+            Ok(engine) => engine.as_ref(),
             Err(error) => {
                 report.checks.push(refused(candidate, error));
                 continue;
             }
         };
-        let fixed = FixedShape::of(session.inputs());
+        let fixed = FixedShape::of(engine.inputs());
         let mut cases = input::cases(&subject, args.inputs.as_deref(), &args.text, fixed)?;
         for case in &mut cases {
-            input::refuse_unknown(&case.inputs, &[reference.inputs(), session.inputs()])?;
-            let common = common_inputs(&case.inputs, reference.inputs(), session.inputs())?;
+            input::refuse_unknown(&case.inputs, &[reference.inputs(), engine.inputs()])?;
+            let common = common_inputs(&case.inputs, reference.inputs(), engine.inputs())?;
             for name in common.names().filter(|name| !case.inputs.contains(name)) {
                 report.notes.push(format!("'{name}' was not given: {} was taken", default_of(name)));
             }
@@ -122,9 +142,9 @@ fn judge(args: &CheckArgs) -> anyhow::Result<Outcome> {
             bar.set_prefix(case.name.clone());
             bar.inc(1);
         })?;
-        report.checks.push(check(&expected, session, &candidate.onnx, &options, |_| bar.inc(1))?);
+        report.checks.push(check(&expected, engine, &candidate.onnx, &options, |_| bar.inc(1))?);
         if report.timing.is_none() {
-            report.timing = time(&reference, session, &cases)?;
+            report.timing = time(&reference, engine, &cases)?;
         }
         bar.finish_and_clear();
         if features.is_none() {
@@ -142,29 +162,28 @@ fn default_of(name: &str) -> &'static str {
 }
 
 /// What a person should know that no number shows.
-fn notes(reference: &dyn Engine, candidates: &[Candidate], unused: &[String]) -> Vec<String> {
-    let mut notes = Vec::new();
+fn add_notes(notes: &mut Vec<String>, reference: &dyn Engine, candidates: &[Candidate], unused: &[String]) {
     if !unused.is_empty() {
         notes.push(format!("the checkpoint has tensors that the model does not use: {}", unused.join(", ")));
     }
     for Candidate { onnx, model, .. } in candidates {
         for spec in reference.inputs() {
-            if !model.graph.inputs.iter().any(|input| input.name == spec.name) {
-                notes.push(format!("{onnx} has no input '{}', so both sides run without it", spec.name));
+            let note = format!("{onnx} has no input '{}', so both sides run without it", spec.name);
+            if !model.graph.inputs.iter().any(|input| input.name == spec.name) && !notes.contains(&note) {
+                notes.push(note);
             }
         }
     }
-    notes
 }
 
 /// A graph that no engine takes: nothing was compared.
-fn refused(candidate: &Candidate, error: &SessionError) -> EngineCheck {
+fn refused(candidate: &Candidate, error: &anyhow::Error) -> EngineCheck {
     EngineCheck {
         engine: "candle".into(),
         onnx: candidate.onnx.clone(),
         dtype: String::new(),
         verdict: Verdict::Inconclusive,
-        failure: Some(error.to_string()),
+        failure: Some(one_line(error)),
         not_compared: Vec::new(),
         outputs: Vec::new(),
     }
@@ -178,11 +197,11 @@ fn summary(case: &Case) -> InputSummary {
 }
 
 /// Times both paths on the sentences, or whatever comes first.
-fn time(reference: &dyn Engine, session: &Session, cases: &[Case]) -> anyhow::Result<Option<TimingReport>> {
+fn time(reference: &dyn Engine, engine: &dyn Engine, cases: &[Case]) -> anyhow::Result<Option<TimingReport>> {
     let Some(case) = cases.iter().find(|case| case.name == "sentences").or(cases.first()) else {
         return Ok(None);
     };
-    let sides: [&dyn Engine; 2] = [reference, session];
+    let sides: [&dyn Engine; 2] = [reference, engine];
     let inputs: Vec<NamedValues> =
         sides.iter().map(|side| fit_inputs(&case.inputs, side.inputs())).collect::<Result<_, _>>()?;
     let engines: Vec<(&dyn Engine, &NamedValues)> = sides.into_iter().zip(&inputs).collect();

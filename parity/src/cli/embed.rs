@@ -7,14 +7,13 @@ use anyhow::Context as _;
 use bert_pipeline::{Encoded, PipelineError, Pooling, Text, normalize};
 use candle_core::{DType, Device};
 use engine::{Engine, ValueSpec};
-use onnx_session::{EngineKind, Session};
 use parity::check::fit_inputs;
 use parity::suite::FixedShape;
 use parity::{Subject, Verdict};
 use serde::Serialize;
 
-use super::args::{AnyEngine, EmbedArgs};
-use super::{is_stdout, progress, show, write_json};
+use super::args::{AnyEngine, EmbedArgs, GraphEngine, Precision};
+use super::{engines, is_stdout, progress, show, write_json};
 
 /// Texts that are run at once.
 const BATCH: usize = 32;
@@ -77,12 +76,13 @@ fn lines(path: &Path) -> anyhow::Result<Vec<String>> {
 
 /// The engine asked for, or else the graph's where there is one that can embed texts of any length, or else the reference.
 fn engine(subject: &Subject, kind: Option<AnyEngine>) -> anyhow::Result<Box<dyn Engine>> {
-    let has_graph = subject.files().onnx()?.is_some();
-    if kind == Some(AnyEngine::Candle) || (kind.is_none() && has_graph) {
+    let on_graph = kind.and_then(AnyEngine::on_graph);
+    if on_graph.is_some() || (kind.is_none() && subject.files().onnx()?.is_some()) {
         let (onnx, graph) = subject.graph(None)?;
-        match Session::new(&graph, EngineKind::Candle).map_err(anyhow::Error::from).and_then(embeds) {
-            Ok(session) => return Ok(Box::new(session)),
-            Err(error) if kind.is_some() => return Err(error.context(onnx)),
+        let kind = on_graph.unwrap_or(GraphEngine::Candle);
+        match engines::open(&graph, kind, Precision::F32).and_then(embeds) {
+            Ok(engine) => return Ok(engine),
+            Err(error) if on_graph.is_some() => return Err(error.context(onnx)),
             Err(_) => {}
         }
     }
@@ -90,21 +90,21 @@ fn engine(subject: &Subject, kind: Option<AnyEngine>) -> anyhow::Result<Box<dyn 
 }
 
 /// Texts of different lengths are padded, so a graph must be told the mask and take any shape; and pooling needs the tokens' states.
-fn embeds(session: Session) -> anyhow::Result<Session> {
+fn embeds(engine: Box<dyn Engine>) -> anyhow::Result<Box<dyn Engine>> {
     let has = |specs: &[ValueSpec], name: &str| specs.iter().any(|spec| spec.name == name);
     anyhow::ensure!(
-        has(session.inputs(), "attention_mask"),
+        has(engine.inputs(), "attention_mask"),
         "the graph has no input 'attention_mask', so it would count padding; take --engine reference"
     );
     anyhow::ensure!(
-        has(session.outputs(), "last_hidden_state"),
+        has(engine.outputs(), "last_hidden_state"),
         "the graph has no output 'last_hidden_state' to pool; take --engine reference"
     );
     anyhow::ensure!(
-        FixedShape::of(session.inputs()) == FixedShape::default(),
+        FixedShape::of(engine.inputs()) == FixedShape::default(),
         "the graph takes inputs of one shape only; take --engine reference"
     );
-    Ok(session)
+    Ok(engine)
 }
 
 fn embed(

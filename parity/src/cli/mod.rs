@@ -6,6 +6,7 @@ mod args;
 mod bench;
 mod check;
 mod embed;
+mod engines;
 mod input;
 mod progress;
 mod run;
