@@ -2,13 +2,16 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may")]
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+#[path = "../../../tests/common/node_cases.rs"]
+mod node_cases;
 
-use engine::{DType, Engine, NamedValues, Value};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use engine::{DType, Engine, Value};
+use node_cases::{NodeCase, NodeCases};
 use onnx_eval::{Limits, Oracle, OracleError, Precision};
-use onnx_graph::{GraphError, Model};
-use serde_json::Value as Json;
+use onnx_graph::GraphError;
 
 /// How far a float may be from the expected one: `absolute + relative · |expected|`. Integers and bools must be equal.
 ///
@@ -56,55 +59,6 @@ const TIE: &str = "a quotient is 25.5 in f32, and goes to 26; in f64 it is a lit
 /// How many cases must pass in each precision. It is not to become fewer unnoticed.
 const LEAST: usize = 1415;
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/node")
-}
-
-struct Fixture {
-    index: Json,
-    bytes: Vec<u8>,
-}
-
-impl Fixture {
-    fn open() -> Self {
-        let index = std::fs::read(folder().join("index.json")).unwrap();
-        Self {
-            index: serde_json::from_slice(&index).unwrap(),
-            bytes: std::fs::read(folder().join("cases.bin")).unwrap(),
-        }
-    }
-
-    fn bytes(&self, place: &Json) -> &[u8] {
-        let number = |at: usize| place[at].as_u64().unwrap() as usize;
-        &self.bytes[number(0)..number(0) + number(1)]
-    }
-
-    fn values(&self, tensors: &Json) -> NamedValues {
-        tensors
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|tensor| {
-                let shape: Vec<usize> = tensor["shape"]
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .map(|d| d.as_u64().unwrap() as usize)
-                    .collect();
-                let dtype = dtype(tensor["dtype"].as_str().unwrap());
-                let value = Value::from_le_bytes(dtype, shape, self.bytes(&tensor["at"])).unwrap();
-                (tensor["name"].as_str().unwrap(), value)
-            })
-            .collect()
-    }
-}
-
-fn dtype(name: &str) -> DType {
-    use DType::{BF16, Bool, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64};
-    let all = [F16, BF16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64, Bool];
-    all.into_iter().find(|dtype| dtype.to_string() == name).unwrap()
-}
-
 /// What is wrong with an output, if anything.
 fn mismatch(found: &Value, expected: &Value) -> Option<String> {
     if found.shape() != expected.shape() {
@@ -129,15 +83,15 @@ struct Counts {
     wrong: Vec<String>,
 }
 
-fn run(fixture: &Fixture, case: &Json, precision: Precision, counts: &mut Counts) {
-    let name = case["name"].as_str().unwrap();
-    let model = match Model::from_bytes(fixture.bytes(&case["model"]).to_vec().into()) {
+fn run(cases: &NodeCases, case: &NodeCase, precision: Precision, counts: &mut Counts) {
+    let name = &case.name;
+    let model = match cases.model(case) {
         Ok(model) => model,
         Err(GraphError::UnknownDomain { .. }) => {
             counts.unknown += 1;
             return;
         }
-        Err(_) if case["ops"].as_array().unwrap().iter().any(|op| LOOPS.iter().any(|name| op == name)) => {
+        Err(_) if case.ops.iter().any(|op| LOOPS.contains(&op.as_str())) => {
             counts.unknown += 1;
             return;
         }
@@ -157,10 +111,10 @@ fn run(fixture: &Fixture, case: &Json, precision: Precision, counts: &mut Counts
             return;
         }
     };
-    for set in case["sets"].as_array().unwrap() {
-        let expected = fixture.values(&set["outputs"]);
+    for set in &case.sets {
+        let expected = cases.values(&set.outputs);
         assert!(!expected.is_empty(), "{name} expects nothing");
-        match oracle.run(&fixture.values(&set["inputs"])) {
+        match oracle.run(&cases.values(&set.inputs)) {
             Err(error) => {
                 counts.wrong.push(format!("{name}: {error}"));
                 return;
@@ -191,14 +145,14 @@ fn run(fixture: &Fixture, case: &Json, precision: Precision, counts: &mut Counts
 }
 
 fn check(precision: Precision) {
-    let fixture = Fixture::open();
+    let cases = NodeCases::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
     let mut by_op: BTreeMap<&str, Counts> = BTreeMap::new();
-    for case in fixture.index["cases"].as_array().unwrap() {
-        let otherwise = OTHERWISE_IN_F64.iter().any(|(name, _)| case["name"] == *name);
+    for case in &cases.cases {
+        let otherwise = OTHERWISE_IN_F64.iter().any(|(name, _)| case.name == *name);
         if precision == Precision::F64 && otherwise {
             continue;
         }
-        run(&fixture, case, precision, by_op.entry(case["op"].as_str().unwrap()).or_default());
+        run(&cases, case, precision, by_op.entry(&case.op).or_default());
     }
     let total: usize = by_op.values().map(|counts| counts.passed).sum();
     for (op, Counts { passed, unknown, wrong }) in &by_op {

@@ -16,6 +16,8 @@ use lower::{Lowered, lower, to_lowered};
 use step::{Step, model};
 use types::ValueType;
 
+pub use ops::OPSETS;
+
 const NAME: &str = "candle";
 
 /// A lowered graph and its constants, ready to run.
@@ -30,6 +32,11 @@ pub struct CandleEngine {
     types: HashMap<String, ValueType>,
     /// The plan for the declared outputs.
     plan: Plan,
+}
+
+/// The operators of ONNX's own domain that can be lowered, in alphabetical order.
+pub fn operators() -> impl Iterator<Item = &'static str> {
+    ops::RULES.iter().map(|(name, ..)| *name)
 }
 
 /// Which steps to run for some values, and what each step is the last to read.

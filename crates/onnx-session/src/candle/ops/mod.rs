@@ -16,7 +16,7 @@ use super::lower::Rule;
 
 /// The versions of ONNX's operators that the rules were written for: before 11 many operators took other inputs, and what comes after
 /// is not known yet.
-pub(crate) const OPSETS: RangeInclusive<i64> = 11..=28;
+pub const OPSETS: RangeInclusive<i64> = 11..=28;
 
 /// Every operator that can be lowered: its ONNX name, how many inputs its rule knows at most, the attributes it knows, and the rule.
 #[rustfmt::skip]
