@@ -27,6 +27,9 @@ const MAX_FOLDED: usize = 1 << 24;
 /// The largest value that a graph may ask for by a constant shape: 8 GiB of f32. A graph that wants more is broken, or means harm.
 pub(crate) const MAX_ELEMENTS: usize = 1 << 31;
 
+/// The longest list that can be a shape. Files declare larger ranks only to do harm.
+const MAX_RANK: usize = 64;
+
 /// Why a rule does not apply: the reason, without the node, which the caller knows.
 #[derive(Debug)]
 pub(crate) struct Refusal(pub String);
@@ -280,7 +283,8 @@ impl Lowering {
         if let Ok(ints) = self.constant_ints(name) {
             return Some(ints.into_iter().map(Some).collect());
         }
-        let unknown = || Some(vec![None; self.types.get(name)?.length()?]);
+        let length = || self.types.get(name)?.length().filter(|&length| length <= MAX_RANK);
+        let unknown = || Some(vec![None; length()?]);
         self.partial.get(name).cloned().or_else(unknown)
     }
 
