@@ -396,3 +396,117 @@ fn a_graph_that_candle_refuses_runs_on_the_oracle_and_the_report_says_so() {
     folder.run(&[&args[..], &["--engine", "candle"]].concat()).is_mistake(&["FusedMatMul", "the oracle can"]);
     folder.run(&[&args[..], &["--engine", "oracle"]].concat()).exits(0);
 }
+
+/// A graph of three inputs, the last optional, that hands each on; and what it is run on: a scalar, an empty list, bools.
+fn generic(folder: &Folder) -> (String, NamedValues) {
+    let values = NamedValues::from_iter([
+        ("scalar", Value::scalar(2.5f32)),
+        ("empty", Value::new([0, 2], Vec::<i64>::new()).unwrap()),
+        ("flags", Value::new([2], vec![true, false]).unwrap()),
+    ]);
+    let spec = |name: &str, value: &Value, optional| ValueSpec {
+        name: name.into(),
+        dtype: value.dtype(),
+        shape: Some(value.shape().iter().map(|&size| Dim::Fixed(size)).collect()),
+        optional,
+    };
+    let flags = values.get("flags").unwrap();
+    let model = Model {
+        ir_version: 8,
+        opsets: [(String::new(), 17)].into(),
+        graph: Graph {
+            inputs: values.iter().map(|(name, value)| spec(name, value, name == "flags")).collect(),
+            outputs: values.iter().map(|(name, value)| spec(&format!("{name}_out"), value, false)).collect(),
+            initializers: [("flags".to_string(), onnx_graph::Tensor::from_value(flags))].into(),
+            nodes: values.names().map(|name| node("Identity", &[name], &format!("{name}_out"))).collect(),
+            ..Graph::default()
+        },
+        ..Model::default()
+    };
+    model.save(folder.at("graph.onnx")).unwrap();
+    (folder.at("graph.onnx").to_str().unwrap().to_string(), values)
+}
+
+#[test]
+fn a_generic_graph_runs_on_a_test_folder_and_is_held_to_its_outputs() {
+    let folder = Folder::new();
+    let (graph, values) = generic(&folder);
+    // ONNX's test_data_set_0: a TensorProto a file, here without names, so by their places.
+    let proto = |value: &Value| {
+        let model = Model {
+            ir_version: 8,
+            opsets: [(String::new(), 17)].into(),
+            graph: Graph {
+                initializers: [(String::new(), onnx_graph::Tensor::from_value(value))].into(),
+                ..Graph::default()
+            },
+            ..Model::default()
+        };
+        prost::Message::encode_to_vec(&model.to_proto().graph.unwrap().initializer[0])
+    };
+    std::fs::create_dir(folder.at("test_data_set_0")).unwrap();
+    // The third input may be left out; its output is there all the same.
+    for (index, (_, value)) in values.iter().enumerate() {
+        if index < 2 {
+            folder.write(&format!("test_data_set_0/input_{index}.pb"), proto(value));
+        }
+        folder.write(&format!("test_data_set_0/output_{index}.pb"), proto(value));
+    }
+    let args =
+        ["--inputs", "test_data_set_0", "--expected", "test_data_set_0", "--outputs", "out.safetensors"];
+    for engine in ["candle", "oracle"] {
+        let run = folder.run(&[&["run", &graph, "--engine", engine], &args[..]].concat()).exits(0);
+        assert_eq!(run.stdout.matches("pass").count(), 2, "{run}");
+        assert!(run.stdout.contains("empty_out: nothing was compared"), "{run}");
+        let outputs = folder.values("out.safetensors");
+        for (name, value) in values.iter() {
+            assert_eq!(outputs.get(&format!("{name}_out")), Some(value), "{engine}");
+        }
+    }
+    // Another value, another shape: each is a fail.
+    for other in [Value::scalar(2.75f32), Value::new([1], vec![2.5f32]).unwrap()] {
+        folder.write("test_data_set_0/output_0.pb", proto(&other));
+        let run = folder.run(&[&["run", &graph], &args[..]].concat()).exits(1);
+        assert!(run.stdout.contains("fail  scalar_out"), "{run}");
+    }
+    folder.write("test_data_set_0/input_0.pb", b"\x0f not a tensor");
+    folder.run(&[&["run", &graph], &args[..]].concat()).is_mistake(&["input_0.pb"]);
+    std::fs::create_dir(folder.at("nothing")).unwrap();
+    let args = ["--inputs", "nothing", "--outputs", "out.safetensors"];
+    folder.run(&[&["run", &graph], &args[..]].concat()).is_mistake(&["nothing has no input_0.pb"]);
+}
+
+#[test]
+fn numpy_archives_are_inputs_and_expected_outputs() {
+    let folder = Folder::new();
+    let archive = |name: &str| {
+        common::house().join("parity/src/tensors/testdata").join(name).to_str().unwrap().to_string()
+    };
+    let spec = |name: &str| ValueSpec {
+        name: name.into(),
+        dtype: DType::I64,
+        shape: Some(vec![Dim::Any, Dim::Any]),
+        optional: false,
+    };
+    let model = Model {
+        ir_version: 8,
+        opsets: [(String::new(), 17)].into(),
+        graph: Graph {
+            inputs: vec![spec("ids")],
+            outputs: vec![spec("out")],
+            nodes: vec![node("Identity", &["ids"], "out")],
+            ..Graph::default()
+        },
+        ..Model::default()
+    };
+    model.save(folder.at("graph.onnx")).unwrap();
+    let args = ["run", "graph.onnx", "--outputs", "out.safetensors", "--inputs"];
+    let run = |more: &[&str]| folder.run(&[&args[..], more].concat());
+    run(&[&archive("ids.npz"), "--expected", &archive("out.npz")]).exits(0);
+    let ids = Value::new([2, 2], vec![1i64, -2, 3, 4]).unwrap();
+    assert_eq!(folder.values("out.safetensors").get("out"), Some(&ids));
+    // More than the graph takes or gives is said, not passed over.
+    run(&[&archive("compressed.npz")]).is_mistake(&["there is no input 'mask'", "ids"]);
+    run(&[&archive("ids.npz"), "--expected", &archive("ids.npz")]).is_mistake(&["output 'ids'", "gives out"]);
+    run(&[&archive("fortran.npz")]).is_mistake(&["fortran.npz", "column by column"]);
+}

@@ -150,8 +150,8 @@ impl EngineCheck {
 }
 
 impl OutputReport {
-    /// Sums up what the runs of one output came to.
-    pub(crate) fn new(
+    /// Sums up what the runs of one output came to: how it compares, the input on which it is worst, and how its shape or dtype differs.
+    pub fn new(
         name: &str,
         comparison: &Comparison,
         worst_input: Option<String>,
@@ -196,12 +196,12 @@ impl OutputReport {
         if let Some(mismatch) = &self.mismatch {
             return format!("{}: {mismatch}", self.name);
         }
-        let input = self.worst_input.as_deref().unwrap_or("?");
+        let input = self.worst_input.as_ref().map(|input| format!(" of input '{input}'")).unwrap_or_default();
         let index = self.worst_index.as_deref().unwrap_or_default();
         let (NonFinite { reference, candidate }, value) =
             (self.non_finite, |x: Option<f64>| x.map_or("not finite".into(), |x| format!("{x:.9}")));
         let values = format!(
-            "at {index:?} of input '{input}': reference {}, graph {}",
+            "at {index:?}{input}: reference {}, graph {}",
             value(self.reference),
             value(self.candidate)
         );

@@ -1,10 +1,14 @@
-//! Named values in safetensors files: the inputs and outputs of `parity run`, the inputs of `check` and `bench`.
+//! Named values in files: safetensors, numpy's `.npz`, and ONNX's test folders. They are the inputs and outputs of `parity run`, and the inputs
+//! of `check` and `bench`.
+
+mod folder;
+mod npz;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use checkpoint::{Checkpoint, CheckpointError};
-use engine::{DType, NamedValues, Value, ValueError, replace_file};
+use engine::{DType, NamedValues, Value, ValueError, ValueSpec, replace_file};
 use safetensors::{Dtype, View};
 
 /// Why values could not be read from or written to a file.
@@ -24,6 +28,38 @@ pub enum TensorsError {
         /// What is wrong with it.
         source: ValueError,
     },
+    /// The file could not be opened.
+    #[error("{0}")]
+    Map(String),
+    /// A numpy archive is damaged, or holds what graphs do not take.
+    #[error("{}: {what}", path.display())]
+    Npz {
+        /// The archive.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A tensor file of a test folder is damaged.
+    #[error("{0}")]
+    Proto(String),
+    /// A test folder has more tensors than the model takes or gives.
+    #[error("{} has no place: this model has {count} {kind}s", path.display())]
+    Surplus {
+        /// The file.
+        path: PathBuf,
+        /// `input` or `output`.
+        kind: String,
+        /// How many the model has.
+        count: usize,
+    },
+    /// A folder is not a test folder.
+    #[error("{} has no {kind}_0.pb, so it is not one of ONNX's test folders", path.display())]
+    NoTestData {
+        /// The folder.
+        path: PathBuf,
+        /// `input` or `output`.
+        kind: String,
+    },
     /// The file could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
@@ -34,12 +70,33 @@ pub enum TensorsError {
     },
 }
 
-/// Reads all tensors of a safetensors file, in file order.
+/// The inputs of a model: those of a test folder (`input_0.pb`, …), or all tensors of a file.
+///
+/// # Errors
+/// If the folder or file is missing or malformed.
+pub fn read_inputs(path: impl AsRef<Path>, inputs: &[ValueSpec]) -> Result<NamedValues, TensorsError> {
+    let path = path.as_ref();
+    if path.is_dir() { folder::read(path, "input", inputs) } else { read(path) }
+}
+
+/// The outputs that are expected of a model: those of a test folder (`output_0.pb`, …), or all tensors of a file.
+///
+/// # Errors
+/// If the folder or file is missing or malformed.
+pub fn read_outputs(path: impl AsRef<Path>, outputs: &[ValueSpec]) -> Result<NamedValues, TensorsError> {
+    let path = path.as_ref();
+    if path.is_dir() { folder::read(path, "output", outputs) } else { read(path) }
+}
+
+/// Reads all tensors of a safetensors file, or of an `.npz` file, in file order.
 ///
 /// # Errors
 /// If the file is missing or malformed, or a tensor is.
 pub fn read(path: impl AsRef<Path>) -> Result<NamedValues, TensorsError> {
     let path = path.as_ref();
+    if path.extension().is_some_and(|extension| extension == "npz") {
+        return npz::read(path);
+    }
     Checkpoint::open_safetensors(path)?
         .iter()
         .map(|tensor| {

@@ -47,6 +47,21 @@ impl Model {
     }
 }
 
+impl Tensor {
+    /// Reads a file that holds one tensor, such as `input_0.pb` of ONNX's test folders, and the tensor's name, which may be empty.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is no tensor, or holds less or more than its shape and dtype need.
+    pub fn open(path: impl AsRef<Path>) -> Result<(String, Self), GraphError> {
+        let path = path.as_ref();
+        let file = path.display().to_string();
+        let proto = TensorProto::decode(engine::map_file(path)?)
+            .map_err(|source| GraphError::Damaged { file: file.clone(), source })?;
+        let name = proto.name.clone();
+        Ok((name, tensor::read(&file, proto, &mut ExternalFiles::beside(path))?))
+    }
+}
+
 fn read(file: &str, bytes: Bytes, external: ExternalFiles) -> Result<Model, GraphError> {
     sniff(file, &bytes)?;
     let proto =

@@ -107,9 +107,17 @@ pub struct RunArgs {
     /// A folder, the id of a model in the hub cache, or a graph (FILE.onnx)
     pub model: String,
 
-    /// The inputs, named as the model's inputs
+    /// The inputs, named as the model's: .safetensors, .npz, or one of ONNX's test folders
     #[arg(long, value_name = "IN.safetensors")]
     pub inputs: PathBuf,
+
+    /// What must come out, in the same forms; exit code 1 where it does not
+    #[arg(long, value_name = "FILE")]
+    pub expected: Option<PathBuf>,
+
+    /// The largest difference from what is expected, absolute
+    #[arg(long, value_name = "X", default_value = "1e-6", value_parser = tolerance, requires = "expected")]
+    pub atol: f64,
 
     /// Where the outputs go
     #[arg(long, value_name = "OUT.safetensors")]

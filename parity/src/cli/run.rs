@@ -3,22 +3,50 @@
 use anyhow::{Context as _, bail};
 use candle_core::DType;
 use checkpoint::OnnxSource;
-use engine::Engine;
+use engine::{Engine, Value};
 use parity::check::fit_inputs;
+use parity::compare::{Comparison, compare};
+use parity::report::OutputReport;
 use parity::{Subject, Verdict, open_graph, tensors};
 
 use super::args::{AnyEngine, GraphEngine, Precision, RunArgs};
 use super::{engines, input, show};
 
 pub fn command(args: &RunArgs) -> anyhow::Result<Verdict> {
-    let inputs = tensors::read(&args.inputs)?;
     let engine = engine(args)?;
+    let inputs = tensors::read_inputs(&args.inputs, engine.inputs())?;
     input::refuse_unknown(&inputs, &[engine.inputs()])?;
+    let expected =
+        args.expected.as_ref().map(|path| tensors::read_outputs(path, engine.outputs())).transpose()?;
+    let given = |name: &str| engine.outputs().iter().any(|spec| spec.name == name);
+    if let Some(name) = expected.iter().flat_map(|expected| expected.names()).find(|name| !given(name)) {
+        let outputs: Vec<&str> = engine.outputs().iter().map(|spec| spec.name.as_str()).collect();
+        bail!("something is expected of output '{name}', and this model gives {}", outputs.join(", "));
+    }
     let outputs = engine.run(&fit_inputs(&inputs, engine.inputs())?)?;
     tensors::write(&args.outputs, &outputs)?;
     let mut out = anstream::stdout().lock();
     show::outputs(&mut out, engine.name(), &outputs, &args.outputs.display().to_string())?;
-    Ok(Verdict::Pass)
+    let Some(expected) = expected else { return Ok(Verdict::Pass) };
+    let mut verdicts = Vec::new();
+    for (name, expected) in expected.iter() {
+        let Some(found) = outputs.get(name) else { continue };
+        let report = against(name, expected, found, args.atol);
+        show::expectation(&mut out, &report, args.atol)?;
+        // An empty output of the right shape is right, but proves nothing: where there are no others, nothing was compared.
+        if !(expected.is_empty() && report.verdict == Verdict::Inconclusive) {
+            verdicts.push(report.verdict);
+        }
+    }
+    Ok(Verdict::worst(verdicts))
+}
+
+/// An output against what was recorded elsewhere. Every element decides.
+fn against(name: &str, expected: &Value, found: &Value, atol: f64) -> OutputReport {
+    match compare(expected, found, &[], atol) {
+        Ok(comparison) => OutputReport::new(name, &comparison, None, None),
+        Err(mismatch) => OutputReport::new(name, &Comparison::default(), None, Some(mismatch.to_string())),
+    }
 }
 
 fn engine(args: &RunArgs) -> anyhow::Result<Box<dyn Engine>> {

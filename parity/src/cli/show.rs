@@ -319,6 +319,12 @@ pub fn outputs(out: &mut impl Write, engine: &str, outputs: &NamedValues, path: 
     writeln!(out, "{DIM}computed by {engine}, written to {path}{DIM:#}")
 }
 
+/// How an output compares with what was expected of it.
+pub fn expectation(out: &mut impl Write, report: &OutputReport, atol: f64) -> io::Result<()> {
+    let style = color(report.verdict);
+    writeln!(out, "{style}{}{style:#}  {}", report.verdict, report.sentence(atol))
+}
+
 fn shortened(text: &str) -> String {
     const WIDTH: usize = 48;
     if text.chars().count() <= WIDTH {
