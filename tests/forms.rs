@@ -10,6 +10,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use engine::{Dim, Engine, NamedValues, Value, ValueSpec};
 use onnx_eval::{Limits, Oracle, Precision};
@@ -24,8 +26,14 @@ use serde::Deserialize;
 /// 1e-8 off, and the layers make 1e-7 of that.
 const ORACLE_REACH: f64 = 1e-6;
 
+/// The same on `stiff` without token types, inputs on which it magnifies more: PyTorch in f64, given √2 and √d as f32, is 1.76e-6 from itself.
+const ORACLE_REACH_STIFF_WITHOUT_TOKEN_TYPES: f64 = 2e-6;
+
 /// Graphs that the engine `candle` takes today: those without half precision, int8 and com.microsoft. None may be lost.
-const TAKEN_BY_CANDLE: usize = 50;
+const TAKEN_BY_CANDLE: usize = 260;
+
+/// 58 of each of the ten fixtures, but for those that the README says are not there.
+const FORMS: usize = 570;
 
 #[derive(Deserialize)]
 struct Form {
@@ -36,8 +44,20 @@ struct Form {
     /// How far ONNX Runtime's f32 may be from PyTorch's f64 on this form; the script says why.
     bound: f64,
     golden: String,
-    recorded: Option<String>,
-    recorded_bound: Option<f64>,
+    #[serde(flatten)]
+    recorded: Option<Recorded>,
+}
+
+/// What ONNX Runtime made of a form that PyTorch's answers do not fit.
+#[derive(Deserialize)]
+struct Recorded {
+    #[serde(rename = "recorded")]
+    file: String,
+    #[serde(rename = "recorded_bound")]
+    bound: f64,
+    /// Cases whose int8 steps rounding decides: there, right evaluators are a step apart, and as far from PyTorch as ONNX Runtime.
+    #[serde(rename = "not_recorded", default)]
+    unsharp: Vec<String>,
 }
 
 fn forms() -> PathBuf {
@@ -72,91 +92,132 @@ fn distance(outputs: &NamedValues, expected: &NamedValues, mask: &Value) -> f64 
     worst
 }
 
-/// How far an engine is from what is expected, over all cases.
-fn off(
-    engine: &dyn Engine,
-    inputs: &NamedValues,
-    expected: &NamedValues,
-    prefix: &str,
-) -> Result<f64, String> {
-    let cases: Vec<&str> = inputs.names().filter_map(|name| name.strip_suffix("/input_ids")).collect();
-    assert!(cases.len() > 3);
+/// What the outputs of some cases have to be, and how near.
+struct Expected<'a> {
+    values: NamedValues,
+    /// What stands before the case in the names of the values.
+    prefix: String,
+    bound: f64,
+    cases: Vec<&'a str>,
+}
+
+/// How far an engine is from what is expected, over all cases, if that is too far, or it fails.
+fn fault(engine: &dyn Engine, inputs: &NamedValues, expected: &Expected) -> Option<String> {
     let mut worst = 0f64;
-    for case in cases {
+    for case in &expected.cases {
         let given = under(inputs, case);
-        let fitted = fit_inputs(&given, engine.inputs()).map_err(|error| error.to_string())?;
-        let outputs = engine.run(&fitted).map_err(|error| format!("{case}: {error}"))?;
-        let expected = under(expected, &format!("{prefix}{case}"));
-        worst = worst.max(distance(&outputs, &expected, given.get("attention_mask").unwrap()));
+        let outputs = fit_inputs(&given, engine.inputs())
+            .map_err(|error| error.to_string())
+            .and_then(|fitted| engine.run(&fitted).map_err(|error| error.to_string()));
+        let outputs = match outputs {
+            Ok(outputs) => outputs,
+            Err(error) => return Some(format!("{case}: {error}")),
+        };
+        let values = under(&expected.values, &format!("{}{case}", expected.prefix));
+        worst = worst.max(distance(&outputs, &values, given.get("attention_mask").unwrap()));
     }
-    Ok(worst)
+    (worst > expected.bound).then(|| format!("{worst:.2e} off, allowed are {:e}", expected.bound))
+}
+
+#[derive(Default)]
+struct Findings {
+    /// Values that are wrong, by engine and form.
+    wrong: Vec<String>,
+    /// A refusal, and the forms it refuses.
+    refused: BTreeMap<String, Vec<String>>,
+    taken_by_candle: usize,
+}
+
+impl Findings {
+    fn extend(&mut self, other: Self) {
+        self.wrong.extend(other.wrong);
+        for (refusal, forms) in other.refused {
+            self.refused.entry(refusal).or_default().extend(forms);
+        }
+        self.taken_by_candle += other.taken_by_candle;
+    }
+}
+
+/// A form on every engine.
+fn judged(form: &Form) -> Findings {
+    let mut findings = Findings::default();
+    let name = format!("{}/{}", form.fixture, form.form);
+    let read = |file: &str| tensors::read(forms().join(file)).unwrap();
+    let model = Model::open(forms().join(&form.file)).unwrap();
+    let inputs = read(&format!("../{}/golden.safetensors", form.fixture));
+    let cases: Vec<&str> = inputs.names().filter_map(|name| name.strip_suffix("/input_ids")).collect();
+    assert!(cases.len() > 3, "{name}");
+
+    let golden = |cases, bound| Expected { values: read(&form.golden), prefix: String::new(), bound, cases };
+    let (precision, sharp, unsharp) = match &form.recorded {
+        None => {
+            let reach = match name.as_str() {
+                "stiff/no-token-type-ids" => ORACLE_REACH_STIFF_WITHOUT_TOKEN_TYPES,
+                _ => ORACLE_REACH,
+            };
+            (Precision::F64, golden(cases.clone(), reach), golden(Vec::new(), form.bound))
+        }
+        Some(recorded) => {
+            let (unsharp, cases): (Vec<&str>, _) =
+                cases.iter().partition(|case| recorded.unsharp.iter().any(|unsharp| unsharp == *case));
+            let prefix = format!("{}/", form.form);
+            let sharp = Expected { values: read(&recorded.file), prefix, bound: recorded.bound, cases };
+            (Precision::F32, sharp, golden(unsharp, form.bound))
+        }
+    };
+    match Oracle::with(&model, precision, Limits::default()) {
+        Ok(oracle) => {
+            let faults =
+                [&sharp, &unsharp].into_iter().filter_map(|expected| fault(&oracle, &inputs, expected));
+            findings.wrong.extend(faults.map(|fault| format!("oracle, {name}: {fault}")));
+        }
+        Err(error) => {
+            findings.refused.entry(format!("oracle: {error}")).or_default().push(name.clone());
+        }
+    }
+    match Session::new(&model, EngineKind::Candle) {
+        Ok(session) => {
+            assert_eq!(form.precision, "f32", "{name}");
+            findings.taken_by_candle += 1;
+            let fault = fault(&session, &inputs, &Expected { bound: form.bound, ..sharp });
+            findings.wrong.extend(fault.map(|fault| format!("candle, {name}: {fault}")));
+        }
+        Err(error @ (SessionError::Refused { .. } | SessionError::Unsupported { .. })) => {
+            findings.refused.entry(format!("candle: {error}")).or_default().push(name);
+        }
+        Err(error) => panic!("{name}: {error}"),
+    }
+    findings
 }
 
 #[test]
 fn every_form_is_right_or_refused() {
     let index: Vec<Form> =
         serde_json::from_slice(&std::fs::read(forms().join("index.json")).unwrap()).unwrap();
-    let mut wrong = Vec::new();
-    let mut refused: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut taken = 0;
-    for form in &index {
-        let name = format!("{}/{}", form.fixture, form.form);
-        let model = Model::open(forms().join(&form.file)).unwrap();
-        let inputs =
-            tensors::read(forms().join("..").join(&form.fixture).join("golden.safetensors")).unwrap();
-        let golden = tensors::read(forms().join(&form.golden)).unwrap();
-        let oracle = |precision| Oracle::with(&model, precision, Limits::default());
-
-        let judged = match (&form.recorded, form.recorded_bound) {
-            (Some(recorded), Some(bound)) => {
-                let recorded = tensors::read(forms().join(recorded)).unwrap();
-                let prefix = format!("{}/", form.form);
-                match oracle(Precision::F32) {
-                    Err(error) => Err(error.to_string()),
-                    Ok(oracle) => {
-                        Ok((off(&oracle, &inputs, &recorded, &prefix), bound, recorded.clone(), prefix))
-                    }
-                }
-            }
-            _ => match oracle(Precision::F64) {
-                Err(error) => Err(error.to_string()),
-                Ok(oracle) => {
-                    Ok((off(&oracle, &inputs, &golden, ""), ORACLE_REACH, golden.clone(), String::new()))
-                }
-            },
-        };
-        let (expected, prefix) = match judged {
-            Err(refusal) => {
-                refused.entry(format!("oracle: {refusal}")).or_default().push(name.clone());
-                (golden, String::new())
-            }
-            Ok((distance, bound, expected, prefix)) => {
-                if !distance.as_ref().is_ok_and(|&distance| distance <= bound) {
-                    wrong.push(format!("oracle, {name}: {distance:?}, allowed are {bound:e}"));
-                }
-                (expected, prefix)
-            }
-        };
-
-        match Session::new(&model, EngineKind::Candle) {
-            Ok(session) => {
-                taken += 1;
-                assert_eq!(form.precision, "f32", "{name}");
-                let distance = off(&session, &inputs, &expected, &prefix);
-                if !distance.as_ref().is_ok_and(|&distance| distance <= form.bound) {
-                    wrong.push(format!("candle, {name}: {distance:?}, allowed are {:e}", form.bound));
-                }
-            }
-            Err(error @ (SessionError::Refused { .. } | SessionError::Unsupported { .. })) => {
-                refused.entry(format!("candle: {error}")).or_default().push(name);
-            }
-            Err(error) => panic!("{name}: {error}"),
+    let next = AtomicUsize::new(0);
+    let judge = || {
+        let mut findings = Findings::default();
+        while let Some(form) = index.get(next.fetch_add(1, Ordering::Relaxed)) {
+            findings.extend(judged(form));
         }
-    }
-    for (refusal, names) in &refused {
+        findings
+    };
+    let mut findings = Findings::default();
+    thread::scope(|scope| {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let judges: Vec<_> = (0..threads).map(|_| scope.spawn(judge)).collect();
+        for judge in judges {
+            match judge.join() {
+                Ok(found) => findings.extend(found),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
+    for (refusal, names) in &findings.refused {
         println!("{refusal}: {}", names.join(", "));
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(taken >= TAKEN_BY_CANDLE, "candle takes {taken}");
-    assert_eq!(index.len(), 114);
+    findings.wrong.sort();
+    assert!(findings.wrong.is_empty(), "{}", findings.wrong.join("\n"));
+    assert!(findings.taken_by_candle >= TAKEN_BY_CANDLE, "candle takes {}", findings.taken_by_candle);
+    assert_eq!(index.len(), FORMS);
 }
