@@ -5,8 +5,9 @@ use ndarray::{ArrayD, ArrayView, IxDyn, Zip};
 use onnx_graph::Node;
 
 use crate::fault::Fault;
-use crate::oracle::Limits;
+use crate::memory::Memory;
 use crate::round::{Precision, round};
+use crate::substitute::Promotions;
 use crate::tensor::{Array, Data, Tensor};
 
 /// One node with its inputs.
@@ -15,9 +16,11 @@ pub(crate) struct Context<'a> {
     /// The version of the node's domain.
     pub opset: i64,
     pub precision: Precision,
-    pub limits: Limits,
+    /// What the values that are alive leave of the memory.
+    pub memory: Memory,
     /// `None` where an optional input is left out.
     pub inputs: Vec<Option<Tensor>>,
+    pub promotions: &'a Promotions,
 }
 
 /// What an operator returns: its outputs, as many as the graph may use.
@@ -105,7 +108,16 @@ impl Context<'_> {
 
     /// A float attribute: an f32, widened exactly. So is its default, as a file could only hold that.
     pub fn float(&self, name: &str, default: f32) -> Result<f64, Fault> {
-        Ok(f64::from(self.node.float(name)?.unwrap_or(default)))
+        Ok(self.optional_float(name)?.unwrap_or(default.into()))
+    }
+
+    /// A float attribute that may be left out.
+    pub fn optional_float(&self, name: &str) -> Result<Option<f64>, Fault> {
+        let promoted = match self.precision {
+            Precision::F64 => self.promotions.of_attribute(&self.node.name, name),
+            Precision::F32 => None,
+        };
+        Ok(promoted.or(self.node.float(name)?.map(f64::from)))
     }
 
     /// A string attribute.
@@ -123,18 +135,9 @@ impl Context<'_> {
         round(x, dtype, self.precision)
     }
 
-    /// The number of elements of a shape, if they may be allocated.
+    /// The number of elements of a shape, if they may be allocated: beside all that is alive, and even if they are integers.
     pub fn room(&self, shape: &[usize]) -> Result<usize, Fault> {
-        if shape.contains(&0) {
-            return Ok(0);
-        }
-        let limit = self.limits.max_bytes;
-        let fits = |elements: &usize| elements.checked_mul(size_of::<i128>()).is_some_and(|b| b <= limit);
-        shape
-            .iter()
-            .try_fold(1usize, |count, &dim| count.checked_mul(dim))
-            .filter(fits)
-            .ok_or_else(|| Fault::TooLarge { shape: shape.to_vec(), limit })
+        self.memory.fits(shape, size_of::<i128>()).map(|bytes| bytes / size_of::<i128>())
     }
 
     /// That two inputs are of one dtype, which is returned.

@@ -95,14 +95,17 @@ pub enum Fault {
     /// An integer divided by zero.
     #[error("an integer is divided by zero")]
     DivisionByZero,
-    /// A result that would be too large.
+    /// A value that would be too large, by itself or together with those that are alive.
     #[error(
-        "shape {shape:?} would take more than the limit of {limit} bytes; raise Limits::max_bytes if that is meant"
+        "shape {shape:?} would take more than the limit of {limit} bytes, of which {alive} are in use; raise \
+         Limits::max_bytes if that is meant"
     )]
     TooLarge {
         /// Its shape.
         shape: Vec<usize>,
-        /// The limit.
+        /// How much the values take that are alive.
+        alive: usize,
+        /// The limit for all of them.
         limit: usize,
     },
     /// Something that the specification defines and this operator does not do yet.

@@ -53,10 +53,12 @@ mod context;
 mod error;
 mod fault;
 mod inline;
+mod memory;
 mod ops;
 mod oracle;
 mod program;
 mod round;
+mod substitute;
 mod tensor;
 
 pub use error::OracleError;
@@ -64,3 +66,4 @@ pub use fault::Fault;
 pub use ops::{Operator, operators};
 pub use oracle::{Limits, Oracle};
 pub use round::Precision;
+pub use substitute::Promotions;

@@ -1,25 +1,30 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use engine::{DType, Engine, EngineError, NamedValues, ValueSpec, check_inputs};
-use onnx_graph::Model;
+use onnx_graph::{Model, Node};
 
 use crate::context::Context;
 use crate::inline::inline;
-use crate::program::{Kind, Plan, Program, Step, constant, program};
-use crate::tensor::Tensor;
-use crate::{Fault, OracleError, Precision};
+use crate::memory::{Constants, Memory};
+use crate::program::{Kind, Plan, Program, Step, program};
+use crate::tensor::{Data, Tensor};
+use crate::{Fault, OracleError, Precision, Promotions};
 
 /// What a graph may take, so that a hostile one ends in an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// How many bytes one value may take in memory, at 16 to an element (8 for floats): checked before it is allocated.
+    /// How many bytes all values that are alive at once may take: constants, inputs, and results that are still to be read or handed out.
+    /// A float takes 8, any other element 16; a value of two names is counted twice, though it may be shared.
+    ///
+    /// A shape that a graph gives as numbers is checked before anything of it is allocated, at 16 bytes an element whatever the dtype. What
+    /// a node needs while it is computed, and the copies that are handed out, come on top: a few times its largest input or output.
     pub max_bytes: usize,
     /// How many nodes may be computed in one run.
     pub max_nodes: usize,
 }
 
 impl Default for Limits {
-    /// 16 GiB, one thousand million elements: the attention scores of BERT-large at a batch of 250 texts of 512 tokens. One million nodes.
+    /// 16 GiB: BERT-large with all that is alive for 64 texts of 512 tokens, whose attention scores are 2 GiB. One million nodes.
     fn default() -> Self {
         Self { max_bytes: 16 << 30, max_nodes: onnx_graph::MAX_NODES }
     }
@@ -30,10 +35,10 @@ pub struct Oracle {
     inputs: Vec<ValueSpec>,
     outputs: Vec<ValueSpec>,
     program: Program,
-    /// Initializers, those of branches included.
-    constants: HashMap<String, Tensor>,
+    constants: Constants,
     precision: Precision,
     limits: Limits,
+    promotions: Promotions,
 }
 
 impl Oracle {
@@ -48,14 +53,14 @@ impl Oracle {
     /// Makes a model ready. Its constants are copied, eight bytes for a float and sixteen for an integer.
     ///
     /// # Errors
-    /// If the model does not pass [`Model::check`], or has an operator, attribute or number of inputs that is not known at its opset:
-    /// the error names the first.
+    /// If the model does not pass [`Model::check`], or has an operator, attribute or number of inputs that is not known at its opset, or
+    /// constants beyond the limit: the error names the first.
     pub fn with(model: &Model, precision: Precision, limits: Limits) -> Result<Self, OracleError> {
         model.check()?;
         let graph = &model.graph;
-        let mut constants = HashMap::new();
+        let mut constants = Constants::new(limits.max_bytes);
         for (name, tensor) in &graph.initializers {
-            constants.insert(name.clone(), constant(name, tensor)?);
+            constants.insert(name, tensor)?;
         }
         let outputs = graph.outputs.iter().map(|spec| spec.name.clone()).collect();
         let program = program(inline(model)?, outputs, &mut constants)?;
@@ -67,7 +72,15 @@ impl Oracle {
             constants,
             precision,
             limits,
+            promotions: Promotions::default(),
         })
+    }
+
+    /// The same with constants as they were meant. It changes nothing in [`Precision::F32`], where they are what they can be.
+    #[must_use]
+    pub fn promoting(mut self, promotions: Promotions) -> Self {
+        self.promotions = promotions;
+        self
     }
 
     /// How floats are rounded.
@@ -82,18 +95,59 @@ impl Oracle {
         outputs.filter(|name| !name.is_empty()).map(String::as_str)
     }
 
-    fn load(&self, inputs: &NamedValues) -> Result<HashMap<String, Tensor>, EngineError> {
+    /// The nodes in the order they are computed in, functions written out, as the names of [`Oracle::values`] go.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.program.steps.iter().map(|step| &step.node)
+    }
+
+    /// [`Engine::run_for`], with `substitutes` in the place of what nodes compute: everything that depends on them is computed from them.
+    ///
+    /// # Errors
+    /// As `run_for`; and if a substitute is no float of the shape that the node gives.
+    pub fn run_with(
+        &self,
+        inputs: &NamedValues,
+        names: &[&str],
+        substitutes: &NamedValues,
+    ) -> Result<NamedValues, EngineError> {
+        let specs = self.inputs.iter().map(|spec| spec.name.as_str());
+        let known: HashSet<&str> = self.values().chain(specs).collect();
+        let is_known = |name: &str| known.contains(name) || self.constants.get(name).is_some();
+        if let Some(name) = names.iter().copied().chain(substitutes.names()).find(|name| !is_known(name)) {
+            return Err(EngineError::UnknownValue { name: name.into() });
+        }
+        let mut run = self.start(inputs)?;
+        run.substitutes = Some(substitutes);
+        if names.iter().eq(&self.program.outputs) {
+            run.steps(&self.program, &self.program.plan)?;
+        } else {
+            run.steps(&self.program, &Plan::new(&self.program.steps, names.iter().copied()))?;
+        }
+        names
+            .iter()
+            .map(|&name| {
+                // An input that was left out, and has no default.
+                let tensor = run.value(name).ok_or(EngineError::UnknownValue { name: name.into() })?;
+                let value = tensor.to_value(self.precision);
+                Ok((name, value.map_err(|source| EngineError::Output { name: name.into(), source })?))
+            })
+            .collect()
+    }
+
+    /// A run that has its inputs.
+    fn start(&self, inputs: &NamedValues) -> Result<Run<'_>, EngineError> {
         let specs: Vec<ValueSpec> = self.inputs.iter().map(|spec| self.accepted(spec, inputs)).collect();
         check_inputs(&specs, inputs)?;
-        let mut values = HashMap::new();
+        let mut run = Run { oracle: self, values: HashMap::new(), memory: self.constants.memory, nodes: 0, substitutes: None };
         for (name, value) in inputs.iter() {
+            let fail = |fault| EngineError::BadInput(Box::new(fault));
             let declared = self.inputs.iter().find(|spec| spec.name == name).map(|spec| spec.dtype);
-            let mut tensor =
-                Tensor::from_value(value).map_err(|fault| EngineError::BadInput(Box::new(fault)))?;
+            run.memory.take(value.dtype(), value.shape()).map_err(fail)?;
+            let mut tensor = Tensor::from_value(value).map_err(fail)?;
             tensor.dtype = declared.unwrap_or(tensor.dtype);
-            values.insert(name.into(), tensor.settled(self.precision));
+            run.values.insert(name.into(), tensor.settled(self.precision));
         }
-        Ok(values)
+        Ok(run)
     }
 
     /// In f64, an input that is declared as f32 may be given as f64.
@@ -103,12 +157,6 @@ impl Oracle {
             return ValueSpec { dtype: DType::F64, ..spec.clone() };
         }
         spec.clone()
-    }
-
-    fn knows(&self, name: &str) -> bool {
-        self.inputs.iter().any(|spec| spec.name == name)
-            || self.constants.contains_key(name)
-            || self.values().any(|value| value == name)
     }
 }
 
@@ -126,25 +174,7 @@ impl Engine for Oracle {
     }
 
     fn run_for(&self, inputs: &NamedValues, names: &[&str]) -> Result<NamedValues, EngineError> {
-        if let Some(name) = names.iter().find(|name| !self.knows(name)) {
-            return Err(EngineError::UnknownValue { name: (*name).into() });
-        }
-        let values = self.load(inputs)?;
-        let mut run = Run { oracle: self, values, nodes: 0 };
-        if names.iter().eq(&self.program.outputs) {
-            run.steps(&self.program, &self.program.plan)?;
-        } else {
-            run.steps(&self.program, &Plan::new(&self.program.steps, names.iter().copied()))?;
-        }
-        names
-            .iter()
-            .map(|&name| {
-                // An input that was left out, and has no default.
-                let tensor = run.value(name).ok_or(EngineError::UnknownValue { name: name.into() })?;
-                let value = tensor.to_value(self.precision);
-                Ok((name, value.map_err(|source| EngineError::Output { name: name.into(), source })?))
-            })
-            .collect()
+        self.run_with(inputs, names, &NamedValues::new())
     }
 }
 
@@ -152,14 +182,50 @@ impl Engine for Oracle {
 struct Run<'a> {
     oracle: &'a Oracle,
     values: HashMap<String, Tensor>,
+    memory: Memory,
     /// How many nodes have been computed.
     nodes: usize,
+    substitutes: Option<&'a NamedValues>,
 }
 
 impl Run<'_> {
     fn value(&self, name: &str) -> Option<&Tensor> {
         // An input that has an initializer goes before it.
         self.values.get(name).or_else(|| self.oracle.constants.get(name))
+    }
+
+    /// A value as a node reads it: an initializer may be the rounding of a number that is known.
+    fn operand(&self, name: &str) -> Option<Tensor> {
+        if self.values.contains_key(name) {
+            return self.values.get(name).cloned();
+        }
+        self.oracle.constants.get(name).map(|tensor| self.promoted(name, tensor.clone()))
+    }
+
+    fn promoted(&self, name: &str, tensor: Tensor) -> Tensor {
+        let promoted = self.oracle.promotions.of_value(name, tensor.dtype);
+        match (promoted.filter(|_| self.oracle.precision == Precision::F64), tensor.data) {
+            (Some(number), Data::Float(array)) => Tensor::float(tensor.dtype, array.mapv(|_| number)),
+            (_, data) => Tensor { dtype: tensor.dtype, data },
+        }
+    }
+
+    /// What stands for a value that a node has computed.
+    fn instead(&self, node: &Node, name: &str, computed: Tensor) -> Result<Tensor, Fault> {
+        let Some(substitute) = self.substitutes.and_then(|substitutes| substitutes.get(name)) else {
+            return Ok(if node.op == "Constant" { self.promoted(name, computed) } else { computed });
+        };
+        let wanted = || format!("{:?}, as what it stands for", computed.shape());
+        if substitute.shape() != computed.shape() {
+            return Err(Fault::Shape { what: "the substitute", found: substitute.shape().to_vec(), wanted: wanted() });
+        }
+        let mut tensor = Tensor::from_value(substitute)?;
+        if tensor.dtype.is_float() != computed.dtype.is_float() {
+            let (first, second) = (computed.dtype, tensor.dtype);
+            return Err(Fault::Mixed { first, second });
+        }
+        tensor.dtype = computed.dtype;
+        Ok(tensor)
     }
 
     fn steps(&mut self, program: &Program, plan: &Plan) -> Result<(), OracleError> {
@@ -169,11 +235,15 @@ impl Run<'_> {
                 return Err(OracleError::TooManyNodes(self.oracle.limits.max_nodes));
             }
             self.step(&program.steps[*index])?;
-            for name in dead {
-                self.values.remove(name);
-            }
+            dead.iter().for_each(|name| self.drop(name));
         }
         Ok(())
+    }
+
+    fn drop(&mut self, name: &str) {
+        if let Some(tensor) = self.values.remove(name) {
+            self.memory.give_back(&tensor);
+        }
     }
 
     fn step(&mut self, step: &Step) -> Result<(), OracleError> {
@@ -182,8 +252,9 @@ impl Run<'_> {
             node,
             opset: *opset,
             precision: self.oracle.precision,
-            limits: self.oracle.limits,
-            inputs: node.inputs.iter().map(|name| self.value(name).cloned()).collect(),
+            memory: self.memory,
+            inputs: node.inputs.iter().map(|name| self.operand(name)).collect(),
+            promotions: &self.oracle.promotions,
         };
         let fail = |fault| OracleError::Node {
             node: node.name.clone(),
@@ -200,14 +271,19 @@ impl Run<'_> {
                 self.steps(branch, &branch.plan)?;
                 let result =
                     |name: &String| self.value(name).cloned().ok_or(Fault::Unsupported("an absent output"));
-                branch.outputs.iter().map(result).collect::<Result<Vec<_>, _>>().map_err(fail)?
+                let results = branch.outputs.iter().map(result).collect::<Result<_, _>>().map_err(fail)?;
+                // The rest of what the branch has computed is dead already.
+                let own: HashSet<&String> = branch.steps.iter().flat_map(|step| &step.node.outputs).collect();
+                branch.outputs.iter().filter(|name| own.contains(name)).for_each(|name| self.drop(name));
+                results
             }
         };
         for (index, name) in node.outputs.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
             let Some(tensor) = results.get(index).cloned() else {
                 return Err(fail(Fault::MissingOutput(index)));
             };
-            context.room(tensor.shape()).map_err(fail)?;
+            let tensor = self.instead(node, name, tensor).map_err(fail)?;
+            self.memory.take(tensor.dtype, tensor.shape()).map_err(fail)?;
             self.values.insert(name.clone(), tensor.settled(self.oracle.precision));
         }
         Ok(())

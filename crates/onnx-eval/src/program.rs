@@ -6,8 +6,8 @@ use onnx_graph::Node;
 
 use crate::OracleError;
 use crate::inline::{Branch, Placed};
+use crate::memory::Constants;
 use crate::ops::{self, Op};
-use crate::tensor::Tensor;
 
 /// A graph, or a branch of an `If`.
 pub(crate) struct Program {
@@ -32,11 +32,11 @@ pub(crate) enum Kind {
 /// Which steps to run for some values, and which of their own values are dead after each.
 pub(crate) struct Plan(pub Vec<(usize, Vec<String>)>);
 
-/// Makes a program of nodes. The constants of branches go to `constants`: names are unique.
+/// Makes a program of nodes. The constants of branches go to `constants`.
 pub(crate) fn program(
     nodes: Vec<Placed>,
     outputs: Vec<String>,
-    constants: &mut HashMap<String, Tensor>,
+    constants: &mut Constants,
 ) -> Result<Program, OracleError> {
     let steps =
         nodes.into_iter().map(|placed| step(placed, constants)).collect::<Result<Vec<_>, OracleError>>()?;
@@ -44,7 +44,7 @@ pub(crate) fn program(
     Ok(Program { steps, outputs, plan })
 }
 
-fn step(placed: Placed, constants: &mut HashMap<String, Tensor>) -> Result<Step, OracleError> {
+fn step(placed: Placed, constants: &mut Constants) -> Result<Step, OracleError> {
     let Placed { node, opset, branches } = placed;
     let op = ops::find(&node, opset)?;
     let mut reads: Vec<String> = node.inputs.iter().filter(|name| !name.is_empty()).cloned().collect();
@@ -72,17 +72,11 @@ fn step(placed: Placed, constants: &mut HashMap<String, Tensor>) -> Result<Step,
     Ok(Step { node, opset, kind, reads })
 }
 
-fn branch(branch: Branch, constants: &mut HashMap<String, Tensor>) -> Result<Program, OracleError> {
+fn branch(branch: Branch, constants: &mut Constants) -> Result<Program, OracleError> {
     for (name, tensor) in &branch.initializers {
-        constants.insert(name.clone(), constant(name, tensor)?);
+        constants.insert(name, tensor)?;
     }
     program(branch.nodes, branch.outputs, constants)
-}
-
-/// An initializer as a tensor.
-pub(crate) fn constant(name: &str, tensor: &onnx_graph::Tensor) -> Result<Tensor, OracleError> {
-    Tensor::from_graph(tensor)
-        .map_err(|fault| OracleError::Constant { name: name.into(), fault: Box::new(fault) })
 }
 
 impl Plan {

@@ -141,10 +141,7 @@ fn attention(context: &Context) -> Outputs {
         return Err(Fault::Shape { what: "the query", found: q.shape().to_vec(), wanted });
     }
     let (all_k, all_v) = (repeat_heads(&k, q_heads / k_heads), repeat_heads(&v, q_heads / k_heads));
-    let scale = match context.node.float("scale")? {
-        Some(scale) => f64::from(scale),
-        None => 1.0 / (size as f64).sqrt(),
-    };
+    let scale = context.optional_float("scale")?.unwrap_or(1.0 / (size as f64).sqrt());
     let raw = scores(context, &q, &all_k)?.mapv(|x| x * scale).into_shared();
     let softcap = context.float("softcap", 0.0)?;
     let capped = if softcap == 0.0 {

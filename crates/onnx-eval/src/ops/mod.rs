@@ -16,6 +16,7 @@ mod order;
 mod pad;
 mod quantize;
 mod reduce;
+mod rotary;
 mod scatter;
 mod shape;
 
@@ -99,6 +100,7 @@ const FAMILIES: &[&[Op]] = &[
     einsum::OPS,
     normalize::OPS,
     attention::OPS,
+    rotary::OPS,
     quantize::OPS,
     contrib::OPS,
 ];

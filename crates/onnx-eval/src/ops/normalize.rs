@@ -158,6 +158,52 @@ fn mean_variance_normalization(context: &Context) -> Outputs {
     Ok(vec![Tensor::float(context.input(0)?.dtype, y)])
 }
 
+/// (x − mean) / √(variance + ε) · scale + bias, for each channel, which is axis 1. Mean and variance are given; in training they are those
+/// of x, and the given ones, moved towards them by 1 − momentum, are outputs.
+fn batch_normalization(context: &Context) -> Outputs {
+    let x = context.floats(0)?;
+    let mut shape = vec![1; x.ndim()];
+    if let (Some(channels), Some(size)) = (shape.get_mut(1), x.shape().get(1)) {
+        *channels = *size;
+    }
+    let channels: usize = shape.iter().product();
+    let given = |input: usize| {
+        let values = context.floats(input)?;
+        if values.shape() != [channels] {
+            let found = values.shape().to_vec();
+            return Err(Fault::Shape { what: "an input", found, wanted: format!("[{channels}]") });
+        }
+        Ok(values)
+    };
+    let (scale, bias, mean, variance) = (given(1)?, given(2)?, given(3)?, given(4)?);
+    let along_channels =
+        |values: &Array<f64>| -> Result<Array<f64>, Fault> { Ok(reshaped(values, &shape)?.into_shared()) };
+    let epsilon = context.float("epsilon", 1e-5)?;
+    let normalised = |mean: &Array<f64>, variance: &Array<f64>| -> Result<Tensor, Fault> {
+        let y = context.pairs(x, &along_channels(mean)?, |x, mean| x - mean)?.into_shared();
+        let inverse = variance.mapv(|variance| 1.0 / (variance + epsilon).sqrt()).into_shared();
+        let y = scaled(context, y, Some(&along_channels(&inverse)?), None)?;
+        let y = scaled(context, y, Some(&along_channels(scale)?), Some(&along_channels(bias)?))?;
+        Ok(Tensor::float(context.input(0)?.dtype, y.into_owned()))
+    };
+    if !context.flag("training_mode", false)? {
+        return Ok(vec![normalised(mean, variance)?]);
+    }
+    let axes: Vec<usize> = (0..x.ndim()).filter(|&axis| axis != 1).collect();
+    let of = |f: fn((f64, f64)) -> f64| -> Result<Array<f64>, Fault> {
+        let rows = fold(x, &axes, |row| f(moments(row)))?.into_shared();
+        Ok(reshaped(&rows, &[channels])?.into_shared())
+    };
+    let (own_mean, own_variance) = (of(|(mean, _)| mean)?, of(|(_, variance)| variance)?);
+    let momentum = context.float("momentum", 0.9)?;
+    let moved = |from: usize, given: &Array<f64>, own: &Array<f64>| -> Result<Tensor, Fault> {
+        let moved = context.pairs(given, own, |given, own| given * momentum + own * (1.0 - momentum))?;
+        Ok(Tensor::float(context.input(from)?.dtype, moved))
+    };
+    let y = normalised(&own_mean, &own_variance)?;
+    Ok(vec![y, moved(3, mean, &own_mean)?, moved(4, variance, &own_variance)?])
+}
+
 /// x / (Σ |x|^p)^(1/p) along one axis; a row of zeros stays.
 fn lp_normalization(context: &Context) -> Outputs {
     let x = context.floats(0)?;
@@ -177,6 +223,11 @@ fn lp_normalization(context: &Context) -> Outputs {
 }
 
 pub(super) const OPS: &[Op] = &[
+    // Before opset 14 more than one output meant training; that is refused.
+    Op::onnx("BatchNormalization", (5, 5), "epsilon momentum", batch_normalization).until(13),
+    Op::onnx("BatchNormalization", (5, 5), "epsilon momentum training_mode", batch_normalization)
+        .outputs(3)
+        .since(14),
     Op::onnx("Hardmax", (1, 1), "axis", |c| by_row(c, hardmax)),
     // ONNX has it since opset 17; ONNX Runtime's optimizer writes it into graphs of older opsets, too, and means the same.
     Op::onnx("LayerNormalization", (2, 3), "axis epsilon stash_type", layer_normalization).outputs(3),

@@ -233,6 +233,107 @@ fn a_product_of_two_vectors_that_is_too_large_is_an_error() {
     assert!(error.contains("shape [1024, 1024] would take more than the limit of 1048576 bytes"), "{error}");
 }
 
+/// A model of `count` nodes that make f32 values of 2^20 elements, each 8 MiB here. The last node adds them up, if it is to; else each is
+/// read by nothing but the next.
+fn large_values(count: usize, added_up: bool) -> Model {
+    let name = |number: usize| format!("v{number}");
+    let mut nodes: Vec<Node> = (0..count)
+        .map(|number| {
+            let input = if number == 0 || added_up { "x".into() } else { name(number - 1) };
+            node(&name(number), "Expand", &[&input, "sizes"], &[&name(number)])
+        })
+        .collect();
+    let names: Vec<String> = (0..count).map(name).collect();
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    let read = if added_up { &all[..] } else { &all[count - 1..] };
+    nodes.push(node("sum", "Sum", read, &["y"]));
+    let mut model = model(13, &["x"], nodes, &["y"]);
+    constant(&mut model, "sizes", &Value::new([2], vec![1i64 << 10, 1 << 10]).unwrap());
+    model
+}
+
+/// Any of the values would be allowed, not all of them; half of a value is for the scalar and the two sizes.
+#[test]
+fn values_that_are_alive_are_counted_together() {
+    const VALUE: usize = 8 << 20;
+    let limits = Limits { max_bytes: 4 * VALUE + VALUE / 2, ..Limits::default() };
+    let open = |model: &Model| Oracle::with(model, Precision::F64, limits).unwrap();
+    // Before a fourth value is made there must be room for it even if it were of integers.
+    let error = open(&large_values(1000, true)).run(&x(1.0)).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "node 'v3' (Expand, opset 13) failed: shape [1024, 1024] would take more than the limit of 37748736 bytes, of which 25165864 are \
+         in use; raise Limits::max_bytes if that is meant"
+    );
+    // What nothing reads any more is not counted.
+    let y = open(&large_values(50, false)).run(&x(1.0)).unwrap();
+    assert_eq!(y.get("y").unwrap().to_f64(), vec![1.0; 1 << 20]);
+    // Unless it is to be handed out.
+    let oracle = open(&large_values(50, false));
+    let names: Vec<&str> = oracle.values().collect();
+    assert!(oracle.run_for(&x(1.0), &names).unwrap_err().to_string().starts_with("node 'v3'"));
+}
+
+/// Nothing checks the shape of a sum beforehand: it is counted once it is there.
+#[test]
+fn results_are_counted_whatever_made_them() {
+    let nodes = (0..10).map(|i| node(&format!("n{i}"), "Neg", &["x"], &[&format!("v{i}")])).collect();
+    let model = model(13, &["x"], nodes, &["v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9"]);
+    let limits = Limits { max_bytes: 5 * 800, ..Limits::default() };
+    let oracle = Oracle::with(&model, Precision::F64, limits).unwrap();
+    let row =
+        |length: usize| NamedValues::from_iter([("x", Value::new([length], vec![1f32; length]).unwrap())]);
+    let error = oracle.run(&row(100)).unwrap_err().to_string();
+    assert!(
+        error.starts_with("node 'n4' (Neg") && error.contains("4000 bytes, of which 4000 are"),
+        "{error}"
+    );
+    assert!(oracle.run(&row(40)).is_ok());
+    let error = oracle.run(&row(501)).unwrap_err().to_string();
+    assert!(error.contains("shape [501] would take more than the limit of 4000 bytes"), "{error}");
+}
+
+/// Each If hands a value on. What its branch has made is dropped, also what it hands on: the If's own output stands for it.
+#[test]
+fn values_of_branches_are_dropped() {
+    let branch = |name: &str, input: &str| {
+        let inner = node(name, "Expand", &[input, "sizes"], &[name]);
+        let outputs = vec![spec(name, DType::F32)];
+        Attribute::Graph(Box::new(Graph { nodes: vec![inner], outputs, ..Graph::default() }))
+    };
+    let mut nodes = Vec::new();
+    for number in 0..20 {
+        let input = if number == 0 { "x".into() } else { format!("v{}", number - 1) };
+        let output = if number == 19 { "y".into() } else { format!("v{number}") };
+        let chosen = with(
+            node(&output, "If", &["c"], &[&output]),
+            "then_branch",
+            branch(&format!("t{number}"), &input),
+        );
+        nodes.push(with(chosen, "else_branch", branch(&format!("e{number}"), &input)));
+    }
+    let mut model = model(13, &["x"], nodes, &["y"]);
+    constant(&mut model, "sizes", &Value::new([1], vec![1i64 << 10]).unwrap());
+    constant(&mut model, "c", &Value::scalar(true));
+    let limits = Limits { max_bytes: 4 << 13, ..Limits::default() };
+    let y = Oracle::with(&model, Precision::F64, limits).unwrap().run(&x(1.0)).unwrap();
+    assert_eq!(y.get("y").unwrap().to_f64(), vec![1.0; 1 << 10]);
+}
+
+#[test]
+fn constants_are_counted_before_they_are_copied() {
+    let mut model = model(13, &["x"], vec![node("n", "Neg", &["x"], &["y"])], &["y"]);
+    let shared = Constant::from_value(&Value::new([1 << 20], vec![0f32; 1 << 20]).unwrap());
+    for number in 0..1000 {
+        model.graph.initializers.insert(format!("w{number:03}"), shared.clone());
+    }
+    let limits = Limits { max_bytes: 32 << 20, ..Limits::default() };
+    let Err(error) = Oracle::with(&model, Precision::F64, limits) else { panic!("8 GB of constants") };
+    let error = error.to_string();
+    assert!(error.starts_with("initializer 'w004': shape [1048576] would take more"), "{error}");
+    assert!(error.contains("the limit of 33554432 bytes, of which 33554432 are in use"), "{error}");
+}
+
 #[test]
 fn nodes_are_counted() {
     let nodes = vec![node("a", "Neg", &["x"], &["z"]), node("b", "Neg", &["z"], &["y"])];
@@ -271,4 +372,47 @@ fn inputs_are_checked() {
     let mut model = model(17, &["x"], vec![node("n", "Neg", &["x"], &["y"])], &["y"]);
     model.graph.inputs[0].shape = Some(vec![Dim::Fixed(2)]);
     assert_eq!(run_error(&model, &x(1.0)), "input 'x f32[2]' was given shape []");
+}
+
+#[test]
+fn constants_can_be_what_they_were_meant_to_be() {
+    // x · √2 · √2, one of them an initializer, the other a Constant.
+    let root = Value::scalar(2f32.sqrt());
+    let given = with(node("given", "Constant", &[], &["b"]), "value", Attribute::Tensor(Constant::from_value(&root)));
+    let (first, second) = (node("first", "Mul", &["x", "a"], &["y"]), node("second", "Mul", &["y", "b"], &["z"]));
+    let mut model = model(17, &["x"], vec![given, first, second], &["z"]);
+    constant(&mut model, "a", &root);
+    let run = |oracle: Oracle| oracle.run(&x(1.0)).unwrap().get("z").unwrap().to_f64()[0];
+    let mut promotions = Promotions::default();
+    promotions.value("a", 2f64.sqrt());
+    promotions.value("b", 2f64.sqrt());
+    assert!((run(Oracle::new(&model).unwrap()) - 2.0).abs() > 1e-9);
+    assert!((run(Oracle::new(&model).unwrap().promoting(promotions.clone())) - 2.0).abs() < 1e-15);
+    let single = || Oracle::with(&model, Precision::F32, Limits::default()).unwrap();
+    assert_eq!(run(single()), run(single().promoting(promotions)));
+}
+
+#[test]
+fn attributes_can_be_what_they_were_meant_to_be() {
+    let quick = node("quick", "Selu", &["x"], &["y"]);
+    let model = model(17, &["x"], vec![with(quick, "gamma", Attribute::Float(0.1))], &["y"]);
+    let mut promotions = Promotions::default();
+    promotions.attribute("quick", "gamma", 0.1);
+    let run = |oracle: Oracle| oracle.run(&x(1.0)).unwrap().get("y").unwrap().to_f64()[0];
+    assert_eq!(run(Oracle::new(&model).unwrap()), f64::from(0.1f32));
+    assert_eq!(run(Oracle::new(&model).unwrap().promoting(promotions)), 0.1);
+}
+
+#[test]
+fn a_value_can_be_substituted() {
+    let nodes = vec![node("first", "Neg", &["x"], &["y"]), node("second", "Neg", &["y"], &["z"])];
+    let oracle = Oracle::new(&model(17, &["x"], nodes, &["z"])).unwrap();
+    let with = |name: &str, value: Value| {
+        oracle.run_with(&x(1.0), &["y", "z"], &NamedValues::from_iter([(name.to_string(), value)]))
+    };
+    let found = with("y", Value::scalar(5f64)).unwrap();
+    assert_eq!((found.get("y"), found.get("z")), (Some(&Value::scalar(5f64)), Some(&Value::scalar(-5f64))));
+    assert!(with("y", Value::new([1], [5f64]).unwrap()).unwrap_err().to_string().contains("substitute"));
+    assert!(with("y", Value::scalar(5i64)).is_err());
+    assert!(with("w", Value::scalar(5f64)).unwrap_err().to_string().contains('w'));
 }
