@@ -26,16 +26,16 @@ pub struct MapError {
 pub fn map_file(path: impl AsRef<Path>) -> Result<Bytes, MapError> {
     let path = path.as_ref();
     let map = || {
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
-        if metadata.is_dir() {
+        // Looked at before it is opened: opening a pipe waits for whoever writes to it, perhaps for ever, and a device has no size.
+        let kind = std::fs::metadata(path)?;
+        if kind.is_dir() {
             return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
         }
-        // A pipe or device has no size to map and could block for ever.
-        if !metadata.is_file() {
+        if !kind.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
         }
-        if metadata.len() == 0 {
+        let file = File::open(path)?;
+        if file.metadata()?.len() == 0 {
             return Ok(Bytes::new());
         }
         // SAFETY: the map is read-only and lives as long as the `Bytes` that own it. The one thing the compiler cannot
@@ -71,5 +71,26 @@ mod tests {
         assert!(error.to_string().contains("missing"), "{error}");
         let error = map_file(folder.path()).unwrap_err();
         assert!(error.to_string().contains("it is a folder"), "{error}");
+    }
+    /// A pipe that nobody writes to, by itself and through a link.
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        /// A refusal takes no time at all; a machine may be busy.
+        const LONGEST: std::time::Duration = std::time::Duration::from_secs(10);
+        let folder = tempfile::tempdir().unwrap();
+        let (pipe, link) = (folder.path().join("pipe"), folder.path().join("link"));
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        std::os::unix::fs::symlink(&pipe, &link).unwrap();
+        for path in [pipe, link] {
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let tried = path.clone();
+            std::thread::spawn(move || sender.send(map_file(tried)));
+            let error = receiver.recv_timeout(LONGEST).expect("it waits for the pipe").unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("cannot read {}: it is not a regular file", path.display())
+            );
+        }
     }
 }

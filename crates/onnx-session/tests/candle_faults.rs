@@ -699,6 +699,59 @@ fn constants_that_ask_for_the_moon_are_refused() {
         .not_lowered("outside");
 }
 
+/// What stock candle-onnx does with these is not tried: it allocates as much, or counts for ever.
+#[test]
+fn inputs_that_ask_for_the_moon_are_refused_before_a_node_runs() {
+    /// The error of a run, where the file fixes this size of each input, and no other.
+    #[track_caller]
+    fn error(case: Case, axis: usize) -> String {
+        let mut model = case.model();
+        for (spec, (_, value)) in model.graph.inputs.iter_mut().zip(&case.inputs) {
+            if let Some(dim) = spec.shape.as_mut().unwrap().get_mut(axis) {
+                *dim = Dim::Fixed(value.shape()[axis]);
+            }
+        }
+        let session = Session::new(&model, EngineKind::Candle).unwrap();
+        session.run(&case.inputs.into_iter().collect()).unwrap_err().to_string()
+    }
+    #[track_caller]
+    fn too_large(case: Case, axis: usize, shape: &str) {
+        let says = format!(
+            "node 'node' ({}) failed: its result would have shape {shape}, which is more than the limit of 2147483648 elements",
+            case.op
+        );
+        assert_eq!(error(case, axis), says);
+    }
+    let far = 1 << 40;
+    let expand = |size| case(13, "Expand").input("x", counting(&[1])).input("shape", ints(&[size]));
+    too_large(expand(far), 0, "[1099511627776]");
+    assert!(error(expand(-1), 0).ends_with("shape [-1], with a negative size"));
+    let zeros = case(11, "ConstantOfShape").input("shape", ints(&[far, far]));
+    too_large(zeros, 0, "[1099511627776, 1099511627776]");
+    let (column, row) = (counting(&[1 << 16, 1]), counting(&[1, 1 << 16]));
+    for op in ["Add", "MatMul"] {
+        let case = case(14, op).input("a", column.clone()).input("b", row.clone());
+        too_large(case, 2, "[65536, 65536]");
+    }
+    let range = case(11, "Range").gives(DType::I64).input("start", Value::scalar(0i64));
+    let range = range.input("limit", Value::scalar(far)).input("delta", Value::scalar(1i64));
+    too_large(range, 0, "[1099511627776]");
+    // Part of what a node is lowered to: rows that are picked before they get their shape, and the scores before the softmax.
+    let indices = Value::new([1 << 16, 1], vec![0i64; 1 << 16]).unwrap();
+    too_large(case(13, "Gather").input("x", row).input("i", indices), 2, "[65536, 65536]");
+    let qkv = counting(&[1, 1, 1 << 16, 1]);
+    let attention = case(23, "Attention").attribute("scale", Attribute::Float(1.0));
+    let attention = attention.input("q", qkv.clone()).input("k", qkv.clone()).input("v", qkv);
+    too_large(attention, 1, "[1, 1, 65536, 65536]");
+}
+
+#[test]
+fn more_outputs_than_an_operator_has_are_refused() {
+    let mut tanh = case(13, "Tanh").input("x", counting(&[1]));
+    tanh.outputs = vec!["y", "z"];
+    tanh.not_lowered("2 outputs, and 1 are known");
+}
+
 #[test]
 fn a_target_shape_of_absurd_length_is_not_a_shape() {
     let mut model = case(13, "Reshape").input("x", counting(&[1])).input("shape", ints(&[1])).model();

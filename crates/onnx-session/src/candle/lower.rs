@@ -16,16 +16,13 @@ use candle_onnx::onnx::attribute_proto::AttributeType;
 use engine::{DType, Value};
 use onnx_graph::{Model, Node};
 
-use super::ops;
-use super::step::{Step, evaluate};
+use super::step::{Emitted, Step, evaluate, inputs};
 use super::types::{ValueType, axis_index};
+use super::{ops, size};
 use crate::SessionError;
 
 /// The largest value that is computed at load; more would cost memory that the run may never need.
 const MAX_FOLDED: usize = 1 << 24;
-
-/// The largest value that a graph may ask for by a constant shape: 8 GiB of f32. A graph that wants more is broken, or means harm.
-pub(crate) const MAX_ELEMENTS: usize = 1 << 31;
 
 /// The longest list that can be a shape. Files declare larger ranks only to do harm.
 const MAX_RANK: usize = 64;
@@ -71,7 +68,7 @@ pub(crate) struct Lowering {
     /// The elements of integer lists that are known in part: a target shape put together from a runtime size and constants.
     partial: HashMap<String, Vec<Option<i64>>>,
     /// What the node at hand has been lowered to so far.
-    emitted: Vec<onnx::NodeProto>,
+    emitted: Vec<Emitted>,
     /// The name of the node at hand, from which new names are made.
     node: String,
     serial: usize,
@@ -180,32 +177,33 @@ impl Lowering {
                 format!("the rules are for opsets {} to {}", ops::OPSETS.start(), ops::OPSETS.end()).into()
             );
         }
-        let Some((_, inputs, attributes, rule)) = ops::RULES.iter().find(|(op, ..)| *op == node.op) else {
+        let Some((_, most_inputs, attributes, rule)) = ops::RULES.iter().find(|(op, ..)| *op == node.op)
+        else {
             return Err("it has no operator of that name that is known to be right".into());
         };
         // An attribute that a rule does not look at could change what the operator means.
         if let Some(name) = node.attributes.keys().find(|name| !attributes.contains(&name.as_str())) {
             return Err(format!("attribute '{name}' is not known").into());
         }
-        if node.inputs.len() > *inputs {
-            return Err(format!("it has {} inputs, and {inputs} are known", node.inputs.len()).into());
+        if node.inputs.len() > *most_inputs {
+            return Err(format!("it has {} inputs, and {most_inputs} are known", node.inputs.len()).into());
+        }
+        let most_outputs = ops::most_outputs(&node.op);
+        if node.outputs.len() > most_outputs {
+            return Err(format!("it has {} outputs, and {most_outputs} are known", node.outputs.len()).into());
         }
         self.node.clone_from(&node.name);
         self.emitted.clear();
         rule(self, node)?;
-        let nodes = std::mem::take(&mut self.emitted);
-        if nodes.is_empty() {
+        let emitted = std::mem::take(&mut self.emitted);
+        if emitted.is_empty() {
             return Ok(None);
         }
-        let made: HashSet<&str> = nodes.iter().flat_map(|n| &n.output).map(String::as_str).collect();
-        let mut inputs: Vec<String> = Vec::new();
-        for name in nodes.iter().flat_map(|n| &n.input) {
-            if !name.is_empty() && !made.contains(name.as_str()) && !inputs.contains(name) {
-                inputs.push(name.clone());
-            }
-        }
+        let made: HashSet<&str> =
+            emitted.iter().flat_map(|emitted| &emitted.node.output).map(String::as_str).collect();
         let outputs = node.outputs.iter().filter(|name| made.contains(name.as_str())).cloned().collect();
-        Ok(Some(Step::new(node, nodes, inputs, outputs)))
+        let inputs = inputs(emitted.iter().map(|emitted| &emitted.node));
+        Ok(Some(Step::new(node, emitted, inputs, outputs)))
     }
 
     /// The input at `index`, or nothing if it was left out.
@@ -358,25 +356,40 @@ impl Lowering {
             attribute: attributes,
             ..Default::default()
         };
-        let elements = ty.elements();
-        if elements.is_some_and(|elements| elements > MAX_ELEMENTS) {
-            return Err(format!("its result would have shape {:?}", ty.shape.unwrap_or_default()).into());
+        let sizes = ty.elements().filter(|&elements| elements > size::MAX_ELEMENTS).and(ty.shape.as_ref());
+        if let Some(sizes) = sizes {
+            return Err(size::too_large(&sizes.iter().flatten().copied().collect::<Vec<_>>()).into());
         }
+        let can_outgrow = self.can_outgrow(op, inputs);
         let constants: Option<HashMap<String, Tensor>> = inputs
             .iter()
             .filter(|name| !name.is_empty())
             .map(|name| self.constants.get(*name).map(|tensor| (name.to_string(), tensor.clone())))
             .collect();
-        let foldable = elements.is_none_or(|elements| elements <= MAX_FOLDED);
-        if let (Some(constants), true) = (constants, foldable) {
-            let result = evaluate(vec![node], constants, output)?;
-            self.types.insert(output.into(), ValueType::known(ty.dtype, result.dims()));
-            self.constants.insert(output.into(), result);
-        } else {
-            self.types.insert(output.into(), ty);
-            self.emitted.push(node);
+        if let Some(constants) = constants {
+            let counted = if can_outgrow { size::check(&node, &constants)? } else { None };
+            if counted.or(ty.elements()).is_none_or(|elements| elements <= MAX_FOLDED) {
+                let result = evaluate(vec![node], constants, output)?;
+                self.types.insert(output.into(), ValueType::known(ty.dtype, result.dims()));
+                self.constants.insert(output.into(), result);
+                return Ok(());
+            }
         }
+        self.types.insert(output.into(), ty);
+        self.emitted.push(Emitted { node, can_outgrow });
         Ok(())
+    }
+
+    /// Whether a candle-onnx node on these inputs must be looked at before it runs. Broadcasting with scalars, or of a value with itself,
+    /// keeps its shape.
+    fn can_outgrow(&self, op: &str, inputs: &[&str]) -> bool {
+        if !size::broadcasts(op) {
+            return size::can_outgrow(op);
+        }
+        let rank = |name: &str| self.types.get(name).and_then(ValueType::rank);
+        let mut shaped = inputs.iter().filter(|name| rank(name) != Some(0));
+        let first = shaped.next();
+        shaped.any(|name| Some(name) != first)
     }
 
     /// [`Lowering::emit_as`] under a new name, which is returned.

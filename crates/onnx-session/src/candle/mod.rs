@@ -2,6 +2,7 @@
 
 mod lower;
 mod ops;
+mod size;
 mod step;
 mod types;
 
@@ -17,6 +18,7 @@ use step::{Step, model};
 use types::ValueType;
 
 pub use ops::OPSETS;
+pub use step::catches_panics;
 
 const NAME: &str = "candle";
 
@@ -103,7 +105,7 @@ impl CandleEngine {
     /// This is what the engine runs, without its bookkeeping: a caller can see what became of each node, or run it with
     /// stock candle-onnx.
     pub fn lowered_model(&self) -> (candle_onnx::onnx::ModelProto, HashMap<String, Tensor>) {
-        let nodes = self.steps.iter().flat_map(|step| step.nodes().iter().cloned()).collect();
+        let nodes = self.steps.iter().flat_map(Step::nodes).cloned().collect();
         let outputs: Vec<String> = self.outputs.iter().map(|spec| spec.name.clone()).collect();
         (model(nodes, &outputs), self.constants.clone())
     }

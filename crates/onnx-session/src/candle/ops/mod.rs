@@ -81,6 +81,17 @@ pub(crate) const RULES: &[(&str, usize, &[&str], Rule)] = &[
     ("Xor", 2, &[], arithmetic::logic),
 ];
 
+/// How many outputs the rule of an operator knows at most.
+pub(crate) fn most_outputs(op: &str) -> usize {
+    match op {
+        "Split" => usize::MAX,
+        "Attention" => 4,
+        "LayerNormalization" => 3,
+        "Dropout" => 2,
+        _ => 1,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

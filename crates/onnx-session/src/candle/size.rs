@@ -1,0 +1,167 @@
+//! How large a result will be, before a candle-onnx node makes it.
+//!
+//! candle allocates whatever a shape asks for, and multiplies dimensions without looking: 2^40 bytes end in an abort, 2^32 × 2^32 in a
+//! panic or, without overflow checks, in 0. So every operator whose result can be larger than what it reads is looked at first, with
+//! the values that it is about to read.
+
+use std::collections::HashMap;
+
+use candle_core::{Error, Result, Tensor};
+use candle_onnx::onnx;
+
+/// The most elements that a value may have: 8 GiB of f32. A graph that wants more is broken, or means harm.
+pub(crate) const MAX_ELEMENTS: usize = 1 << 31;
+
+/// Whether an operator of candle-onnx broadcasts all its inputs against each other, and does nothing else to their shapes.
+pub(crate) fn broadcasts(op: &str) -> bool {
+    matches!(
+        op,
+        "Add"
+            | "And"
+            | "Div"
+            | "Equal"
+            | "Greater"
+            | "GreaterOrEqual"
+            | "Less"
+            | "LessOrEqual"
+            | "Mul"
+            | "Or"
+            | "Pow"
+            | "Sub"
+            | "Where"
+            | "Xor"
+    )
+}
+
+/// Whether the result of an operator of candle-onnx can be larger than each of its inputs, or its shape be more than can be multiplied.
+/// Of the operators that lowering emits, the others keep a shape, permute it, or take from it.
+pub(crate) fn can_outgrow(op: &str) -> bool {
+    broadcasts(op)
+        || matches!(op, "Concat" | "ConstantOfShape" | "Expand" | "Gather" | "MatMul" | "Range" | "Reshape")
+}
+
+/// The number of elements of a node's result, from the values it reads, or nothing if the node cannot outgrow its inputs, or will fail by
+/// itself for what they are.
+///
+/// # Errors
+/// If they are more than [`MAX_ELEMENTS`], or a size is negative.
+pub(crate) fn check(node: &onnx::NodeProto, values: &HashMap<String, Tensor>) -> Result<Option<usize>> {
+    let given: Vec<&Tensor> = node.input.iter().filter_map(|name| values.get(name)).collect();
+    let dims: Vec<&[usize]> = given.iter().map(|tensor| tensor.dims()).collect();
+    let shape = match (node.op_type.as_str(), dims.as_slice()) {
+        (op, dims) if broadcasts(op) => broadcast(dims),
+        ("ConstantOfShape", [_]) => sizes(given[0])?,
+        ("Expand", [x, _]) => broadcast(&[x, &sizes(given[1])?]),
+        ("Reshape", [x, _]) => reshaped(x, given[1], attribute(node, "allowzero") == 1)?,
+        ("Concat", [first, ..]) => {
+            let mut shape = first.to_vec();
+            let Some(axis) = index(attribute(node, "axis"), shape.len()) else { return Ok(None) };
+            // A sum of sizes that memory holds: saturated, it is still too large.
+            shape[axis] =
+                dims.iter().filter_map(|dims| dims.get(axis)).fold(0, |sum, &size| sum.saturating_add(size));
+            shape
+        }
+        ("Gather", [x, indices]) => match index(attribute(node, "axis"), x.len()) {
+            Some(axis) => [&x[..axis], indices, &x[axis + 1..]].concat(),
+            None => return Ok(None),
+        },
+        ("MatMul", [a, b]) => return product(a, b),
+        ("Range", [_, _, _]) => return range(&given),
+        _ => return Ok(None),
+    };
+    elements(&shape).map(Some)
+}
+
+/// The number of elements of a shape. The sizes beside a 0 are multiplied too: candle does so for the strides.
+fn elements(shape: &[usize]) -> Result<usize> {
+    let volume = shape.iter().try_fold(1usize, |volume, &size| volume.checked_mul(size.max(1)));
+    match volume {
+        Some(_) if shape.contains(&0) => Ok(0),
+        Some(volume) if volume <= MAX_ELEMENTS => Ok(volume),
+        _ => Err(Error::Msg(too_large(shape))),
+    }
+}
+
+/// The message about a shape beyond the limit.
+pub(crate) fn too_large(shape: &[usize]) -> String {
+    format!("its result would have shape {shape:?}, which is more than the limit of {MAX_ELEMENTS} elements")
+}
+
+/// The sizes that a list asks for.
+fn sizes(list: &Tensor) -> Result<Vec<usize>> {
+    let asked = list.to_vec1::<i64>()?;
+    let sizes: Option<Vec<usize>> = asked.iter().map(|&size| usize::try_from(size).ok()).collect();
+    sizes.ok_or_else(|| Error::Msg(format!("its result would have shape {asked:?}, with a negative size")))
+}
+
+/// The shape of an elementwise result. Shapes that do not fit each other are candle's to refuse.
+fn broadcast(shapes: &[&[usize]]) -> Vec<usize> {
+    let mut result: Vec<usize> = Vec::new();
+    for shape in shapes {
+        let extra = shape.len().saturating_sub(result.len());
+        result.splice(..0, shape[..extra].iter().copied());
+        let from = result.len() - (shape.len() - extra);
+        for (size, &other) in result[from..].iter_mut().zip(&shape[extra..]) {
+            if *size == 1 {
+                *size = other;
+            }
+        }
+    }
+    result
+}
+
+/// The target of a Reshape, with 1 for the size that follows from the others.
+fn reshaped(x: &[usize], target: &Tensor, allow_zero: bool) -> Result<Vec<usize>> {
+    let target = target.to_vec1::<i64>()?;
+    let size = |(index, &size): (usize, &i64)| match size {
+        0 if !allow_zero => x.get(index).copied().unwrap_or(1),
+        size => usize::try_from(size).unwrap_or(1),
+    };
+    Ok(target.iter().enumerate().map(size).collect())
+}
+
+/// A matrix product. An operand whose batch axes are broadcast is copied as a whole, unless it is one matrix on the right of operands that
+/// are not.
+fn product(a: &[usize], b: &[usize]) -> Result<Option<usize>> {
+    let ([a_batch @ .., m, k], [b_batch @ .., _, n]) = (a, b) else { return Ok(None) };
+    let batch = broadcast(&[a_batch, b_batch]);
+    if batch != a_batch {
+        elements(&[&batch[..], &[*m, *k]].concat())?;
+    }
+    if batch != b_batch && !(b_batch.is_empty() && batch == a_batch) {
+        elements(&[&batch[..], &[*k, *n]].concat())?;
+    }
+    elements(&[&batch[..], &[*m, *n]].concat()).map(Some)
+}
+
+/// How far a Range counts. candle adds up to the first number that is not in the range, so an int64 must hold that one too.
+fn range(given: &[&Tensor]) -> Result<Option<usize>> {
+    let mut numbers = [0; 3];
+    for (number, tensor) in numbers.iter_mut().zip(given) {
+        let [one] = tensor.flatten_all()?.to_vec1::<i64>()?[..] else { return Ok(None) };
+        *number = i128::from(one);
+    }
+    let [start, limit, delta] = numbers;
+    if delta == 0 {
+        return Ok(None);
+    }
+    let span = ((limit - start) * delta.signum()).max(0).unsigned_abs();
+    let length = elements(&[usize::try_from(span.div_ceil(delta.unsigned_abs())).unwrap_or(usize::MAX)])?;
+    match i64::try_from(start + length as i128 * delta) {
+        Ok(_) => Ok(Some(length)),
+        Err(_) => Err(Error::Msg(format!("a range from {start} to {limit} by {delta} counts beyond int64"))),
+    }
+}
+
+/// An integer attribute; all that are read here are 0 by default.
+fn attribute(node: &onnx::NodeProto, name: &str) -> i64 {
+    node.attribute.iter().find(|attribute| attribute.name == name).map_or(0, |attribute| attribute.i)
+}
+
+/// An axis as an index into `rank` dimensions. Lowering leaves none negative.
+fn index(axis: i64, rank: usize) -> Option<usize> {
+    usize::try_from(axis).ok().filter(|&axis| axis < rank)
+}
+
+#[cfg(test)]
+mod tests;
