@@ -16,7 +16,7 @@ pub enum BertError {
     ModelDType { found: DType },
     /// Not one tensor of the checkpoint has the name it has in a BERT.
     #[error(
-        "the checkpoint has none of a BERT's tensors, with or without the prefix 'bert.'; its {total} tensors begin with {}",
+        "the checkpoint has none of a BERT's tensors, with or without a prefix such as 'bert.'; its {total} tensors begin with {}",
         .found.join(", ")
     )]
     NotABert { found: Vec<String>, total: usize },

@@ -60,7 +60,7 @@ pub use activation::Activation;
 pub use config::{BertConfig, ConfigError};
 pub use error::BertError;
 pub use layer_norm::LayerNorm;
-pub use load::{ExpectedTensor, Loaded, Misfits, Misshaped, expected_tensors, var_builder};
+pub use load::{ExpectedTensor, Loaded, Misfits, Misshaped, expected_tensors, used_tensors, var_builder};
 pub use model::{BertModel, BertOutput};
 pub use reference::ReferenceEngine;
 

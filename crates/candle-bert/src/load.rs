@@ -11,8 +11,12 @@ use checkpoint::{Checkpoint, TensorEntry};
 
 use crate::{BertConfig, BertError, BertModel};
 
-/// The prefixes that a BERT's tensors may have: none in a checkpoint of `BertModel`, `bert.` in one with a head.
-const PREFIXES: [&str; 2] = ["", "bert."];
+/// The prefixes that a BERT's tensors may have: none in a checkpoint of `BertModel`, `bert.` in one with a head; `model.` where either was an
+/// attribute of a class of one's own (Lightning's way), `module.` where it was trained under `DataParallel`; `0.auto_model.` in
+/// the state dict of a whole `SentenceTransformer`. Those of other architectures are not here: a RoBERTa's tensors have the same
+/// names after theirs, and mean something else.
+const PREFIXES: [&str; 7] =
+    ["", "bert.", "model.", "model.bert.", "module.", "module.bert.", "0.auto_model."];
 
 /// A buffer that `transformers` wrote into checkpoints before version 4.31: 0, 1, 2, … It is not a weight,
 /// `transformers` itself no longer reads it, and so it is neither used here nor reported as unused.
@@ -23,7 +27,7 @@ const POSITION_IDS: &str = "embeddings.position_ids";
 pub struct Loaded {
     /// The model.
     pub model: BertModel,
-    /// What stands before the names of its tensors in the checkpoint: `bert.` or nothing.
+    /// What stands before the names of its tensors in the checkpoint: nothing, `bert.`, `model.`, `0.auto_model.` or the like.
     pub prefix: &'static str,
     /// The tensors of the checkpoint that the model does not use, such as those of a head, in file order. The old buffer
     /// `embeddings.position_ids` is no weight, and never among them.
@@ -79,7 +83,7 @@ pub fn expected_tensors(config: &BertConfig, pooler: bool) -> Vec<ExpectedTensor
 impl BertModel {
     /// Loads a model from a checkpoint, converting its float tensors to `dtype`.
     ///
-    /// The prefix `bert.` is found, and the model has a pooler if the checkpoint has its tensors. The names `gamma` and
+    /// Prefixes such as `bert.` are found, and the model has a pooler if the checkpoint has its tensors. The names `gamma` and
     /// `beta`, which checkpoints converted from TensorFlow have in their layer norms, are understood.
     ///
     /// # Errors
@@ -96,6 +100,26 @@ impl BertModel {
         let vb = if prefix.is_empty() { vb } else { vb.pp(prefix.trim_end_matches('.')) };
         Ok(Loaded { model: BertModel::load(vb, config)?, prefix, unused })
     }
+}
+
+/// Every tensor of a checkpoint that its model uses, under its name without a prefix and in the order of execution, beside where it lies.
+///
+/// # Errors
+/// As [`BertModel::from_checkpoint`].
+pub fn used_tensors<'a>(
+    checkpoint: &'a Checkpoint,
+    config: &BertConfig,
+) -> std::result::Result<Vec<(String, &'a TensorEntry)>, BertError> {
+    config.validate()?;
+    let (prefix, _) = survey(checkpoint, config)?;
+    let (_, expected) = expected_with_prefix(checkpoint, config)?;
+    Ok(expected
+        .into_iter()
+        .filter_map(|tensor| {
+            let entry = find(checkpoint, prefix, &tensor.name)?;
+            Some((tensor.name, entry))
+        })
+        .collect())
 }
 
 /// A checkpoint as candle's `VarBuilder`, for [`BertModel::load`] and for heads. Its float tensors are converted to

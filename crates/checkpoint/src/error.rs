@@ -3,6 +3,8 @@ use std::path::PathBuf;
 
 use engine::{MapError, ValueError};
 
+use crate::TorchError;
+
 /// Why a model's files could not be found or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -73,16 +75,81 @@ pub enum CheckpointError {
         /// What is there instead, for a person to read.
         has: String,
     },
-    /// The checkpoint is there in a form that is not read yet.
+    /// The model has no checkpoint in any form that is known.
     #[error(
-        "{model} has its checkpoint as {found}, which is not read yet: save it as one model.safetensors \
-             (save_pretrained with a large max_shard_size does)"
+        "{model} has no checkpoint: looked for model.safetensors, model.safetensors.index.json, pytorch_model.bin and \
+             pytorch_model.bin.index.json; it has {has}"
+    )]
+    NoCheckpoint {
+        /// The model's folder, or its name.
+        model: String,
+        /// What is there instead, for a person to read.
+        has: String,
+    },
+    /// The checkpoint is there in a form that is not read.
+    #[error(
+        "{model} has its checkpoint only as {found}, which is not read: load it with transformers and save it again, \
+             save_pretrained writes model.safetensors"
     )]
     OtherFormat {
         /// The model's folder, or its name.
         model: String,
         /// The file that was found.
         found: &'static str,
+    },
+    /// A file of PyTorch's cannot be read, or is not what it should be.
+    #[error("{file}: {source}")]
+    Torch {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        source: TorchError,
+    },
+    /// The list of a checkpoint's shards is not valid JSON.
+    #[error("{index} is not an index of shards: {source}")]
+    Index {
+        /// The index.
+        index: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// The list of a checkpoint's shards is not there.
+    #[error("{index} is not an index of shards: it has no weight_map of tensors to files")]
+    NoWeightMap {
+        /// The index.
+        index: String,
+    },
+    /// An index names a shard that is not there.
+    #[error("{index} has {tensors} tensors in {shard}, which is not there; the model has {has}")]
+    MissingShard {
+        /// The index.
+        index: String,
+        /// The shard.
+        shard: String,
+        /// How many tensors should lie in it.
+        tensors: usize,
+        /// What is there instead, for a person to read.
+        has: String,
+    },
+    /// A shard does not hold a tensor that the index has in it.
+    #[error("{index} has tensor '{tensor}' in {shard}, which does not hold it")]
+    NotInShard {
+        /// The index.
+        index: String,
+        /// The shard.
+        shard: String,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A shard holds a tensor that the index has elsewhere, or nowhere.
+    #[error("{shard} holds tensor '{tensor}', which {index} does not have there")]
+    NotInIndex {
+        /// The index.
+        index: String,
+        /// The shard.
+        shard: String,
+        /// The tensor.
+        tensor: String,
     },
     /// A file's name leads out of the model's folder.
     #[error("'{file}' does not name a file within the model's folder")]

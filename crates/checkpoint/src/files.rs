@@ -9,22 +9,15 @@ use bytes::Bytes;
 use engine::map_file;
 
 use crate::hub::{HubId, is_absent};
-use crate::{Checkpoint, CheckpointError, HubCache};
+use crate::{Checkpoint, CheckpointError, HubCache, shards};
 
 const CONFIG: &str = "config.json";
-const WEIGHTS: &str = "model.safetensors";
 
 /// Where the exported graph may lie, in the order they are looked for.
 const GRAPHS: [&str; 2] = ["onnx/model.onnx", "model.onnx"];
 
 /// Other forms of a checkpoint, which are recognised and refused.
-const OTHER_WEIGHTS: [&str; 5] = [
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    "tf_model.h5",
-    "flax_model.msgpack",
-];
+const OTHER_WEIGHTS: [&str; 2] = ["tf_model.h5", "flax_model.msgpack"];
 
 /// The most names that an error lists. Listing stops there, however many more a folder has.
 const LISTED: usize = 20;
@@ -169,24 +162,28 @@ impl ModelFiles {
         self.require(CONFIG)
     }
 
-    /// The tensors of model.safetensors.
+    /// The model's tensors: of model.safetensors if it is there, else of the shards that model.safetensors.index.json lists,
+    /// else of pytorch_model.bin, else of the shards that pytorch_model.bin.index.json lists.
     ///
     /// # Errors
-    /// As [`ModelFiles::require`] and [`Checkpoint::from_safetensors`], and if the checkpoint is there in another form.
+    /// As [`ModelFiles::read`], [`Checkpoint::from_safetensors`] and [`Checkpoint::from_torch`]; if an index and its shards do
+    /// not fit; if there is no checkpoint, or in another form only.
     pub fn checkpoint(&self) -> Result<Checkpoint, CheckpointError> {
-        if let Some(bytes) = self.read(WEIGHTS)? {
-            return Checkpoint::parse(WEIGHTS, &self.shown(WEIGHTS), &bytes);
+        for (weights, format) in shards::WEIGHTS {
+            if let Some(bytes) = self.read(weights)? {
+                return format.read(weights, &self.shown(weights), &bytes);
+            }
+            let index = shards::index_of(weights);
+            if let Some(bytes) = self.read(&index)? {
+                return shards::read(self, &index, &bytes, format);
+            }
         }
         for found in OTHER_WEIGHTS {
             if self.read(found)?.is_some() {
                 return Err(CheckpointError::OtherFormat { model: self.shown_model(), found });
             }
         }
-        Err(CheckpointError::Missing {
-            model: self.shown_model(),
-            file: WEIGHTS.to_owned(),
-            has: self.listing(),
-        })
+        Err(CheckpointError::NoCheckpoint { model: self.shown_model(), has: self.listing() })
     }
 
     /// The exported graph: onnx/model.onnx, else model.onnx; `None` if the model has neither.
@@ -206,7 +203,7 @@ impl ModelFiles {
     }
 
     /// A file, as errors call it: with its folder, or with the model's name.
-    fn shown(&self, file: &str) -> String {
+    pub(crate) fn shown(&self, file: &str) -> String {
         match &self.source {
             Source::Folder(folder) => folder.join(file).display().to_string(),
             Source::Memory(_) => format!("{}/{file}", self.name),
@@ -220,7 +217,7 @@ impl ModelFiles {
         }
     }
 
-    fn listing(&self) -> String {
+    pub(crate) fn listing(&self) -> String {
         match &self.source {
             Source::Folder(folder) => listing(folder),
             Source::Memory(files) => joined(files.keys().map(|&name| name.to_owned())),

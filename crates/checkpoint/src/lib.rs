@@ -1,10 +1,12 @@
 //! A model's files: where they lie, what they are, and every tensor in them.
 //!
 //! * [`ModelFiles`]: a folder, a snapshot in the hub cache, or files in memory, read by name;
-//! * [`Checkpoint`]: the tensors of a safetensors file — name, dtype, shape, file, offset — listed without being read;
+//! * [`Checkpoint`]: the tensors of a model — name, dtype, shape, file, offset — listed without being read, from safetensors
+//!   or `pytorch_model.bin` in both of PyTorch's formats, each in one file or in shards;
 //! * [`HubCache`]: where the Hugging Face hub's clients keep what they downloaded.
 //!
-//! Nothing is downloaded and nothing is copied: a file is mapped, and a tensor's bytes are a slice of the map.
+//! Nothing is downloaded, and nothing in a file is run. Nothing is copied either: a file is mapped, and a tensor's bytes are a
+//! slice of the map, but for tensors of PyTorch's that do not lie in their file in one piece.
 //!
 //! ```
 //! use checkpoint::ModelFiles;
@@ -19,7 +21,7 @@
 //! let checkpoint = model.checkpoint()?;
 //! let bias = checkpoint.get("bias").ok_or("no bias")?;
 //! assert_eq!((bias.dtype, &bias.shape[..]), (DType::F32, &[2][..]));
-//! assert_eq!(bias.offset, 8 + header.len() as u64);
+//! assert_eq!(bias.offset, Some(8 + header.len() as u64));
 //! assert_eq!(bias.to_value()?.as_slice::<f32>()?, [1., 2.]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -27,9 +29,12 @@
 mod error;
 mod files;
 mod hub;
+mod shards;
 mod tensors;
+mod torch;
 
 pub use error::CheckpointError;
 pub use files::{ModelFiles, OnnxSource};
 pub use hub::HubCache;
 pub use tensors::{Checkpoint, TensorEntry};
+pub use torch::TorchError;

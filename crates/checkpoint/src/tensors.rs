@@ -7,8 +7,8 @@ use engine::{DType, Value, map_file};
 use indexmap::IndexMap;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
-use crate::CheckpointError;
 use crate::files::refuse_lfs_pointer;
+use crate::{CheckpointError, torch};
 
 /// The bytes before the header: its length, a little-endian u64.
 const LENGTH_BYTES: usize = 8;
@@ -31,11 +31,13 @@ pub struct TensorEntry {
     pub dtype: DType,
     /// Its dimensions; empty for a scalar.
     pub shape: Vec<usize>,
-    /// The name of the file that holds it, such as `model.safetensors`.
+    /// The name of the file that holds it, such as `model.safetensors`, or of one shard of many.
     pub file: Arc<str>,
-    /// Where its first byte lies in that file, counted from the file's start.
-    pub offset: u64,
-    /// Its elements, little-endian, row-major: a slice of the mapped file. They need not be aligned.
+    /// Where its first byte lies in that file, counted from the file's start. `None` if its elements do not lie there as they
+    /// are: a transposed view in a file of PyTorch's, say.
+    pub offset: Option<u64>,
+    /// Its elements, little-endian, row-major: a slice of the mapped file, or a copy where there is no offset. They need not
+    /// be aligned.
     pub bytes: Bytes,
 }
 
@@ -66,10 +68,54 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::from_safetensors`], and if the file cannot be mapped.
     pub fn open_safetensors(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
-        let path = path.as_ref();
-        let shown = path.display().to_string();
-        let file = path.file_name().map_or_else(|| shown.clone(), |name| name.to_string_lossy().into_owned());
+        let (file, shown) = names(path.as_ref());
         Self::parse(&file, &shown, &map_file(path)?)
+    }
+
+    /// Lists the tensors of a state dict that `torch.save` wrote, in either of its formats. `name` is what [`TensorEntry::file`]
+    /// and errors call it.
+    ///
+    /// The file holds a pickle, which is a program. Nothing of it is run: only the part that describes plain tensors is
+    /// understood.
+    ///
+    /// ```
+    /// use checkpoint::Checkpoint;
+    ///
+    /// let fixtures = "../../tests/fixtures/checkpoints";
+    /// let model = std::fs::read(format!("{fixtures}/legacy/pytorch_model.bin"))?;
+    /// let checkpoint = Checkpoint::from_torch("pytorch_model.bin", model.into())?;
+    /// let bias = checkpoint.get("pooler.dense.bias").ok_or("no pooler")?;
+    /// assert_eq!(format!("{bias:?}"), "pooler.dense.bias: f32[16] at 28610 of pytorch_model.bin");
+    ///
+    /// let evil = std::fs::read(format!("{fixtures}/evil/legacy.bin"))?;
+    /// let error = Checkpoint::from_torch("evil.bin", evil.into()).unwrap_err();
+    /// assert!(error.to_string().starts_with("evil.bin: its pickle calls for posix.system, and only plain tensors are read"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If this is not such a file, if it is damaged, or if its pickle calls for anything but plain tensors
+    /// ([`TorchError`](crate::TorchError)).
+    pub fn from_torch(name: &str, bytes: Bytes) -> Result<Self, CheckpointError> {
+        refuse_lfs_pointer(name, &bytes)?;
+        torch::read(name, name, &bytes).map(Self::of)
+    }
+
+    /// Maps a file of `torch.save` and lists its tensors.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::from_torch`], and if the file cannot be mapped.
+    pub fn open_torch(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+        let (file, shown) = names(path.as_ref());
+        let bytes = map_file(path)?;
+        refuse_lfs_pointer(&shown, &bytes)?;
+        torch::read(&file, &shown, &bytes).map(Self::of)
+    }
+
+    /// These tensors. Their names differ: of two with one name the last would stay.
+    pub(crate) fn of(entries: impl IntoIterator<Item = TensorEntry>) -> Self {
+        let tensors = entries.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
+        Self { tensors: Arc::new(tensors) }
     }
 
     /// `file` is the name for entries, `shown` the one for errors.
@@ -108,7 +154,7 @@ impl Checkpoint {
                 dtype,
                 shape: info.shape.clone(),
                 file: Arc::clone(&file),
-                offset: begin as u64,
+                offset: Some(begin as u64),
                 bytes: bytes.slice(begin..end),
             };
             tensors.insert(name, entry);
@@ -116,12 +162,21 @@ impl Checkpoint {
         Ok(Self { tensors: Arc::new(tensors) })
     }
 
+    /// The same tensors, with these in the place of those of their names.
+    #[must_use]
+    pub fn replacing(&self, entries: impl IntoIterator<Item = TensorEntry>) -> Self {
+        let mut tensors = IndexMap::clone(&self.tensors);
+        tensors.extend(entries.into_iter().map(|entry| (entry.name.clone(), entry)));
+        Self { tensors: Arc::new(tensors) }
+    }
+
     /// The tensor of that name.
     pub fn get(&self, name: &str) -> Option<&TensorEntry> {
         self.tensors.get(name)
     }
 
-    /// All tensors, in the order of their bytes in the file.
+    /// All tensors: of safetensors in the order of their bytes, of PyTorch's files in that of the state dict, and shard after
+    /// shard.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &TensorEntry> {
         self.tensors.values()
     }
@@ -140,6 +195,13 @@ impl Checkpoint {
     pub fn is_empty(&self) -> bool {
         self.tensors.is_empty()
     }
+}
+
+/// A file's name for entries, and the one for errors.
+fn names(path: &Path) -> (String, String) {
+    let shown = path.display().to_string();
+    let file = path.file_name().map_or_else(|| shown.clone(), |name| name.to_string_lossy().into_owned());
+    (file, shown)
 }
 
 /// Reads the header; gives where the tensors' bytes start, and what the header says.
@@ -185,7 +247,9 @@ fn read_header(shown: &str, bytes: &[u8]) -> Result<(usize, Metadata), Checkpoin
 
 /// What often lies under a safetensors file's name by mistake.
 fn other_format(bytes: &[u8]) -> Option<&'static str> {
-    let starts = |prefix: &[u8]| bytes.starts_with(prefix);
+    // A header of 640 bytes has the length that a pickle begins with.
+    let has_header = bytes.get(LENGTH_BYTES) == Some(&b'{');
+    let starts = |prefix: &[u8]| !has_header && bytes.starts_with(prefix);
     if starts(b"PK\x03\x04") || starts(b"\x80\x02") {
         Some("it is a PyTorch pickle file")
     } else if starts(b"\x89HDF") {
@@ -218,7 +282,11 @@ fn dtype(dtype: Dtype) -> Option<DType> {
 
 impl fmt::Debug for TensorEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}{:?} at {} of {}", self.name, self.dtype, self.shape, self.offset, self.file)
+        write!(f, "{}: {}{:?} ", self.name, self.dtype, self.shape)?;
+        match self.offset {
+            Some(offset) => write!(f, "at {offset} of {}", self.file),
+            None => write!(f, "copied from {}", self.file),
+        }
     }
 }
 

@@ -113,7 +113,7 @@ fn another_model_is_told_apart() {
     let error = load(&other).unwrap_err().to_string();
     assert!(
         error.starts_with(
-            "the checkpoint has none of a BERT's tensors, with or without the prefix 'bert.'; its 69 tensors begin with roberta."
+            "the checkpoint has none of a BERT's tensors, with or without a prefix such as 'bert.'; its 69 tensors begin with roberta."
         ),
         "{error}"
     );

@@ -180,14 +180,17 @@ fn a_checkpoint_is_found_or_its_other_form_named() {
     let model = ModelFiles::from_folder(here.path()).unwrap();
     assert_eq!(model.checkpoint().unwrap().names().collect::<Vec<_>>(), ["w"]);
 
-    for found in ["pytorch_model.bin", "model.safetensors.index.json"] {
+    for found in ["tf_model.h5", "flax_model.msgpack"] {
         let here = folder(&["config.json", found]);
         let error = error_of(ModelFiles::from_folder(here.path()).unwrap().checkpoint());
-        assert!(error.contains(&format!("as {found}, which is not read yet")), "{error}");
+        assert!(error.contains(&format!("only as {found}, which is not read: ")), "{error}");
     }
     let here = folder(&["config.json"]);
     let error = error_of(ModelFiles::from_folder(here.path()).unwrap().checkpoint());
-    assert!(error.contains("has no model.safetensors"), "{error}");
+    for file in shards::WEIGHTS.iter().flat_map(|(file, _)| [file.to_string(), shards::index_of(file)]) {
+        assert!(error.contains(&file), "{error}");
+    }
+    assert!(error.ends_with("it has config.json"), "{error}");
 
     write(&here.path().join("model.safetensors"), &safetensors()[..40]);
     let error = error_of(ModelFiles::from_folder(here.path()).unwrap().checkpoint());
