@@ -11,6 +11,17 @@ use std::path::Path;
 /// # Errors
 /// What the operating system said, or that the path does not end in a file's name.
 pub fn replace_file(path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
+    replace_file_with(path, |file| file.write_all(bytes))
+}
+
+/// The same for bytes that are not all in memory: `write` writes them. If it fails, there is no file.
+///
+/// # Errors
+/// As [`replace_file`], and what `write` returns.
+pub fn replace_file_with(
+    path: impl AsRef<Path>,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
     let path = path.as_ref();
     let Some(name) = path.file_name() else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not the name of a file"));
@@ -20,7 +31,7 @@ pub fn replace_file(path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
     partial_name.push(format!(".{}.partial", std::process::id()));
     let partial = path.with_file_name(partial_name);
     let mut file = File::create_new(&partial)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    let written = write(&mut file).and_then(|()| file.sync_all());
     drop(file);
     written.and_then(|()| fs::rename(&partial, path)).inspect_err(|_| {
         // The error that led here is the one to tell; a file left over is the lesser harm.

@@ -69,3 +69,4 @@ pub use fault::{AttributeFault, ExternalFault, TensorFault};
 pub use model::{Attribute, Function, Graph, Model, Node};
 pub use read::IR_VERSIONS;
 pub use tensor::Tensor;
+pub use write::{External, Place};

@@ -1,10 +1,10 @@
-//! From a [`Model`] to the bytes of a file, weights inside.
+//! From a [`Model`] to the bytes of a file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
-use engine::{DType, Dim, ValueSpec, replace_file};
+use engine::{DType, Dim, ValueSpec};
 use prost::Message;
 
 use crate::proto::{
@@ -14,8 +14,9 @@ use crate::proto::{
 };
 use crate::{Attribute, Function, Graph, GraphError, Model, Node, Tensor};
 
-/// The largest message that protobuf implementations read: <https://protobuf.dev/programming-guides/proto-limits/#total>.
-const MAX_MESSAGE: usize = i32::MAX as usize;
+mod file;
+
+pub use file::{External, Place};
 
 impl Model {
     /// This model as protobuf messages. Tensors share their bytes with it.
@@ -37,20 +38,24 @@ impl Model {
         self.to_proto().encode_to_vec()
     }
 
-    /// Writes this model to one file, weights included. A file that is there already is replaced only once the new one is complete, so a
-    /// model may be saved over the very file that its tensors are mapped from.
+    /// Writes this model to one file, weights included. They are not copied on the way. A file that is there already is replaced only once the new one is
+    /// complete, so a model may be saved over the very file that its tensors are mapped from.
     ///
     /// # Errors
     /// If the model is larger than 2 GiB, or the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), GraphError> {
-        let path = path.as_ref();
-        let proto = self.to_proto();
-        let bytes = proto.encoded_len();
-        if bytes > MAX_MESSAGE {
-            return Err(GraphError::TooLargeForOneFile { bytes });
-        }
-        replace_file(path, &proto.encode_to_vec())
-            .map_err(|source| GraphError::Write { path: path.to_path_buf(), source })
+        self.save_pointing(path, |_| None)
+    }
+}
+
+impl Tensor {
+    /// Writes this tensor under that name to a file of its own, such as `input_0.pb` of ONNX's test folders: the inverse of [`Tensor::open`]. A
+    /// file that is there already is replaced only once the new one is complete.
+    ///
+    /// # Errors
+    /// If the tensor is larger than 2 GiB, or the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>, name: &str) -> Result<(), GraphError> {
+        file::save(path.as_ref(), &named(name, self))
     }
 }
 
@@ -66,11 +71,10 @@ fn properties(properties: &BTreeMap<String, String>) -> Vec<StringStringEntryPro
 }
 
 fn graph(graph: &Graph) -> GraphProto {
-    let named = |(name, value): (&String, &Tensor)| TensorProto { name: name.clone(), ..tensor(value) };
     GraphProto {
         node: graph.nodes.iter().map(node).collect(),
         name: graph.name.clone(),
-        initializer: graph.initializers.iter().map(named).collect(),
+        initializer: graph.initializers.iter().map(|(name, value)| named(name, value)).collect(),
         sparse_initializer: Vec::new(),
         doc_string: graph.doc.clone(),
         input: graph.inputs.iter().map(value_info).collect(),
@@ -137,6 +141,10 @@ fn attribute((name, value): (&String, &Attribute)) -> AttributeProto {
         }
         Attribute::Reference { name, kind } => AttributeProto { ref_attr_name: name.clone(), ..of(*kind) },
     }
+}
+
+fn named(name: &str, value: &Tensor) -> TensorProto {
+    TensorProto { name: name.into(), ..tensor(value) }
 }
 
 /// A tensor without a name.
