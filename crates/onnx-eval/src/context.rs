@@ -113,10 +113,9 @@ impl Context<'_> {
 
     /// A float attribute that may be left out.
     pub fn optional_float(&self, name: &str) -> Result<Option<f64>, Fault> {
-        let promoted = match self.precision {
-            Precision::F64 => self.promotions.of_attribute(&self.node.name, name),
-            Precision::F32 => None,
-        };
+        // An attribute is an f32.
+        let promoted = self.promotions.of_attribute(&self.node.name, name);
+        let promoted = promoted.filter(|_| self.precision.promotes(DType::F32));
         Ok(promoted.or(self.node.float(name)?.map(f64::from)))
     }
 

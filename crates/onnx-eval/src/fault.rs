@@ -108,6 +108,11 @@ pub enum Fault {
         /// The limit for all of them.
         limit: usize,
     },
+    /// Dropout in training mode, of a model that was exported without being set to evaluation first.
+    #[error(
+        "it drops values at random, so the graph is not deterministic: export the model in evaluation mode, as after model.eval()"
+    )]
+    NotDeterministic,
     /// Something that the specification defines and this operator does not do yet.
     #[error("{0} is not supported")]
     Unsupported(&'static str),

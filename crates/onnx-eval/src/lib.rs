@@ -4,15 +4,15 @@
 //! approximated. Every node is computed in f64 (or, for integers, in i128), whatever its dtype is. Its results are then brought once to the grid of
 //! their dtype, and that is the only place where anything is rounded:
 //!
-//! | dtype | [`Precision::F32`] | [`Precision::F64`] |
-//! | --- | --- | --- |
-//! | f32 | rounded to f32 after each node | never rounded: f32 constants, attributes and inputs are widened exactly, a cast to float rounds nothing, `stash_type` follows |
-//! | f16, bf16 | rounded after each node | rounded after each node |
-//! | f64 | never rounded | never rounded |
-//! | integers | modulo 2^width | modulo 2^width |
+//! | dtype | [`Precision::F32`] | [`Precision::F64`] | [`Precision::Exact`] |
+//! | --- | --- | --- | --- |
+//! | f32 | rounded to f32 after each node | never rounded: f32 constants, attributes and inputs are widened exactly, a cast to float rounds nothing, `stash_type` follows | never rounded |
+//! | f16, bf16 | rounded after each node | rounded after each node | never rounded |
+//! | f64 | never rounded | never rounded | never rounded |
+//! | integers | modulo 2^width | modulo 2^width | modulo 2^width |
 //!
-//! So the f64 run is what the graph's author meant, to some 1e-15, and the f32 run is as good as f32 can be from node to node. In the f64 run
-//! all float outputs are handed out as f64.
+//! So the f64 run is what the graph's author meant, to some 1e-15, and the f32 run is as good as f32 can be from node to node. `Exact` is for graphs of
+//! half precision: what they would be, had they rounded nothing but their weights. In both of the latter all float outputs are handed out as f64.
 //!
 //! What a graph has beyond what is known here is refused, never skipped: an operator at an opset without it, an attribute it does not have
 //! there, an input too many. [`operators`] lists what is known. Functions of the model are written out where they are called, with the opsets

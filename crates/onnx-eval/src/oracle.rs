@@ -95,6 +95,12 @@ impl Oracle {
         outputs.filter(|name| !name.is_empty()).map(String::as_str)
     }
 
+    /// Those of [`Oracle::values`] that an output depends on.
+    pub fn needed_values(&self) -> impl Iterator<Item = &str> {
+        let needed = self.program.plan.0.iter().map(|(index, _)| &self.program.steps[*index]);
+        needed.flat_map(|step| &step.node.outputs).filter(|name| !name.is_empty()).map(String::as_str)
+    }
+
     /// The nodes in the order they are computed in, functions written out, as the names of [`Oracle::values`] go.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.program.steps.iter().map(|step| &step.node)
@@ -138,7 +144,13 @@ impl Oracle {
     fn start(&self, inputs: &NamedValues) -> Result<Run<'_>, EngineError> {
         let specs: Vec<ValueSpec> = self.inputs.iter().map(|spec| self.accepted(spec, inputs)).collect();
         check_inputs(&specs, inputs)?;
-        let mut run = Run { oracle: self, values: HashMap::new(), memory: self.constants.memory, nodes: 0, substitutes: None };
+        let mut run = Run {
+            oracle: self,
+            values: HashMap::new(),
+            memory: self.constants.memory,
+            nodes: 0,
+            substitutes: None,
+        };
         for (name, value) in inputs.iter() {
             let fail = |fault| EngineError::BadInput(Box::new(fault));
             let declared = self.inputs.iter().find(|spec| spec.name == name).map(|spec| spec.dtype);
@@ -150,10 +162,10 @@ impl Oracle {
         Ok(run)
     }
 
-    /// In f64, an input that is declared as f32 may be given as f64.
+    /// An input of a dtype that this run does not round may be given as f64.
     fn accepted(&self, spec: &ValueSpec, inputs: &NamedValues) -> ValueSpec {
         let given = inputs.get(&spec.name).map(engine::Value::dtype);
-        if spec.dtype == DType::F32 && given == Some(DType::F64) && self.precision == Precision::F64 {
+        if self.precision.promotes(spec.dtype) && given == Some(DType::F64) {
             return ValueSpec { dtype: DType::F64, ..spec.clone() };
         }
         spec.clone()
@@ -203,8 +215,8 @@ impl Run<'_> {
     }
 
     fn promoted(&self, name: &str, tensor: Tensor) -> Tensor {
-        let promoted = self.oracle.promotions.of_value(name, tensor.dtype);
-        match (promoted.filter(|_| self.oracle.precision == Precision::F64), tensor.data) {
+        let promoted = self.oracle.promotions.of_value(name, tensor.dtype, self.oracle.precision);
+        match (promoted, tensor.data) {
             (Some(number), Data::Float(array)) => Tensor::float(tensor.dtype, array.mapv(|_| number)),
             (_, data) => Tensor { dtype: tensor.dtype, data },
         }
@@ -217,7 +229,11 @@ impl Run<'_> {
         };
         let wanted = || format!("{:?}, as what it stands for", computed.shape());
         if substitute.shape() != computed.shape() {
-            return Err(Fault::Shape { what: "the substitute", found: substitute.shape().to_vec(), wanted: wanted() });
+            return Err(Fault::Shape {
+                what: "the substitute",
+                found: substitute.shape().to_vec(),
+                wanted: wanted(),
+            });
         }
         let mut tensor = Tensor::from_value(substitute)?;
         if tensor.dtype.is_float() != computed.dtype.is_float() {

@@ -13,17 +13,30 @@ pub enum Precision {
     /// f32 values are f64, never rounded: constants and inputs are widened exactly, a cast to float is a cast to f64. Half-precision
     /// values are still rounded, node by node, as the loss of precision is what such a graph is.
     F64,
+    /// Every float is f64, half-precision ones, too, and nothing is rounded anywhere: what a graph of half precision would compute with the weights
+    /// that it has, if it did not round between its nodes.
+    Exact,
 }
 
 impl Precision {
     /// Whether floats of this dtype are left as f64.
     pub(crate) fn keeps(self, dtype: DType) -> bool {
-        dtype == DType::F64 || (dtype == DType::F32 && self == Precision::F64)
+        match self {
+            Precision::F32 => dtype == DType::F64,
+            Precision::F64 => matches!(dtype, DType::F32 | DType::F64),
+            Precision::Exact => dtype.is_float(),
+        }
+    }
+
+    /// Whether a constant of this dtype can be taken for the number that it is the rounding of: those that this run could not hold exactly, if it
+    /// rounded them.
+    pub(crate) fn promotes(self, dtype: DType) -> bool {
+        dtype != DType::F64 && self.keeps(dtype)
     }
 
     /// The dtype in which values of a graph's dtype are handed out.
     pub(crate) fn output(self, dtype: DType) -> DType {
-        if self == Precision::F64 && dtype.is_float() { DType::F64 } else { dtype }
+        if self != Precision::F32 && dtype.is_float() { DType::F64 } else { dtype }
     }
 }
 
@@ -114,5 +127,21 @@ mod tests {
         assert_eq!(round(0.1, DType::F32, Precision::F64), 0.1);
         assert_eq!(round(0.1, DType::F32, Precision::F32), f64::from(0.1f32));
         assert_eq!(round(0.1, DType::F64, Precision::F32), 0.1);
+    }
+
+    #[test]
+    fn exact_rounds_nothing_and_f64_still_rounds_halves() {
+        for dtype in [DType::F16, DType::BF16, DType::F32, DType::F64] {
+            assert_eq!(round(1e9 + 0.1, dtype, Precision::Exact), 1e9 + 0.1);
+            assert_eq!(Precision::Exact.output(dtype), DType::F64);
+        }
+        assert_eq!(round(1e9, DType::F16, Precision::F64), f64::INFINITY);
+        assert_eq!(Precision::Exact.output(DType::I64), DType::I64);
+        let promoted = |precision: Precision| {
+            [DType::F16, DType::F32, DType::F64].map(|dtype| precision.promotes(dtype))
+        };
+        assert_eq!(promoted(Precision::F32), [false, false, false]);
+        assert_eq!(promoted(Precision::F64), [false, true, false]);
+        assert_eq!(promoted(Precision::Exact), [true, true, false]);
     }
 }

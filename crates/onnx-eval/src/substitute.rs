@@ -4,9 +4,12 @@ use std::collections::HashMap;
 
 use engine::DType;
 
-/// Constants that a graph could only hold as f32, and the numbers they are the rounding of.
+use crate::Precision;
+
+/// Constants that a graph could only hold as f32, or in half precision, and the numbers they are the rounding of.
 ///
-/// They are in force in [`Precision::F64`](crate::Precision::F64) alone.
+/// They are in force where the constant's dtype is not rounded: f32 in [`Precision::F64`](crate::Precision::F64), half precision in
+/// [`Precision::Exact`](crate::Precision::Exact) alone.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Promotions {
     values: HashMap<String, f64>,
@@ -14,7 +17,7 @@ pub struct Promotions {
 }
 
 impl Promotions {
-    /// Every element of an f32 initializer, or of what a `Constant` gives, is this number.
+    /// Every element of a float initializer, or of what a `Constant` gives, is this number.
     pub fn value(&mut self, name: impl Into<String>, number: f64) {
         self.values.insert(name.into(), number);
     }
@@ -35,8 +38,8 @@ impl Promotions {
         self.len() == 0
     }
 
-    pub(crate) fn of_value(&self, name: &str, dtype: DType) -> Option<f64> {
-        self.values.get(name).copied().filter(|_| dtype == DType::F32)
+    pub(crate) fn of_value(&self, name: &str, dtype: DType, precision: Precision) -> Option<f64> {
+        self.values.get(name).copied().filter(|_| precision.promotes(dtype))
     }
 
     pub(crate) fn of_attribute(&self, node: &str, attribute: &str) -> Option<f64> {

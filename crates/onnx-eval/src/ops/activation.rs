@@ -147,7 +147,7 @@ fn dropout(context: &Context) -> Outputs {
         None => 0.5,
     };
     if training && ratio != 0.0 {
-        return Err(Fault::Unsupported("dropout in training mode"));
+        return Err(Fault::NotDeterministic);
     }
     context.floats(0)?;
     let mask = Tensor::int(DType::Bool, ndarray::ArrayD::from_elem(context.input(0)?.shape(), 1));

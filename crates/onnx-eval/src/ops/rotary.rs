@@ -75,10 +75,6 @@ fn angles(context: &Context, input: usize, shape: [usize; 3]) -> Result<Array<f6
     Ok(array(&shape, elements)?.into_shared())
 }
 
-pub(super) const OPS: &[Op] = &[Op::onnx(
-    "RotaryEmbedding",
-    (3, 4),
-    "interleaved num_heads rotary_embedding_dim",
-    rotary_embedding,
-)
-.since(23)];
+pub(super) const OPS: &[Op] =
+    &[Op::onnx("RotaryEmbedding", (3, 4), "interleaved num_heads rotary_embedding_dim", rotary_embedding)
+        .since(23)];

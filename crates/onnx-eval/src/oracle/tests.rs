@@ -378,8 +378,10 @@ fn inputs_are_checked() {
 fn constants_can_be_what_they_were_meant_to_be() {
     // x · √2 · √2, one of them an initializer, the other a Constant.
     let root = Value::scalar(2f32.sqrt());
-    let given = with(node("given", "Constant", &[], &["b"]), "value", Attribute::Tensor(Constant::from_value(&root)));
-    let (first, second) = (node("first", "Mul", &["x", "a"], &["y"]), node("second", "Mul", &["y", "b"], &["z"]));
+    let given =
+        with(node("given", "Constant", &[], &["b"]), "value", Attribute::Tensor(Constant::from_value(&root)));
+    let (first, second) =
+        (node("first", "Mul", &["x", "a"], &["y"]), node("second", "Mul", &["y", "b"], &["z"]));
     let mut model = model(17, &["x"], vec![given, first, second], &["z"]);
     constant(&mut model, "a", &root);
     let run = |oracle: Oracle| oracle.run(&x(1.0)).unwrap().get("z").unwrap().to_f64()[0];
@@ -390,6 +392,34 @@ fn constants_can_be_what_they_were_meant_to_be() {
     assert!((run(Oracle::new(&model).unwrap().promoting(promotions.clone())) - 2.0).abs() < 1e-15);
     let single = || Oracle::with(&model, Precision::F32, Limits::default()).unwrap();
     assert_eq!(run(single()), run(single().promoting(promotions)));
+}
+
+#[test]
+fn half_precision_is_not_rounded_in_the_exact_run() {
+    let to = |op: Node, number: i64| with(op, "to", Attribute::Int(number));
+    let nodes = vec![
+        to(node("narrow", "Cast", &["x"], &["h"]), 10),
+        node("scale", "Mul", &["h", "large"], &["product"]),
+        node("back", "Div", &["product", "root"], &["quotient"]),
+        to(node("wide", "Cast", &["quotient"], &["y"]), 1),
+    ];
+    let mut model = model(17, &["x"], nodes, &["y"]);
+    let root = f16::from_f64(2f64.sqrt());
+    constant(&mut model, "large", &Value::scalar(f16::from_f32(60000.0)));
+    constant(&mut model, "root", &Value::scalar(root));
+    let mut promotions = Promotions::default();
+    promotions.value("root", 2f64.sqrt());
+    let run = |precision: Precision, promotions: &Promotions| {
+        let oracle =
+            Oracle::with(&model, precision, Limits::default()).unwrap().promoting(promotions.clone());
+        oracle.run(&x(1.7)).unwrap().get("y").unwrap().to_f64()[0]
+    };
+    let product = f64::from(1.7f32) * 60000.0;
+    assert_eq!(run(Precision::Exact, &Promotions::default()), product / root.to_f64());
+    assert_eq!(run(Precision::Exact, &promotions), product / 2f64.sqrt());
+    // Beyond 65504, whatever the root is taken for.
+    assert_eq!(run(Precision::F64, &promotions), f64::INFINITY);
+    assert_eq!(run(Precision::F32, &promotions), f64::INFINITY);
 }
 
 #[test]
