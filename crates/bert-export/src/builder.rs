@@ -1,0 +1,146 @@
+//! A graph that grows node by node, in the order of execution.
+
+use std::collections::{BTreeMap, HashMap};
+
+use engine::{DType, Dim, Value, ValueSpec};
+use onnx_graph::{Attribute, Graph, Model, Node, Tensor};
+
+use crate::dialect::Dialect;
+use crate::modules::{hierarchy_tag, scope};
+use crate::weights::Store;
+use crate::{ExportError, Options};
+
+/// The property of a node that holds its module's path.
+const MODULE: &str = "module";
+/// The property of a node that holds its module's classes.
+const HIERARCHY_TAG: &str = "hierarchy_tag";
+
+/// The name of a value in the graph.
+pub(crate) type Name = String;
+
+pub(crate) struct Builder<'a> {
+    pub dialect: Dialect,
+    weights: Store<'a>,
+    graph: Graph,
+    /// How many nodes have a name already.
+    named: HashMap<String, usize>,
+}
+
+impl<'a> Builder<'a> {
+    pub fn new(dialect: Dialect, weights: Store<'a>) -> Self {
+        let graph = Graph { name: "BertModel".into(), ..Graph::default() };
+        Self { dialect, weights, graph, named: HashMap::new() }
+    }
+
+    /// Declares an input.
+    pub fn input(&mut self, name: &str, dtype: DType, shape: &[Dim]) -> Name {
+        self.graph.inputs.push(spec(name, dtype, shape));
+        name.into()
+    }
+
+    /// Makes a value an output of the graph. It is called so from here on; the node that makes it must be the last one.
+    pub fn output(&mut self, name: &str, shape: &[Dim]) -> Name {
+        if let Some(output) = self.graph.nodes.last_mut().and_then(|node| node.outputs.first_mut()) {
+            *output = name.into();
+        }
+        self.graph.outputs.push(spec(name, DType::F32, shape));
+        name.into()
+    }
+
+    /// Adds a node that belongs to a module; gives its output.
+    pub fn node(&mut self, module: &str, op: &str, inputs: &[&Name]) -> Name {
+        self.node_with(module, op, inputs, [])
+    }
+
+    /// The same with attributes.
+    pub fn node_with<const N: usize>(
+        &mut self,
+        module: &str,
+        op: &str,
+        inputs: &[&Name],
+        attributes: [(&str, Attribute); N],
+    ) -> Name {
+        let name = self.name(format!("{}/{op}", scope(module)));
+        let output = format!("{name}_output_0");
+        let tags = [(MODULE, module.to_string()), (HIERARCHY_TAG, hierarchy_tag(module))];
+        let doc: Vec<String> = tags.iter().map(|(key, value)| format!("{key}: {value}")).collect();
+        self.graph.nodes.push(Node {
+            name,
+            op: op.into(),
+            inputs: inputs.iter().map(ToString::to_string).collect(),
+            outputs: vec![output.clone()],
+            attributes: attributes.into_iter().map(|(name, attribute)| (name.into(), attribute)).collect(),
+            metadata: tags.into_iter().map(|(key, value)| (key.into(), value)).collect(),
+            doc: if self.dialect.tags_in_doc { doc.join("\n") } else { String::new() },
+            ..Node::default()
+        });
+        output
+    }
+
+    /// A name that no node has yet: the second one of a kind gets a number.
+    fn name(&mut self, base: String) -> String {
+        let count = self.named.entry(base.clone()).or_default();
+        *count += 1;
+        if *count == 1 { base } else { format!("{base}_{}", *count - 1) }
+    }
+
+    /// A tensor of the checkpoint, as it lies there.
+    pub fn weight(&mut self, name: &str) -> Result<Name, ExportError> {
+        let (name, tensor) = self.weights.plain(name)?;
+        Ok(self.initializer(name, tensor))
+    }
+
+    /// The weight of a dense layer, `[in, out]`, for a module that multiplies with it.
+    pub fn dense_weight(&mut self, module: &str) -> Result<Name, ExportError> {
+        let name = format!("{module}.weight");
+        if self.weights.transposes() {
+            let (name, tensor) = self.weights.transposed(&name)?;
+            return Ok(self.initializer(name, tensor));
+        }
+        let stored = self.weight(&name)?;
+        Ok(self.node_with(module, "Transpose", &[&stored], [("perm", Attribute::Ints(vec![1, 0]))]))
+    }
+
+    /// Whether the checkpoint has a tensor.
+    pub fn has_weight(&self, name: &str) -> bool {
+        self.weights.has(name)
+    }
+
+    /// An f32 scalar, kept under a name that says what it is. The file has it rounded.
+    pub fn scalar(&mut self, name: &str, number: f64) -> Name {
+        self.initializer(format!("constant.{name}"), Tensor::from_value(&Value::scalar(number as f32)))
+    }
+
+    /// An i64 scalar.
+    pub fn index(&mut self, index: i64) -> Name {
+        self.initializer(format!("constant.index_{index}"), Tensor::from_value(&Value::scalar(index)))
+    }
+
+    /// A list of i64: a shape, or axes.
+    pub fn ints(&mut self, ints: &[i64]) -> Name {
+        let words: Vec<String> = ints.iter().map(ToString::to_string).collect();
+        let bytes: Vec<u8> = ints.iter().flat_map(|int| int.to_le_bytes()).collect();
+        let tensor = Tensor { dtype: DType::I64, shape: vec![ints.len()], bytes: bytes.into() };
+        self.initializer(format!("constant.ints_{}", words.join("_")), tensor)
+    }
+
+    fn initializer(&mut self, name: String, tensor: Tensor) -> Name {
+        self.graph.initializers.entry(name.clone()).or_insert(tensor);
+        name
+    }
+
+    pub fn finish(self, options: &Options) -> Model {
+        Model {
+            ir_version: self.dialect.ir_version,
+            opsets: BTreeMap::from([(String::new(), options.opset)]),
+            producer: env!("CARGO_PKG_NAME").into(),
+            producer_version: env!("CARGO_PKG_VERSION").into(),
+            graph: self.graph,
+            ..Model::default()
+        }
+    }
+}
+
+fn spec(name: &str, dtype: DType, shape: &[Dim]) -> ValueSpec {
+    ValueSpec { name: name.into(), dtype, shape: Some(shape.to_vec()), optional: false }
+}
