@@ -3,8 +3,10 @@
 use engine::{DType, Dim, Engine, EngineError, NamedValues, Value, ValueError, ValueSpec};
 
 use crate::ParityError;
-use crate::compare::{Comparison, compare};
-use crate::report::{EngineCheck, OutputReport};
+use crate::compare::{Comparison, Distance, compare};
+use crate::expect::single;
+use crate::proof::{Budget, Truth, widened};
+use crate::report::{EngineCheck, FromTruth, OutputReport};
 use crate::suite::Case;
 use crate::verdict::Verdict;
 
@@ -19,11 +21,13 @@ pub struct Options {
     pub atol: f64,
     /// Only these outputs, each of which must be there; empty means all that both have.
     pub outputs: Vec<String>,
+    /// An output of half precision is held against the reference's f32 by its numbers, instead of differing in dtype.
+    pub half: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { atol: DEFAULT_ATOL, outputs: Vec::new() }
+        Self { atol: DEFAULT_ATOL, outputs: Vec::new(), half: false }
     }
 }
 
@@ -144,13 +148,32 @@ impl<'a> Expected<'a> {
         Ok(Self { cases, specs: reference.outputs().to_vec(), outputs })
     }
 
+    /// The same with other outputs, made of these: their specs, and those of each case.
+    pub(crate) fn with_outputs(
+        &self,
+        specs: impl FnOnce(&[ValueSpec]) -> Vec<ValueSpec>,
+        outputs: impl Fn(&Case, &NamedValues) -> NamedValues,
+    ) -> Self {
+        let outputs = self.iter().map(|(case, values)| outputs(case, values)).collect();
+        Self { cases: self.cases, specs: specs(&self.specs), outputs }
+    }
+
     /// Each case, and what the reference made of it.
     pub fn iter(&self) -> impl Iterator<Item = (&Case, &NamedValues)> {
         self.cases.iter().zip(&self.outputs)
     }
 }
 
-/// Holds a candidate against what the reference computed.
+/// What an engine's f32 is judged by beside the tolerance: both sides in f64.
+#[derive(Clone, Copy)]
+pub struct Exact<'a> {
+    /// The reference in f64.
+    pub truth: &'a Truth,
+    /// What f32 has a right to.
+    pub budget: &'a Budget,
+}
+
+/// Holds a candidate against what the reference computed. Without `exact`, whatever is beyond the tolerance fails.
 ///
 /// An output that only one of both has is listed, not failed, unless `options.outputs` asks for it. An engine that fails on an input that its
 /// declared shapes allow fails the check: a graph with dynamic axes that runs only at the traced size is not the same function.
@@ -162,6 +185,7 @@ pub fn check(
     candidate: &dyn Engine,
     onnx: &str,
     options: &Options,
+    exact: Option<Exact>,
     mut progress: impl FnMut(&Case),
 ) -> Result<EngineCheck, ParityError> {
     let wanted =
@@ -192,12 +216,15 @@ pub fn check(
         }
     }
 
-    let mut results: Vec<(Comparison, Option<String>, Option<String>)> =
-        vec![Default::default(); shared.len()];
+    let mut results: Vec<Tally> = vec![Tally::default(); shared.len()];
     let mut failure = None;
-    for (case, reference) in expected.cases.iter().zip(&expected.outputs) {
+    for (index, (case, reference)) in expected.iter().enumerate() {
+        let truth = exact.and_then(|exact| exact.truth.outputs().get(index));
         let inputs = fit_inputs(&case.inputs, candidate.inputs())?;
         let outputs = match candidate.run_for(&inputs, &names) {
+            Ok(outputs) if options.half => {
+                outputs.into_iter().map(|(name, value)| (name, single(value))).collect()
+            }
             Ok(outputs) => outputs,
             Err(error @ EngineError::Node { .. }) => {
                 failure = Some(format!("on input '{}': {error}", case.name));
@@ -205,26 +232,15 @@ pub fn check(
             }
             Err(error) => return Err(error.into()),
         };
-        for (spec, (total, worst_input, mismatch)) in shared.iter().zip(&mut results) {
+        for (spec, tally) in shared.iter().zip(&mut results) {
             let (Some(reference), Some(candidate)) = (reference.get(&spec.name), outputs.get(&spec.name))
             else {
                 continue;
             };
-            match compare(
-                reference,
-                candidate,
-                &deciding(spec, case.inputs.get("attention_mask")),
-                options.atol,
-            ) {
-                Ok(comparison) => {
-                    if total.deciding.merge(comparison.deciding) {
-                        *worst_input = Some(case.name.clone());
-                    }
-                    total.padding.merge(comparison.padding);
-                }
-                Err(error) => {
-                    mismatch.get_or_insert(format!("on input '{}': {error}", case.name));
-                }
+            let decides = deciding(spec, case.inputs.get("attention_mask"));
+            tally.add(&case.name, reference, candidate, &decides, options.atol);
+            if let Some(truth) = truth.and_then(|truth| truth.get(&spec.name)) {
+                tally.add_truth(truth, reference, candidate, &decides);
             }
         }
         progress(case);
@@ -232,8 +248,10 @@ pub fn check(
     let outputs: Vec<OutputReport> = shared
         .iter()
         .zip(results)
-        .map(|(spec, (comparison, worst_input, mismatch))| {
-            OutputReport::new(&spec.name, &comparison, worst_input, mismatch)
+        .map(|(spec, tally)| {
+            let budget = exact.and_then(|exact| exact.budget.of(&spec.name));
+            let truth = exact.map(|_| FromTruth::new(&tally.from_truth[0], &tally.from_truth[1]));
+            OutputReport::new(&spec.name, &tally.total, tally.worst_input, tally.mismatch, budget, truth)
         })
         .collect();
     let mut verdict = Verdict::worst(outputs.iter().map(|output| output.verdict));
@@ -256,6 +274,41 @@ pub fn check(
     })
 }
 
+/// One output over all cases.
+#[derive(Clone, Default)]
+struct Tally {
+    total: Comparison,
+    worst_input: Option<String>,
+    mismatch: Option<String>,
+    /// The reference, and the candidate.
+    from_truth: [Distance; 2],
+}
+
+impl Tally {
+    fn add(&mut self, case: &str, reference: &Value, candidate: &Value, decides: &[bool], atol: f64) {
+        match compare(reference, candidate, decides, atol) {
+            Ok(comparison) => {
+                if self.total.deciding.merge(comparison.deciding) {
+                    self.worst_input = Some(case.into());
+                }
+                self.total.padding.merge(comparison.padding);
+            }
+            Err(error) => {
+                self.mismatch.get_or_insert(format!("on input '{case}': {error}"));
+            }
+        }
+    }
+
+    fn add_truth(&mut self, truth: &Value, reference: &Value, candidate: &Value, decides: &[bool]) {
+        for (total, side) in self.from_truth.iter_mut().zip([reference, candidate]) {
+            // Shapes that differ have been noted.
+            if let Ok(comparison) = compare(truth, &widened(side), decides, 0.0) {
+                total.merge(comparison.deciding);
+            }
+        }
+    }
+}
+
 /// What [`assert_parity!`](crate::assert_parity) asserts: the candidate passes on every case.
 ///
 /// # Errors
@@ -275,8 +328,9 @@ pub fn agree(
         .collect::<Result<Vec<_>, ValueError>>()
         .map_err(|error| error.to_string())?;
     let expected = Expected::compute(reference, &cases, |_| ()).map_err(|error| error.to_string())?;
-    let options = Options { atol, outputs: Vec::new() };
-    let check = check(&expected, candidate, "graph", &options, |_| ()).map_err(|error| error.to_string())?;
+    let options = Options { atol, ..Options::default() };
+    let check =
+        check(&expected, candidate, "graph", &options, None, |_| ()).map_err(|error| error.to_string())?;
     if check.verdict == Verdict::Pass {
         return Ok(());
     }

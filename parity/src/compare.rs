@@ -73,6 +73,11 @@ impl Distance {
         (self.compared > 0 && self.non_finite == [0, 0]).then_some(self.max_abs)
     }
 
+    /// The largest |reference| among what was compared, of those that are finite on both sides.
+    pub fn largest_reference(&self) -> f64 {
+        self.largest_reference
+    }
+
     /// [`Distance::max_abs`] over the largest |reference|; nothing where that is 0.
     pub fn max_rel(&self) -> Option<f64> {
         self.max_abs().filter(|_| self.largest_reference > 0.0).map(|max| max / self.largest_reference)
@@ -205,7 +210,7 @@ pub fn compare(
     Ok(comparison)
 }
 
-fn unravel(mut flat: usize, shape: &[usize]) -> Vec<usize> {
+pub(crate) fn unravel(mut flat: usize, shape: &[usize]) -> Vec<usize> {
     let mut index: Vec<usize> = shape
         .iter()
         .rev()

@@ -2,6 +2,7 @@ use bert_pipeline::PipelineError;
 use candle_bert::{BertError, ConfigError};
 use checkpoint::CheckpointError;
 use engine::{EngineError, ValueError};
+use onnx_eval::OracleError;
 use onnx_graph::GraphError;
 
 use crate::check::FitError;
@@ -13,7 +14,7 @@ pub enum ParityError {
     /// A graph was given where a checkpoint is wanted.
     #[error(
         "'{path}' is a graph, and a checkpoint is wanted here: give its folder, and the graph with --onnx; \
-         'parity run {path}' runs a graph by itself"
+         'parity run {path}' runs a graph by itself, and with another graph in --onnx 'parity check {path}' holds that one against it"
     )]
     IsAGraph {
         /// What was given.
@@ -51,6 +52,22 @@ pub enum ParityError {
         onnx: String,
         /// What is wrong.
         source: Box<GraphError>,
+    },
+    /// The oracle does not take a graph.
+    #[error("{onnx} cannot be run on the oracle: {source}")]
+    Oracle {
+        /// The graph.
+        onnx: String,
+        /// What it does not know.
+        source: Box<OracleError>,
+    },
+    /// Faults are to be planted in a graph that has one.
+    #[error("{onnx} is not sound, so that no fault could be told from what it is: {why}")]
+    NotSound {
+        /// The graph.
+        onnx: String,
+        /// What is the matter.
+        why: String,
     },
     /// There is text, and nothing to read it with.
     #[error("{model} has no tokenizer, neither tokenizer.json nor vocab.txt, so it cannot read text")]

@@ -12,7 +12,7 @@
 //! let (_, graph) = subject.graph(None)?;
 //! let session = Session::new(&graph, EngineKind::Candle)?;
 //!
-//! let cases = suite::default_cases(subject.config(), Default::default(), None)?;
+//! let cases = suite::default_cases(subject.config(), Default::default(), None, None)?;
 //! assert_parity!(reference, session, &cases[..2]); // every output within 1e-6
 //! assert_parity!(reference, session, &cases[..2], atol = 1e-5);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -21,14 +21,33 @@
 //! For single values, [`engine::Value`] has `approx`'s traits (feature `approx` of that crate), so that
 //! `approx::assert_abs_diff_eq!(a, b, epsilon = 1e-6)` compares dtype, shape and elements.
 
+pub mod against;
+pub mod audit;
 pub mod bench;
 pub mod check;
 pub mod compare;
+mod culprits;
 mod error;
+pub mod expect;
+pub mod explain;
+pub mod inspect;
+pub mod judge;
+pub mod locate;
+mod outputs;
+pub mod proof;
+pub mod recorded;
+pub mod relations;
+pub mod render;
+pub mod replay;
 pub mod report;
+pub mod repro;
+pub mod selftest;
+pub mod shrink;
+pub mod stress;
 mod subject;
 pub mod suite;
 pub mod tensors;
+pub mod tokenizer_check;
 mod verdict;
 
 pub use error::ParityError;

@@ -2,8 +2,21 @@
 
 use serde::Serialize;
 
+mod tokens;
+
+pub use tokens::TokenErrors;
+
+use crate::audit::Audit;
 use crate::bench::Timing;
-use crate::compare::Comparison;
+use crate::compare::{Comparison, Distance};
+use crate::expect::Conversion;
+use crate::locate::Held;
+use crate::proof::{Proof, ulp};
+use crate::recorded::Recorded;
+use crate::relations::Relation;
+use crate::replay::Replay;
+use crate::stress::Stress;
+use crate::tokenizer_check::TokenizerReport;
 use crate::verdict::Verdict;
 
 /// The name and version of the JSON form. A field may be added under the same version; none changes its meaning or goes away.
@@ -31,8 +44,40 @@ pub struct Report {
     pub notes: Vec<String>,
     /// One entry for each engine and graph.
     pub checks: Vec<EngineCheck>,
+    /// What both sides are in f64: of the graph that comes off worst, where there are several.
+    pub proof: Option<Proof>,
+    /// What became of the checkpoint's tensors in this graph.
+    pub weights: Option<Audit>,
+    /// The modules that this graph computes otherwise, in the order of execution.
+    pub culprits: Vec<Culprit>,
+    /// What explains the whole, where no module does: exchanged inputs, exchanged or renamed outputs.
+    pub explanation: Option<String>,
+    /// The modules of the checkpoint, and the values of this graph that carry their outputs.
+    pub located: Option<Located>,
+    /// What must not change the answer, and whether it does.
+    pub relations: Vec<Relation>,
+    /// Each normalisation alone on each engine, on rows that its kernel finds hard.
+    pub stress: Vec<Stress>,
+    /// Where on its worst input this graph is off.
+    pub tokens: Vec<TokenErrors>,
+    /// What it costs that this graph was converted on purpose; left out of one that was not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Conversion>,
+    /// Whether the model's tokenizer.json and vocab.txt give the same ids; null where it does not have both.
+    pub tokenizer: Option<TokenizerReport>,
+    /// Everything about each graph, where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub graphs: Vec<GraphReport>,
+    /// Both sides against what was recorded elsewhere, in every precision and on every engine.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recorded: Vec<Recorded>,
+    /// The folder that replays what fails, if one was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repro: Option<Replay>,
     /// How long the engines took on one of the inputs.
     pub timing: Option<TimingReport>,
+    /// The command line that made this report, quoted for a POSIX shell; null where a program did.
+    pub command: Option<String>,
 }
 
 /// One set of inputs.
@@ -44,6 +89,84 @@ pub struct InputSummary {
     pub shape: Vec<usize>,
     /// How many of the tokens are real.
     pub tokens: usize,
+}
+
+/// Everything found about one graph.
+#[derive(Debug, Clone, Serialize)]
+pub struct GraphReport {
+    /// The graph.
+    pub onnx: String,
+    /// The worst of what follows.
+    pub verdict: Verdict,
+    /// Both sides in f64.
+    pub proof: Proof,
+    /// What became of the checkpoint's tensors.
+    pub weights: Option<Audit>,
+    /// Each engine in f32.
+    pub checks: Vec<EngineCheck>,
+    /// The modules of the checkpoint, and the values of the graph that carry their outputs.
+    pub located: Option<Located>,
+    /// The modules that compute something else, in the order of execution.
+    pub culprits: Vec<Culprit>,
+    /// What explains the whole, where no module does: exchanged inputs, exchanged or renamed outputs.
+    pub explanation: Option<String>,
+    /// What must not change the answer, and whether it does.
+    pub relations: Vec<Relation>,
+    /// Where on its worst input the graph is off.
+    pub tokens: Vec<TokenErrors>,
+    /// Each normalisation alone on each engine, on rows that its kernel finds hard.
+    pub stress: Vec<Stress>,
+    #[serde(skip)]
+    pub(crate) held: Vec<Held>,
+    /// What it costs that the graph was converted on purpose; left out of one that was not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Conversion>,
+    /// What was taken for what, for a person to read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// A module that the graph computes otherwise than the checkpoint.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Culprit {
+    /// Its path in the checkpoint, the deepest that is known: `encoder.layer.2.intermediate`.
+    pub module: String,
+    /// Its own error in f64, when it is given what the reference gives it; null where no value shows it, or one is not finite.
+    pub max_abs: Option<f64>,
+    /// The nodes of the graph that compute it, in the order of execution.
+    pub nodes: Vec<String>,
+    /// What would explain it: `gelu = tanh: 3.1e-4 → 2e-13`.
+    pub explanation: Option<String>,
+}
+
+/// Where the graph parts from the checkpoint, on one input.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Located {
+    /// The input.
+    pub input: String,
+    /// Every module, in the order of execution.
+    pub modules: Vec<ModuleError>,
+}
+
+/// One module: its output in the checkpoint against the value of the graph that carries it, in f64.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ModuleError {
+    /// Its path in the checkpoint.
+    pub module: String,
+    /// The graph's value that carries its output; null where none does, as within a fused operator.
+    pub value: Option<String>,
+    /// The nodes that compute it from what other modules give, in the order of execution.
+    pub nodes: Vec<String>,
+    /// Its error when it is given what the reference gives it.
+    pub own: Option<f64>,
+    /// Its error in the plain run: its own, and that of all before it.
+    pub inherited: Option<f64>,
+    /// The largest |value| of the reference.
+    pub scale: f64,
+    /// The error of the f32 engine here, where it can be asked for the value.
+    pub single: Option<f64>,
+    /// Whether it is one of the culprits.
+    pub culprit: bool,
 }
 
 /// One graph on one engine against the reference.
@@ -99,8 +222,10 @@ pub struct OutputReport {
     pub beyond_atol: usize,
     /// How many are NaN or infinite.
     pub non_finite: NonFinite,
-    /// The rounding that f32 has a right to; not known yet, so null.
+    /// How far the engine may be from the reference by rounding alone; null where there is no proof to measure it by.
     pub budget: Option<f64>,
+    /// How far each side is from the reference in f64; null where that was not run.
+    pub truth: Option<FromTruth>,
     /// Shape or dtype that differ, if they do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mismatch: Option<String>,
@@ -108,6 +233,32 @@ pub struct OutputReport {
     pub verdict: Verdict,
     /// The positions that do not decide.
     pub padding: Padding,
+}
+
+/// How far both f32 sides are from the truth, which is the reference in f64.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct FromTruth {
+    /// The largest |reference − truth|; null if a value is not finite.
+    pub reference: Option<f64>,
+    /// That, in units of the last place of the truth in f32, where it is largest.
+    pub reference_ulp: Option<f64>,
+    /// The largest |candidate − truth|; null if a value is not finite.
+    pub candidate: Option<f64>,
+    /// That, in units of the last place of the truth in f32, where it is largest.
+    pub candidate_ulp: Option<f64>,
+}
+
+impl FromTruth {
+    /// From the distances of both sides.
+    pub fn new(reference: &Distance, candidate: &Distance) -> Self {
+        let ulps = |side: &Distance| Some(side.max_abs()? / ulp(side.worst()?.reference));
+        Self {
+            reference: reference.max_abs(),
+            reference_ulp: ulps(reference),
+            candidate: candidate.max_abs(),
+            candidate_ulp: ulps(candidate),
+        }
+    }
 }
 
 /// Counts of values that are NaN or infinite.
@@ -137,6 +288,64 @@ pub struct TimingReport {
     pub results: Vec<Timing>,
 }
 
+impl Report {
+    /// The report on some graphs.
+    pub fn of(
+        model: &str,
+        atol: f64,
+        inputs: Vec<InputSummary>,
+        mut notes: Vec<String>,
+        graphs: Vec<GraphReport>,
+        timing: Option<TimingReport>,
+    ) -> Self {
+        notes.extend(graphs.iter().flat_map(|graph| graph.notes.clone()));
+        // The first of those that come off worst.
+        let worst = graphs.iter().rev().max_by_key(|graph| graph.verdict).cloned();
+        Self {
+            schema: SCHEMA,
+            verdict: Verdict::worst(graphs.iter().map(|graph| graph.verdict)),
+            model: model.into(),
+            onnx: graphs.first().map(|graph| graph.onnx.clone()),
+            error: None,
+            atol,
+            inputs,
+            notes,
+            checks: graphs.iter().flat_map(|graph| graph.checks.clone()).collect(),
+            culprits: worst.as_ref().map(|graph| graph.culprits.clone()).unwrap_or_default(),
+            explanation: worst.as_ref().and_then(|graph| graph.explanation.clone()),
+            located: worst.as_ref().and_then(|graph| graph.located.clone()),
+            weights: worst.as_ref().and_then(|graph| graph.weights.clone()),
+            relations: worst.as_ref().map(|graph| graph.relations.clone()).unwrap_or_default(),
+            stress: worst.as_ref().map(|graph| graph.stress.clone()).unwrap_or_default(),
+            tokens: worst.as_ref().map(|graph| graph.tokens.clone()).unwrap_or_default(),
+            precision: worst.as_ref().and_then(|graph| graph.precision.clone()),
+            proof: worst.map(|graph| graph.proof),
+            tokenizer: None,
+            graphs: if graphs.len() > 1 { graphs } else { Vec::new() },
+            recorded: Vec::new(),
+            repro: None,
+            timing,
+            command: None,
+        }
+    }
+
+    /// The same held against what was recorded, which may make it worse.
+    #[must_use]
+    pub fn with_recorded(mut self, recorded: Vec<Recorded>) -> Self {
+        self.verdict = recorded.iter().map(|side| side.verdict).fold(self.verdict, Verdict::max);
+        self.notes.extend(recorded.iter().flat_map(|side| side.complaints(self.atol)));
+        Self { recorded, ..self }
+    }
+
+    /// The same with what the tokenizers came to, which may make it worse.
+    #[must_use]
+    pub fn with_tokenizer(self, tokenizer: Option<TokenizerReport>) -> Self {
+        let verdict =
+            self.verdict.max(tokenizer.as_ref().map_or(self.verdict, |tokenizer| tokenizer.verdict));
+        Self { verdict, tokenizer, ..self }
+    }
+}
+
 impl EngineCheck {
     /// A sentence for everything that kept this check from passing.
     pub fn complaints(&self, atol: f64) -> Vec<String> {
@@ -156,17 +365,25 @@ impl OutputReport {
         comparison: &Comparison,
         worst_input: Option<String>,
         mismatch: Option<String>,
+        budget: Option<f64>,
+        truth: Option<FromTruth>,
     ) -> Self {
         let (deciding, padding) = (&comparison.deciding, &comparison.padding);
         let worst = deciding.worst();
         let finite = |x: f64| x.is_finite().then_some(x);
         let [reference, candidate] = deciding.non_finite();
-        let verdict = if mismatch.is_some() || deciding.beyond() > 0 {
+        let within_budget =
+            || deciding.max_abs().zip(budget).is_some_and(|(max_abs, budget)| max_abs <= budget);
+        let verdict = if mismatch.is_some() {
             Verdict::Fail
-        } else if deciding.max_abs().is_none() {
+        } else if deciding.compared() == 0 {
             Verdict::Inconclusive
-        } else {
+        } else if deciding.beyond() == 0 {
             Verdict::Pass
+        } else if within_budget() {
+            Verdict::Rounding
+        } else {
+            Verdict::Fail
         };
         Self {
             name: name.into(),
@@ -184,7 +401,8 @@ impl OutputReport {
             compared: deciding.compared(),
             beyond_atol: deciding.beyond(),
             non_finite: NonFinite { reference, candidate },
-            budget: None,
+            budget,
+            truth,
             mismatch,
             verdict,
             padding: Padding { max_abs: padding.max_abs(), compared: padding.compared() },

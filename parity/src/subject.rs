@@ -6,7 +6,7 @@ use bert_pipeline::Tokenizer;
 use bytes::Bytes;
 use candle_bert::{BertConfig, BertModel, ReferenceEngine};
 use candle_core::{DType, Device};
-use checkpoint::{ModelFiles, OnnxSource};
+use checkpoint::{Checkpoint, ModelFiles, OnnxSource};
 use onnx_graph::Model;
 
 use crate::ParityError;
@@ -64,8 +64,15 @@ impl Subject {
     /// # Errors
     /// If a weight is missing or has the wrong shape.
     pub fn reference(&self, dtype: DType) -> Result<Reference, ParityError> {
-        let checkpoint = self.files.checkpoint()?;
-        let loaded = BertModel::from_checkpoint(&checkpoint, &self.config, dtype, &Device::Cpu)
+        self.reference_of(&self.files.checkpoint()?, dtype)
+    }
+
+    /// The native model with the weights of another checkpoint of the same config.
+    ///
+    /// # Errors
+    /// If a weight is missing or has the wrong shape.
+    pub fn reference_of(&self, checkpoint: &Checkpoint, dtype: DType) -> Result<Reference, ParityError> {
+        let loaded = BertModel::from_checkpoint(checkpoint, &self.config, dtype, &Device::Cpu)
             .map_err(|source| ParityError::Weights { model: self.name().into(), source: Box::new(source) })?;
         Ok(Reference { engine: ReferenceEngine::new(loaded.model), unused: loaded.unused })
     }

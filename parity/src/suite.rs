@@ -1,12 +1,20 @@
-//! What a model is checked on: not one lucky draw, but a small set of inputs that exercise shapes, masks, token types and text.
+//! What a model is checked on: not one lucky draw, but a small set of inputs, each of which exposes what the others may hide: a length that was
+//! frozen, a mask that is ignored, token types that were baked in, an eps that only rows of low variance feel.
+
+pub(crate) mod grid;
+mod rows;
+mod tables;
 
 use bert_pipeline::{Text, Tokenizer};
 use candle_bert::BertConfig;
-use engine::{Dim, NamedValues, Value, ValueError, ValueSpec};
-use rand::{RngExt, SeedableRng};
+use engine::{Dim, NamedValues, ValueSpec};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::ParityError;
+use grid::Grid;
+use rows::{Ids, Mask, Row, Types};
+pub use tables::EmbeddingTables;
 
 /// The seed of the random ids. Fixed, so that two runs check the same thing; ChaCha8 gives the same numbers everywhere.
 const SEED: u64 = 0x5EED;
@@ -56,37 +64,64 @@ impl FixedShape {
             };
         Self { batch: size(0), sequence: size(1) }
     }
+}
 
-    fn takes(self, batch: usize, sequence: usize) -> bool {
-        self.batch.is_none_or(|fixed| fixed == batch) && self.sequence.is_none_or(|fixed| fixed == sequence)
+/// The longest that masks are tried at, unless the graph fixes the length.
+const MASKED: usize = 16;
+
+/// For how many positions the tokens of lowest variance are looked up: a pass over the vocabulary takes as many sums.
+const LOW_VARIANCE: usize = 8;
+
+/// Every mask once. A row without any real token comes last: it never decides, so it must have others beside it.
+const MASKS: [Row; 6] = [
+    Row::random("full", Mask::Full),
+    Row::random("padded right", Mask::Right),
+    Row::random("padded left", Mask::Left),
+    Row::random("masked in between", Mask::Holes),
+    Row::random("one real token", Mask::Single),
+    Row::random("no real token", Mask::Empty),
+];
+
+/// Shapes, each with why: exporters trace at a short text, optimum at 2×16, and what they froze breaks at any other.
+fn sizes(longest: usize) -> [(&'static str, usize, usize); 8] {
+    [
+        ("one token", 1, 1),
+        ("two tokens", 1, 2),
+        ("odd sizes", 3, 7),
+        ("two of eight", 2, 8),
+        ("one of nine", 1, 9),
+        ("three of fifteen", 3, 15),
+        ("two of seventeen", 2, 17),
+        ("longest", 1, longest),
+    ]
+}
+
+/// Rows whose tokens are the point, each with the length it is given where the graph leaves it open.
+fn token_rows(
+    config: &BertConfig,
+    tables: Option<&EmbeddingTables>,
+) -> Result<Vec<(Row, usize)>, ParityError> {
+    let row = |name, ids, types| Row { name, ids, types, mask: Mask::Full };
+    let mut rows = vec![
+        (row("first and last id", Ids::Ends, Types::Random), 4),
+        (row("one id repeated", Ids::One, Types::Zero), 12),
+    ];
+    if config.type_vocab_size > 1 {
+        rows.push((row("two segments", Ids::Random, Types::Segments), 10));
+        rows.push((row("token types of one", Ids::Random, Types::One), 11));
     }
-}
-
-/// What a row's attention mask leaves out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mask {
-    Full,
-    Right,
-    Left,
-    Holes,
-}
-
-/// Every pattern once.
-const MASKS: [Mask; 4] = [Mask::Full, Mask::Right, Mask::Left, Mask::Holes];
-
-impl Mask {
-    fn keeps(self, position: usize, sequence: usize) -> bool {
-        match self {
-            Mask::Full => true,
-            Mask::Right => position < sequence.div_ceil(2),
-            Mask::Left => position >= sequence / 3,
-            // Position 0 stays: it is the one that the pooler reads.
-            Mask::Holes => position % 3 != 1,
-        }
+    if let Some(tables) = tables {
+        let tokens = tables.lowest_variance(LOW_VARIANCE)?;
+        let length = tokens.len();
+        rows.push((row("low variance", Ids::Tokens(tokens), Types::Zero), length));
     }
+    Ok(rows)
 }
 
-/// The default inputs for a model, as far as the graph's declared shapes take them.
+/// The default inputs for a model, as far as the graph's declared shapes take them: `input_ids`, `attention_mask` and `token_type_ids`, i64.
+///
+/// With a tokenizer there are texts among them, with the checkpoint's embedding tables tokens of low variance. The numbers are the same in every
+/// run; names are unique.
 ///
 /// # Errors
 /// If the tokenizer fails on the built-in texts.
@@ -94,140 +129,100 @@ pub fn default_cases(
     config: &BertConfig,
     fixed: FixedShape,
     tokenizer: Option<&Tokenizer>,
+    tables: Option<&EmbeddingTables>,
 ) -> Result<Vec<Case>, ParityError> {
     let longest = config.max_position_embeddings.min(LONGEST);
     let mut rng = ChaCha8Rng::seed_from_u64(SEED);
-    let mut cases = Vec::new();
+    let mut cases: Vec<Case> = Vec::new();
     // Where a graph fixes a size, that size stands in for the one that was meant.
     let fit = |batch: usize, sequence: usize| {
         [fixed.batch.unwrap_or(batch), fixed.sequence.unwrap_or(sequence.min(longest))]
     };
-    for (name, batch, sequence) in
-        [("one token", 1, 1), ("two tokens", 1, 2), ("odd sizes", 3, 7), ("longest", 1, longest)]
-    {
+    for (name, batch, sequence) in sizes(longest) {
         let shape = fit(batch, sequence);
         let same_shape = |case: &Case| case.inputs.get("input_ids").is_some_and(|ids| ids.shape() == shape);
         if cases.iter().any(same_shape) {
             continue;
         }
-        let name = if shape == [batch, sequence] { name.to_string() } else { "full".into() };
-        cases.push(Case { name, inputs: random(config, shape, &[Mask::Full], &mut rng)? });
+        let as_meant = shape == [batch, sequence];
+        let name = if as_meant { name.into() } else { format!("random {}×{}", shape[0], shape[1]) };
+        let inputs = rows::inputs(config, shape, &[Row::random("", Mask::Full)], &mut rng)?;
+        cases.push(Case { name, inputs });
     }
-    // A graph may take fewer rows at once than there are patterns.
-    let shape = fit(MASKS.len(), 16);
-    for masks in MASKS.chunks(shape[0].clamp(1, MASKS.len())).filter(|masks| *masks != [Mask::Full]) {
-        let name = match masks {
-            [Mask::Right] => "padded right",
-            [Mask::Left] => "padded left",
-            [Mask::Holes] => "masked in between",
-            [Mask::Full, ..] => "masks",
-            _ => "more masks",
-        };
-        cases.push(Case { name: name.into(), inputs: random(config, shape, masks, &mut rng)? });
-    }
-    let Some(tokenizer) = tokenizer else { return Ok(cases) };
-    let mut texts = vec![("sentences", SENTENCES.map(Text::from).to_vec())];
-    if config.type_vocab_size > 1 {
-        texts.push(("pairs", PAIRS.map(Text::from).to_vec()));
-    }
-    for (name, texts) in texts {
-        let inputs = tokenizer.encode(&texts)?.to_named_values();
-        let fits = |ids: &Value| matches!(ids.shape(), [batch, sequence] if *sequence <= longest && fixed.takes(*batch, *sequence));
-        if inputs.get("input_ids").is_some_and(fits) {
-            cases.push(Case { name: name.into(), inputs });
+    let mut named = |name: String, rows: &[Row], shape: [usize; 2]| -> Result<(), ParityError> {
+        cases.push(Case { name, inputs: rows::inputs(config, shape, rows, &mut rng)? });
+        Ok(())
+    };
+    let token_rows = token_rows(config, tables)?;
+    if let Some(batch) = fixed.batch {
+        // As many rows at once as the graph takes.
+        let rows: Vec<Row> = token_rows.into_iter().map(|(row, _)| row).collect();
+        for rows in packed(&[&MASKS, rows.as_slice()].concat(), batch) {
+            named(name_of(&rows), &rows, fit(batch, MASKED))?;
         }
+    } else {
+        named("masks".into(), &MASKS, fit(MASKS.len(), MASKED))?;
+        for (row, sequence) in token_rows {
+            named(row.name.into(), &[row], fit(1, sequence))?;
+        }
+    }
+    if let Some(tokenizer) = tokenizer {
+        cases.extend(texts(config, fixed, longest, tokenizer)?);
     }
     Ok(cases)
 }
 
-/// Random ids and token types; the rows' masks are those given, in turn.
-fn random(
+/// Rows for a graph that takes `batch` at once. Those that the rows before them make needless are left out: a full mask alone, which every shape
+/// was tried with; a row without any real token alone, which decides nothing.
+fn packed(rows: &[Row], batch: usize) -> Vec<Vec<Row>> {
+    let needless = |row: &Row| row.name == "full" || row.mask == Mask::Empty;
+    let rows: Vec<Row> = rows.iter().filter(|row| batch > 1 || !needless(row)).cloned().collect();
+    let mut packed: Vec<Vec<Row>> = rows.chunks(batch.max(1)).map(<[Row]>::to_vec).collect();
+    for rows in &mut packed {
+        if rows.iter().all(|row| row.mask == Mask::Empty) {
+            rows.insert(0, MASKS[0].clone());
+        }
+    }
+    packed
+}
+
+fn name_of(rows: &[Row]) -> String {
+    match rows {
+        [first, .., last] => format!("{} to {}", first.name, last.name),
+        [row] => row.name.into(),
+        [] => String::new(),
+    }
+}
+
+/// The built-in texts, padded to the graph's length and repeated to its batch where it fixes them.
+fn texts(
     config: &BertConfig,
-    [batch, sequence]: [usize; 2],
-    masks: &[Mask],
-    rng: &mut ChaCha8Rng,
-) -> Result<NamedValues, ValueError> {
-    let (vocabulary, types) = (config.vocab_size as i64, config.type_vocab_size as i64);
-    let positions = batch * sequence;
-    let ids: Vec<i64> = (0..positions).map(|_| rng.random_range(0..vocabulary)).collect();
-    let types: Vec<i64> = (0..positions).map(|_| rng.random_range(0..types)).collect();
-    let mask: Vec<i64> = (0..batch)
-        .zip(masks.iter().cycle())
-        .flat_map(|(_, mask)| (0..sequence).map(|position| i64::from(mask.keeps(position, sequence))))
-        .collect();
-    Ok(NamedValues::from_iter([
-        ("input_ids", Value::new([batch, sequence], ids)?),
-        ("attention_mask", Value::new([batch, sequence], mask)?),
-        ("token_type_ids", Value::new([batch, sequence], types)?),
-    ]))
+    fixed: FixedShape,
+    longest: usize,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<Case>, ParityError> {
+    let mut texts = vec![("sentences", SENTENCES.map(Text::from).to_vec())];
+    if config.type_vocab_size > 1 {
+        texts.push(("pairs", PAIRS.map(Text::from).to_vec()));
+    }
+    let mut cases = Vec::new();
+    for (name, texts) in texts {
+        let Some(grid) = Grid::of(&tokenizer.encode(&texts)?.to_named_values()) else { continue };
+        let Some(padding) = fixed.sequence.unwrap_or(grid.sequence()).checked_sub(grid.sequence()) else {
+            continue;
+        };
+        if grid.sequence() > longest {
+            continue;
+        }
+        let ids = grid.input("input_ids");
+        let grid =
+            grid.padded(padding, |input| if Some(input) == ids { i64::from(tokenizer.pad_id()) } else { 0 });
+        let batch = fixed.batch.unwrap_or(grid.batch());
+        let rows = grid.rows.iter().cycle().take(batch).cloned().collect();
+        cases.push(Case { name: name.into(), inputs: grid.with_rows(rows).to_inputs()? });
+    }
+    Ok(cases)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config() -> BertConfig {
-        BertConfig::from_json(br#"{"vocab_size": 30, "type_vocab_size": 2, "max_position_embeddings": 24}"#)
-            .unwrap()
-    }
-
-    fn shapes(fixed: FixedShape) -> Vec<Vec<usize>> {
-        let cases = default_cases(&config(), fixed, None).unwrap();
-        cases.iter().map(|case| case.inputs.get("input_ids").unwrap().shape().to_vec()).collect()
-    }
-
-    #[test]
-    fn a_dynamic_graph_gets_many_shapes() {
-        let expected = [[1, 1], [1, 2], [3, 7], [1, 24], [4, 16]];
-        assert_eq!(shapes(FixedShape::default()), expected.map(|shape| shape.to_vec()));
-    }
-
-    /// The masks of all cases, as patterns of a sequence of six.
-    fn patterns(batch: usize) -> Vec<String> {
-        let fixed = FixedShape { batch: Some(batch), sequence: Some(6) };
-        let cases = default_cases(&config(), fixed, None).unwrap();
-        let names: Vec<&String> = cases.iter().map(|case| &case.name).collect();
-        assert!((1..names.len()).all(|i| !names[..i].contains(&names[i])), "{names:?}");
-        cases
-            .iter()
-            .flat_map(|case| {
-                let mask = case.inputs.get("attention_mask").unwrap();
-                assert_eq!(mask.shape(), [batch, 6]);
-                let bits = mask.as_slice::<i64>().unwrap();
-                bits.chunks(6)
-                    .map(|row| row.iter().map(ToString::to_string).collect())
-                    .collect::<Vec<String>>()
-            })
-            .collect()
-    }
-
-    #[test]
-    fn a_static_graph_gets_every_mask_whatever_its_batch() {
-        for batch in 1..=5 {
-            let patterns = patterns(batch);
-            for wanted in ["111111", "111000", "001111", "101101"] {
-                assert!(patterns.iter().any(|pattern| pattern == wanted), "{batch}: no {wanted}");
-            }
-        }
-    }
-
-    #[test]
-    fn two_runs_get_the_same_numbers() {
-        let cases = || default_cases(&config(), FixedShape::default(), None).unwrap();
-        for (a, b) in cases().iter().zip(cases()) {
-            assert_eq!(a.inputs, b.inputs);
-        }
-    }
-
-    #[test]
-    fn masks_have_every_pattern() {
-        let cases = default_cases(&config(), FixedShape::default(), None).unwrap();
-        let masks = cases.iter().find(|case| case.name == "masks").unwrap();
-        let mask = masks.inputs.get("attention_mask").unwrap().as_slice::<i64>().unwrap();
-        let rows: Vec<String> = mask
-            .chunks(16)
-            .map(|row| row.iter().map(|bit| char::from(b'0' + *bit as u8)).collect())
-            .collect();
-        assert_eq!(rows, ["1111111111111111", "1111111100000000", "0000011111111111", "1011011011011011"]);
-    }
-}
+mod tests;

@@ -56,7 +56,7 @@ fn judge(reference: &Fixed, candidate: &Fixed, mask: &[i64], outputs: &[&str]) -
     let expected = Expected::compute(reference, &cases, |_| ()).unwrap();
     let options =
         Options { outputs: outputs.iter().map(ToString::to_string).collect(), ..Options::default() };
-    check(&expected, candidate, "g", &options, |_| ()).unwrap()
+    check(&expected, candidate, "g", &options, None, |_| ()).unwrap()
 }
 
 #[test]

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use parity::audit::Expect;
 use parity::bench::MIN_RUNS;
 
 /// Hold a BERT's ONNX graph against its checkpoint: do both compute the same function?
 ///
-/// Without arguments, the embedded bert-tiny is checked. Exit code 0: they agree; 1: they do not; 2: the check could not be
+/// Without arguments, the embedded bert-tiny is checked. Exit code 0: they do; 1: they do not; 2: the check could not be
 /// run; 3: nothing, or not everything that was asked for, was compared.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
@@ -25,10 +26,16 @@ pub enum Command {
     Check(CheckArgs),
     /// Run a checkpoint or any graph on inputs from a file
     Run(RunArgs),
+    /// Make an ONNX graph of a checkpoint
+    Export(ExportArgs),
+    /// Show what is in a graph: inputs, outputs, operators, modules
+    Inspect(InspectArgs),
     /// Turn texts into vectors
     Embed(EmbedArgs),
     /// Time the engines against each other
     Bench(BenchArgs),
+    /// Plant faults in copies of a graph, and see which of them a check would have caught
+    Selftest(SelftestArgs),
 }
 
 /// An engine that runs a graph.
@@ -38,6 +45,16 @@ pub enum GraphEngine {
     Candle,
     /// Every operator by the specification: right, and slow
     Oracle,
+}
+
+impl GraphEngine {
+    /// The engine that calls itself so.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::value_variants()
+            .iter()
+            .copied()
+            .find(|engine| engine.to_possible_value().is_some_and(|value| value.get_name() == name))
+    }
 }
 
 /// Any engine.
@@ -68,9 +85,27 @@ pub enum Precision {
     F64,
 }
 
+/// What graphs are converted to on purpose.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Conversion {
+    /// Half precision, f16 or bf16
+    F16,
+    /// Weights of eight bits, activations as they may be
+    Int8,
+}
+
+impl From<Conversion> for Expect {
+    fn from(conversion: Conversion) -> Self {
+        match conversion {
+            Conversion::F16 => Expect::F16,
+            Conversion::Int8 => Expect::Int8,
+        }
+    }
+}
+
 #[derive(Args)]
 pub struct CheckArgs {
-    /// A folder, or the id of a model in the hub cache [default: the embedded bert-tiny]
+    /// A folder, the id of a model in the hub cache, or a graph that the one in --onnx was made of [default: the embedded bert-tiny]
     pub model: Option<String>,
 
     /// The graph [default: onnx/model.onnx or model.onnx beside the checkpoint]
@@ -85,6 +120,18 @@ pub struct CheckArgs {
     #[arg(long, value_name = "X", default_value = "1e-6", value_parser = tolerance)]
     pub atol: f64,
 
+    /// The largest difference that proves both the same in f64, relative to the largest value where that is above 1
+    #[arg(long, value_name = "X", default_value = "1e-10", value_parser = tolerance)]
+    pub proof_tol: f64,
+
+    /// Exit with 1 where f32 is beyond --atol, though that is rounding and the proof holds
+    #[arg(long)]
+    pub strict: bool,
+
+    /// What the graph was converted to on purpose: it is held against the checkpoint rounded the same way, and the loss is told apart
+    #[arg(long, value_name = "PRECISION")]
+    pub expect: Option<Conversion>,
+
     /// Compare this output, and fail to conclude where it is missing
     #[arg(long, value_name = "NAME")]
     pub output: Vec<String>,
@@ -93,6 +140,14 @@ pub struct CheckArgs {
     #[arg(long, value_name = "FILE.safetensors", conflicts_with = "text")]
     pub inputs: Option<PathBuf>,
 
+    /// Hold everything against these outputs too, which were recorded elsewhere: .safetensors, .npz, or one of ONNX's test folders
+    #[arg(long, value_name = "FILE", requires = "inputs")]
+    pub expected: Option<PathBuf>,
+
+    /// Where the check fails, write the smallest input that shows it to a new folder, with a test that replays it
+    #[arg(long, value_name = "DIR", conflicts_with = "expect")]
+    pub repro: Option<PathBuf>,
+
     /// Run this text and nothing else (may be repeated: one batch)
     #[arg(long, value_name = "TEXT")]
     pub text: Vec<String>,
@@ -100,6 +155,18 @@ pub struct CheckArgs {
     /// Write the report as JSON; `-` for stdout
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+
+    /// Write the report as Markdown, short enough for a CI summary
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+
+    /// Write the report as one HTML page
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+
+    /// Write the report as JUnit's XML
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -130,6 +197,63 @@ pub struct RunArgs {
     /// What reference and oracle compute in
     #[arg(long, value_name = "DTYPE", default_value = "f32")]
     pub dtype: Precision,
+}
+
+/// Who will run a graph.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportTarget {
+    /// Anything that follows the specification
+    Onnx,
+    /// Stock candle-onnx as well
+    CandleOnnx,
+}
+
+/// Where a graph has its weights from.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WeightsFrom {
+    /// From the checkpoint's own file, where they stay
+    Safetensors,
+}
+
+#[derive(Args)]
+pub struct ExportArgs {
+    /// A folder, or the id of a model in the hub cache
+    pub model: String,
+
+    /// The graph to write
+    #[arg(short, long, value_name = "FILE.onnx", value_parser = onnx_file)]
+    pub output: PathBuf,
+
+    /// The version of ONNX's operators, 13 to 21
+    #[arg(long, value_name = "N", default_value_t = 17)]
+    pub opset: i64,
+
+    /// Fix the inputs to B rows of S tokens [default: any]
+    #[arg(long = "static", value_name = "B,S", value_parser = two_sizes)]
+    pub fixed: Option<(usize, usize)>,
+
+    /// Who will run it
+    #[arg(long, value_name = "TARGET", default_value = "onnx")]
+    pub target: ExportTarget,
+
+    /// Leave the weights in the checkpoint's file: the graph, which must be written beside it, points at them
+    #[arg(long, value_name = "FORMAT", conflicts_with = "external_data")]
+    pub weights_from: Option<WeightsFrom>,
+
+    /// Write the weights to a second file, FILE.onnx.data, as models of more than 2 GiB are in any case
+    #[arg(long)]
+    pub external_data: bool,
+}
+
+#[derive(Args)]
+pub struct InspectArgs {
+    /// The graph
+    #[arg(value_name = "FILE.onnx")]
+    pub onnx: PathBuf,
+
+    /// Write it as JSON; `-` for stdout
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -192,11 +316,42 @@ pub struct BenchArgs {
     pub json: Option<PathBuf>,
 }
 
+#[derive(Args)]
+pub struct SelftestArgs {
+    /// A folder, or the id of a model in the hub cache [default: the embedded bert-tiny]
+    pub model: Option<String>,
+
+    /// The graph [default: onnx/model.onnx or model.onnx beside the checkpoint]
+    #[arg(long, value_name = "FILE")]
+    pub onnx: Option<PathBuf>,
+
+    /// Write the result as JSON; `-` for stdout
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
 fn tolerance(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(x) if x.is_finite() && x >= 0.0 => Ok(x),
         _ => Err("a number such as 1e-6, not negative".into()),
     }
+}
+
+/// A file that does not look like a graph's is not overwritten: it may be the checkpoint.
+fn onnx_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.extension().is_some_and(|extension| extension == "onnx") {
+        Ok(path)
+    } else {
+        Err("the name of a graph ends in .onnx".into())
+    }
+}
+
+fn two_sizes(text: &str) -> Result<(usize, usize), String> {
+    let sizes = text
+        .split_once(',')
+        .and_then(|(batch, sequence)| Some((batch.trim().parse().ok()?, sequence.trim().parse().ok()?)));
+    sizes.ok_or_else(|| "two whole numbers, rows and tokens, such as 1,128".into())
 }
 
 fn runs(text: &str) -> Result<usize, String> {
@@ -229,9 +384,19 @@ mod tests {
     }
 
     #[test]
+    fn a_graph_is_written_to_a_graphs_name() {
+        assert!(onnx_file("model.safetensors").is_err());
+        assert_eq!(onnx_file("a/b.onnx"), Ok(PathBuf::from("a/b.onnx")));
+        assert_eq!(two_sizes("2, 8"), Ok((2, 8)));
+        assert!(["", "2", "2,", "2,8,1", "-1,8", "2x8"].iter().all(|text| two_sizes(text).is_err()));
+    }
+
+    #[test]
     fn a_tolerance_is_a_number() {
         assert_eq!(tolerance("1e-5"), Ok(1e-5));
-        assert_eq!(Cli::parse_from(["parity"]).check.atol, parity::check::DEFAULT_ATOL);
+        let check = Cli::parse_from(["parity"]).check;
+        assert_eq!(check.atol, parity::check::DEFAULT_ATOL);
+        assert_eq!(check.proof_tol, parity::proof::DEFAULT_PROOF_TOL);
         assert!(["nan", "inf", "-1", "small"].iter().all(|text| tolerance(text).is_err()));
     }
 }

@@ -111,7 +111,7 @@ fn case(subject: &Subject, args: &BenchArgs) -> anyhow::Result<Case> {
 fn verify(reference: &dyn Engine, engine: &dyn Engine, onnx: &str, cases: &[Case]) -> anyhow::Result<()> {
     let expected = Expected::compute(reference, cases, |_| ())?;
     let options = Options { atol: SANE_ATOL, ..Options::default() };
-    let check = check(&expected, engine, onnx, &options, |_| ())?;
+    let check = check(&expected, engine, onnx, &options, None, |_| ())?;
     if check.verdict != Verdict::Pass {
         bail!(
             "the engines do not agree, so their times mean nothing: {}",

@@ -2,31 +2,41 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use candle_core::DType;
 use engine::{Engine, NamedValues};
 use onnx_graph::Model;
+use parity::ParityError;
+use parity::audit::Expect;
 use parity::bench::{self, Budget};
-use parity::check::{Expected, Options, check, common_inputs, fit_inputs};
+use parity::check::{Options, common_inputs, fit_inputs};
+use parity::judge::{Bounds, References, Trial};
+use parity::proof;
+use parity::replay::Sides;
 use parity::report::{EngineCheck, InputSummary, Report, SCHEMA, TimingReport};
 use parity::suite::{Case, FixedShape};
-use parity::{Reference, Subject, Verdict};
+use parity::{Subject, Verdict, tokenizer_check};
 
-use super::args::{CheckArgs, Precision};
-use super::{engines, input, is_stdout, one_line, progress, show, unless_closed, write_json};
+use super::args::{CheckArgs, GraphEngine, Precision};
+use super::record::Beside;
+use super::{against, engines, input, is_stdout, one_line, progress, reports, show, unless_closed};
 
 /// What timing may take at the end of a check, which has warmed everything: it is there to give an idea, `parity bench` measures.
 const TIMING: Budget = Budget { warm_up: 0, rounds: 1, time: Duration::from_millis(500) };
 
 pub fn command(args: &CheckArgs) -> anyhow::Result<Verdict> {
-    let result = judge(args);
-    let written = match (&args.json, &result) {
-        (None, _) => Ok(()),
-        (Some(path), Ok(outcome)) => write_json(path, &outcome.report),
-        (Some(path), Err(error)) => write_json(path, &failed(args, error)),
+    let mut result = match args.model.as_deref().filter(|model| against::is_graph(model, args)) {
+        Some(raw) => against::judge(args, raw),
+        None => judge(args),
+    };
+    let command = Some(reports::command_line());
+    let written = match &mut result {
+        Ok(outcome) => {
+            outcome.report.command = command;
+            reports::write(args, &outcome.report)
+        }
+        Err(error) => reports::write(args, &Report { command, ..failed(args, error) }),
     };
     let outcome = match (result, written) {
         (Ok(outcome), written) => written.map(|()| outcome),
@@ -46,28 +56,33 @@ pub fn command(args: &CheckArgs) -> anyhow::Result<Verdict> {
         );
         unless_closed(shown.and_then(|()| out.flush()))?;
     }
-    Ok(outcome.report.verdict)
+    Ok(match outcome.report.verdict {
+        // The report stays as it is: only the exit code is stricter.
+        Verdict::Rounding if args.strict => Verdict::Fail,
+        verdict => verdict,
+    })
 }
 
 /// A report, and what is shown beside it.
-struct Outcome {
-    report: Report,
-    reference: String,
-    graphs: Vec<String>,
-    features: Option<show::Features>,
+pub(super) struct Outcome {
+    pub report: Report,
+    pub reference: String,
+    pub graphs: Vec<String>,
+    pub features: Option<show::Features>,
 }
 
-/// A graph under the name the report gives it, and an engine that took it, or why none did.
-struct Candidate {
-    onnx: String,
-    model: Rc<Model>,
-    engine: Result<Box<dyn Engine>, anyhow::Error>,
+/// A graph under the name the report gives it, the engines that took it, and why others did not.
+pub(super) struct Candidate {
+    pub onnx: String,
+    pub model: Model,
+    pub engines: Vec<Box<dyn Engine>>,
+    pub refused: Option<anyhow::Error>,
 }
 
 /// Every graph on every engine that was asked for, or on the fastest that takes it.
-fn candidates(
+pub(super) fn candidates(
     args: &CheckArgs,
-    subject: &Subject,
+    open: impl Fn(Option<&Path>) -> Result<(String, Model), ParityError>,
     notes: &mut Vec<String>,
 ) -> anyhow::Result<Vec<Candidate>> {
     let paths: Vec<Option<&Path>> = match args.onnx.as_slice() {
@@ -76,20 +91,24 @@ fn candidates(
     };
     let mut candidates = Vec::new();
     for path in paths {
-        let (onnx, model) = subject.graph(path)?;
-        let model = Rc::new(model);
-        let mut push =
-            |engine| candidates.push(Candidate { onnx: onnx.clone(), model: model.clone(), engine });
+        let (onnx, model) = open(path)?;
+        let mut engines = Vec::new();
+        let mut refused = None;
         for &kind in &args.engine {
-            push(Ok(engines::open(&model, kind, Precision::F32).context(onnx.clone())?));
+            engines.push(engines::open(&model, kind, Precision::F32).context(onnx.clone())?);
         }
         if args.engine.is_empty() {
-            let fastest = engines::fastest(&model);
-            if let Ok((engine, Some(refusal))) = &fastest {
-                notes.push(format!("{onnx} was run on the {}, because {refusal}", engine.name()));
+            match engines::fastest(&model) {
+                Ok((engine, refusal)) => {
+                    notes.extend(refusal.map(|refusal| {
+                        format!("{onnx} was run on the {}, because {refusal}", engine.name())
+                    }));
+                    engines.push(engine);
+                }
+                Err(error) => refused = Some(error),
             }
-            push(fastest.map(|(engine, _)| engine));
         }
+        candidates.push(Candidate { onnx, model, engines, refused });
     }
     Ok(candidates)
 }
@@ -97,63 +116,93 @@ fn candidates(
 fn judge(args: &CheckArgs) -> anyhow::Result<Outcome> {
     let subject = Subject::open(args.model.as_deref())?;
     let mut notes = Vec::new();
-    let candidates = candidates(args, &subject, &mut notes)?;
-    let Reference { engine: reference, unused } = subject.reference(DType::F32)?;
+    let candidates = candidates(args, |path| subject.graph(path), &mut notes)?;
+    let references = References::load(&subject)?;
+    let reference: &dyn Engine = &references.single.engine;
+    add_notes(&mut notes, reference, &candidates, &references.single.unused);
 
-    let mut report = Report {
-        schema: SCHEMA,
-        verdict: Verdict::Inconclusive,
-        model: subject.name().into(),
-        onnx: candidates.first().map(|candidate| candidate.onnx.clone()),
-        error: None,
-        atol: args.atol,
-        inputs: Vec::new(),
-        notes,
-        checks: Vec::new(),
-        timing: None,
+    let bounds = Bounds {
+        options: Options { atol: args.atol, outputs: args.output.clone(), ..Options::default() },
+        proof_tol: args.proof_tol,
+        expect: args.expect.map_or(Expect::Exact, Into::into),
     };
-    add_notes(&mut report.notes, &reference, &candidates, &unused);
-    let options = Options { atol: args.atol, outputs: args.output.clone() };
-    let mut features = None;
+    let (mut inputs, mut timing, mut features) = (Vec::new(), None, None);
+    let (mut graphs, mut beside) = (Vec::new(), Beside::default());
     for candidate in &candidates {
-        let engine = match &candidate.engine {
-            Ok(engine) => engine.as_ref(),
-            Err(error) => {
-                report.checks.push(refused(candidate, error));
-                continue;
-            }
-        };
-        let fixed = FixedShape::of(engine.inputs());
-        let mut cases = input::cases(&subject, args.inputs.as_deref(), &args.text, fixed)?;
-        for case in &mut cases {
-            input::refuse_unknown(&case.inputs, &[reference.inputs(), engine.inputs()])?;
-            let common = common_inputs(&case.inputs, reference.inputs(), engine.inputs())?;
-            for name in common.names().filter(|name| !case.inputs.contains(name)) {
-                report.notes.push(format!("'{name}' was not given: {} was taken", default_of(name)));
-            }
-            case.inputs = common;
-            let summary = summary(case);
-            if !report.inputs.contains(&summary) {
-                report.inputs.push(summary);
+        let cases = cases(args, &subject, reference, candidate, &mut notes)?;
+        for summary in cases.iter().map(summary) {
+            if !inputs.contains(&summary) {
+                inputs.push(summary);
             }
         }
-        let bar = progress::bar("checking", 2 * cases.len());
-        let expected = Expected::compute(&reference, &cases, |case| {
+        let converted = if args.expect.is_some() { 2 } else { 0 };
+        let bar = progress::bar("checking", (4 + converted + candidate.engines.len()) * cases.len());
+        let step = |case: &Case| {
             bar.set_prefix(case.name.clone());
             bar.inc(1);
-        })?;
-        report.checks.push(check(&expected, engine, &candidate.onnx, &options, |_| bar.inc(1))?);
-        if report.timing.is_none() {
-            report.timing = time(&reference, engine, &cases)?;
+        };
+        let trial = Trial::new(&references, &cases, step)?;
+        let engines: Vec<&dyn Engine> = candidate.engines.iter().map(AsRef::as_ref).collect();
+        let mut graph = trial.judge(&subject, &candidate.onnx, &candidate.model, &engines, &bounds, step)?;
+        let parts: Vec<GraphEngine> = match args.engine.as_slice() {
+            [] => engines.iter().filter_map(|engine| GraphEngine::named(engine.name())).collect(),
+            kinds => kinds.to_vec(),
+        };
+        for kind in parts {
+            let open = |part: &Model| engines::open(part, kind, Precision::F32).ok();
+            graph.put_under_stress(&candidate.model, &candidate.model, &open);
+        }
+        if let Some(error) = &candidate.refused {
+            graph.checks.push(refused(candidate, error));
+            graph.verdict = graph.verdict.max(Verdict::Inconclusive);
+        }
+        let exact = proof::exact_graph(&candidate.model, subject.config()).ok().map(|(exact, _)| exact);
+        let sides = Sides {
+            single: reference,
+            double: &references.double.engine,
+            exact: exact.as_ref(),
+            engines: &engines,
+        };
+        beside.add(args, subject.name(), candidate, &graph, sides, &cases, &bounds)?;
+        graphs.push(graph);
+        if let (None, [engine, ..]) = (&timing, engines.as_slice()) {
+            timing = time(reference, *engine, &cases)?;
         }
         bar.finish_and_clear();
         if features.is_none() {
-            features = show::Features::of(&expected);
+            features = show::Features::of(trial.expected());
         }
     }
-    report.verdict = Verdict::worst(report.checks.iter().map(|check| check.verdict));
+    let tokenizer = tokenizer_check::check_tokenizers(subject.files()).unwrap_or_else(|error| {
+        notes.push(format!("tokenizer.json and vocab.txt were not compared: {}", one_line(&error.into())));
+        None
+    });
+    let report =
+        Report::of(subject.name(), args.atol, inputs, notes, graphs, timing).with_tokenizer(tokenizer);
+    let report = beside.tell(args, report);
     let graphs = candidates.iter().map(|candidate| show::graph(&candidate.model)).collect();
     Ok(Outcome { report, reference: show::reference(&subject), graphs, features })
+}
+
+/// The inputs for a graph, as both sides can take them.
+fn cases(
+    args: &CheckArgs,
+    subject: &Subject,
+    reference: &dyn Engine,
+    candidate: &Candidate,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<Vec<Case>> {
+    let specs = &candidate.model.graph.inputs;
+    let mut cases = input::cases(subject, args.inputs.as_deref(), &args.text, FixedShape::of(specs))?;
+    for case in &mut cases {
+        input::refuse_unknown(&case.inputs, &[reference.inputs(), specs])?;
+        let common = common_inputs(&case.inputs, reference.inputs(), specs)?;
+        for name in common.names().filter(|name| !case.inputs.contains(name)) {
+            notes.push(format!("'{name}' was not given: {} was taken", default_of(name)));
+        }
+        case.inputs = common;
+    }
+    Ok(cases)
 }
 
 /// What stands in for an input that was not given.
@@ -177,7 +226,7 @@ fn add_notes(notes: &mut Vec<String>, reference: &dyn Engine, candidates: &[Cand
 }
 
 /// A graph that no engine takes: nothing was compared.
-fn refused(candidate: &Candidate, error: &anyhow::Error) -> EngineCheck {
+pub(super) fn refused(candidate: &Candidate, error: &anyhow::Error) -> EngineCheck {
     EngineCheck {
         engine: "candle".into(),
         onnx: candidate.onnx.clone(),
@@ -189,7 +238,7 @@ fn refused(candidate: &Candidate, error: &anyhow::Error) -> EngineCheck {
     }
 }
 
-fn summary(case: &Case) -> InputSummary {
+pub(super) fn summary(case: &Case) -> InputSummary {
     let shape = case.inputs.get("input_ids").map(|ids| ids.shape().to_vec()).unwrap_or_default();
     let mask = case.inputs.get("attention_mask").and_then(|mask| mask.as_slice::<i64>().ok());
     let tokens = mask.map_or(shape.iter().product(), |mask| mask.iter().filter(|&&bit| bit != 0).count());
@@ -197,7 +246,11 @@ fn summary(case: &Case) -> InputSummary {
 }
 
 /// Times both paths on the sentences, or whatever comes first.
-fn time(reference: &dyn Engine, engine: &dyn Engine, cases: &[Case]) -> anyhow::Result<Option<TimingReport>> {
+pub(super) fn time(
+    reference: &dyn Engine,
+    engine: &dyn Engine,
+    cases: &[Case],
+) -> anyhow::Result<Option<TimingReport>> {
     let Some(case) = cases.iter().find(|case| case.name == "sentences").or(cases.first()) else {
         return Ok(None);
     };
@@ -222,6 +275,20 @@ fn failed(args: &CheckArgs, error: &anyhow::Error) -> Report {
         inputs: Vec::new(),
         notes: Vec::new(),
         checks: Vec::new(),
+        proof: None,
+        weights: None,
+        culprits: Vec::new(),
+        explanation: None,
+        located: None,
+        relations: Vec::new(),
+        stress: Vec::new(),
+        tokens: Vec::new(),
+        precision: None,
+        tokenizer: None,
+        graphs: Vec::new(),
+        recorded: Vec::new(),
+        repro: None,
         timing: None,
+        command: None,
     }
 }

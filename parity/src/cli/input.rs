@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::bail;
 use bert_pipeline::Text;
 use engine::{NamedValues, ValueSpec};
-use parity::suite::{Case, FixedShape, default_cases};
+use parity::suite::{Case, EmbeddingTables, FixedShape, default_cases};
 use parity::{Subject, tensors};
 
 /// The inputs of a check: those of a file, a text, or the default suite for the shapes that the graphs declare.
@@ -23,7 +23,8 @@ pub fn cases(
         let inputs = subject.require_tokenizer()?.encode(&texts)?.to_named_values();
         return Ok(vec![Case { name: "text".into(), inputs }]);
     }
-    Ok(default_cases(subject.config(), fixed, subject.tokenizer()?.as_ref())?)
+    let tables = EmbeddingTables::of(&subject.files().checkpoint()?, subject.config());
+    Ok(default_cases(subject.config(), fixed, subject.tokenizer()?.as_ref(), tables.as_ref())?)
 }
 
 /// An input that no side takes is a slip of the pen: leaving it out in silence would compare something else than was meant.

@@ -2,15 +2,24 @@
 //!
 //! Results go to stdout, everything else to stderr.
 
+mod against;
 mod args;
 mod bench;
 mod check;
 mod embed;
 mod engines;
+mod export;
 mod input;
+mod inspect;
 mod progress;
+mod record;
+mod reports;
 mod run;
+mod selftest;
 mod show;
+mod show_modules;
+mod show_precision;
+mod show_selftest;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -31,8 +40,11 @@ pub fn main() -> ExitCode {
         None => check::command(&cli.check),
         Some(Command::Check(args)) => check::command(args),
         Some(Command::Run(args)) => run::command(args),
+        Some(Command::Export(args)) => export::command(args),
+        Some(Command::Inspect(args)) => inspect::command(args),
         Some(Command::Embed(args)) => embed::command(args),
         Some(Command::Bench(args)) => bench::command(args),
+        Some(Command::Selftest(args)) => selftest::command(args),
     };
     match result {
         Ok(verdict) => verdict.into(),

@@ -44,8 +44,10 @@ pub fn command(args: &RunArgs) -> anyhow::Result<Verdict> {
 /// An output against what was recorded elsewhere. Every element decides.
 fn against(name: &str, expected: &Value, found: &Value, atol: f64) -> OutputReport {
     match compare(expected, found, &[], atol) {
-        Ok(comparison) => OutputReport::new(name, &comparison, None, None),
-        Err(mismatch) => OutputReport::new(name, &Comparison::default(), None, Some(mismatch.to_string())),
+        Ok(comparison) => OutputReport::new(name, &comparison, None, None, None, None),
+        Err(mismatch) => {
+            OutputReport::new(name, &Comparison::default(), None, Some(mismatch.to_string()), None, None)
+        }
     }
 }
 

@@ -10,16 +10,21 @@ use engine::{NamedValues, Value};
 use onnx_graph::Model;
 use parity::bench::Timing;
 use parity::check::Expected;
-use parity::report::{EngineCheck, InputSummary, OutputReport, Report, TimingReport};
+use parity::proof::{Proof, ProofOutput};
+use parity::recorded::Recorded;
+use parity::render::headline;
+use parity::report::{EngineCheck, FromTruth, InputSummary, OutputReport, Report, TimingReport};
 use parity::suite::SENTENCES;
 use parity::{Subject, Verdict};
 
-const BOLD: Style = Style::new().bold();
-const DIM: Style = Style::new().dimmed();
+use super::{show_modules, show_precision};
 
-fn color(verdict: Verdict) -> Style {
+pub const BOLD: Style = Style::new().bold();
+pub const DIM: Style = Style::new().dimmed();
+
+pub fn color(verdict: Verdict) -> Style {
     let color = match verdict {
-        Verdict::Pass => AnsiColor::Green,
+        Verdict::Pass | Verdict::Rounding => AnsiColor::Green,
         Verdict::Inconclusive => AnsiColor::Yellow,
         _ => AnsiColor::Red,
     };
@@ -36,7 +41,7 @@ pub fn error_label() -> String {
 pub fn reference(subject: &Subject) -> String {
     let config = subject.config();
     format!(
-        "{}, hidden size {}, {}, {}, vocabulary {}",
+        "natively on candle in f32 ({}, hidden size {}, {}, {}, vocabulary {})",
         count(config.num_hidden_layers, "layer"),
         config.hidden_size,
         count(config.num_attention_heads, "head"),
@@ -104,23 +109,27 @@ pub fn report(out: &mut impl Write, shown: &Shown) -> io::Result<()> {
     let verdict = report.verdict.to_string().to_uppercase();
     writeln!(out, "{style}{verdict}{style:#}  {}", headline(report))?;
     writeln!(out)?;
-    writeln!(
-        out,
-        "  {DIM}reference{DIM:#}  {}, natively on candle in f32 ({})",
-        report.model, shown.reference
-    )?;
+    writeln!(out, "  {DIM}reference{DIM:#}  {}, {}", report.model, shown.reference)?;
     for (check, graph) in report.checks.iter().zip(&shown.graphs) {
         writeln!(out, "  {DIM}{:<9}{DIM:#}  {} ({graph})", check.engine, check.onnx)?;
     }
     let input = |input: &InputSummary| format!("{} {}", input.name, dimensions(&input.shape));
     let inputs: Vec<String> = report.inputs.iter().map(input).collect();
     writeln!(out, "  {DIM}inputs{DIM:#}     {}", inputs.join(", "))?;
+    if let Some(proof) = &report.proof {
+        self::proof(out, proof, report.precision.is_some())?;
+    }
     for check in &report.checks {
         self::check(out, check, report.checks.len() > 1)?;
     }
-    if let Some(hint) = hint(report) {
-        writeln!(out, "{hint}")?;
+    if let Some(precision) = &report.precision {
+        show_precision::loss(out, precision)?;
     }
+    if !report.recorded.is_empty() {
+        recorded(out, &report.recorded)?;
+    }
+    show_modules::modules(out, report)?;
+    show_modules::findings(out, report)?;
     if let Some(timing) = &report.timing {
         self::timing(out, timing)?;
     }
@@ -133,50 +142,94 @@ pub fn report(out: &mut impl Write, shown: &Shown) -> io::Result<()> {
     Ok(())
 }
 
-fn headline(report: &Report) -> String {
-    let inputs = count(report.inputs.len(), "input");
-    match report.verdict {
-        Verdict::Pass => format!(
-            "the ONNX graph computes what the checkpoint of {} does: every output within {:e} over {inputs}",
-            report.model, report.atol
-        ),
-        Verdict::Inconclusive => {
-            format!("nothing, or not everything that was asked for, was compared for {}", report.model)
+/// Both sides in f64.
+fn proof(out: &mut impl Write, proof: &Proof, converted: bool) -> io::Result<()> {
+    let style = color(proof.verdict);
+    let word = match proof.verdict {
+        Verdict::Pass => "holds",
+        Verdict::Inconclusive => "could not be made",
+        _ => "does not hold",
+    };
+    writeln!(out)?;
+    writeln!(
+        out,
+        "{BOLD}Proof in f64{BOLD:#}  {style}{word}{style:#} {DIM}(at most {:e}, relative to values above 1){DIM:#}",
+        proof.tol
+    )?;
+    if let Some(failure) = &proof.failure {
+        writeln!(out, "  {failure}")?;
+    }
+    if !proof.outputs.is_empty() {
+        let scientific = |x: Option<f64>| x.map_or("not finite".into(), |x| format!("{x:.2e}"));
+        let row = |output: &ProofOutput| {
+            vec![
+                output.name.clone(),
+                scientific(output.max_abs),
+                scientific(output.max_rel),
+                output.compared.to_string(),
+                output.verdict.to_string(),
+            ]
+        };
+        table(
+            out,
+            &["output", "max |Δ|", "relative", "values", "verdict"],
+            1..4,
+            proof.outputs.iter().map(row),
+        )?;
+    }
+    for output in &proof.outputs {
+        if let Some(mismatch) = &output.mismatch {
+            writeln!(out, "  {}: {mismatch}", output.name)?;
         }
-        _ => format!("{} {} over {inputs}", difference(report), report.model),
     }
+    if proof.verdict == Verdict::Fail {
+        let failing = proof.failing_inputs();
+        if !failing.is_empty() {
+            writeln!(out, "  {DIM}on: {}{DIM:#}", failing.join(", "))?;
+        }
+    }
+    if !proof.promoted.is_empty() {
+        let mut counts: Vec<(&str, usize)> = Vec::new();
+        for promoted in &proof.promoted {
+            match counts.iter_mut().find(|(meaning, _)| *meaning == promoted.meaning) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((promoted.meaning, 1)),
+            }
+        }
+        let counts: Vec<String> =
+            counts.iter().map(|(meaning, count)| format!("{meaning} ×{count}")).collect();
+        let rounding = if converted { "rounding" } else { "f32 rounding" };
+        writeln!(
+            out,
+            "  {DIM}constants taken for what they are the {rounding} of: {}{DIM:#}",
+            counts.join(", ")
+        )?;
+    }
+    Ok(())
 }
 
-/// The worst of what makes a check fail, as the beginning of a sentence that a model's name ends.
-fn difference(report: &Report) -> String {
-    let outputs = || report.checks.iter().flat_map(|check| &check.outputs);
-    if report.checks.iter().any(|check| check.failure.is_some()) {
-        "the ONNX graph cannot run an input that it declares, unlike the checkpoint of".into()
-    } else if outputs().any(|output| output.mismatch.is_some()) {
-        "the ONNX graph gives another shape or dtype than the checkpoint of".into()
-    } else if outputs().any(|output| output.compared > 0 && output.max_abs.is_none()) {
-        "values are not finite in the ONNX graph or the checkpoint of".into()
-    } else {
-        format!("the ONNX graph differs by more than {:e} from the checkpoint of", report.atol)
+/// All sides against what was recorded elsewhere.
+fn recorded(out: &mut impl Write, sides: &[Recorded]) -> io::Result<()> {
+    writeln!(out)?;
+    writeln!(out, "{BOLD}Against what was recorded{BOLD:#}")?;
+    let scientific = |x: Option<f64>| x.map_or("–".into(), |x| format!("{x:.2e}"));
+    let row = |side: &Recorded, output: &OutputReport| {
+        vec![
+            side.side.clone(),
+            side.engine.clone(),
+            side.dtype.clone(),
+            output.name.clone(),
+            scientific(output.max_abs),
+            scientific(output.budget),
+            output.verdict.to_string(),
+        ]
+    };
+    let rows = sides.iter().flat_map(|side| side.outputs.iter().map(move |output| row(side, output)));
+    table(out, &["side", "engine", "dtype", "output", "max |Δ|", "budget", "verdict"], 4..6, rows)?;
+    for missing in sides.iter().flat_map(|side| &side.not_compared) {
+        writeln!(out, "  not compared: {missing}")?;
     }
-}
-
-/// What to make of a small difference, where that is all there is.
-fn hint(report: &Report) -> Option<String> {
-    /// f32 rounding in a deep model stays below this share of the largest value; so may a small fault.
-    const MAY_BE_ROUNDING: f64 = 1e-5;
-    let checks = &report.checks;
-    let outputs = || checks.iter().flat_map(|check| &check.outputs);
-    let failed = report.verdict == Verdict::Fail && checks.iter().all(|check| check.failure.is_none());
-    let small = outputs()
-        .all(|output| output.mismatch.is_none() && output.max_rel.is_some_and(|rel| rel <= MAY_BE_ROUNDING));
-    (failed && small).then(|| {
-        format!(
-            "\n  Differences of this size can be f32 rounding, which exceeds {:e} on models with larger activations, and they can be a \
-             small\n  fault: a comparison in f32 cannot tell. --atol sets another tolerance.",
-            report.atol
-        )
-    })
+    Ok(())
 }
 
 fn check(out: &mut impl Write, check: &EngineCheck, several: bool) -> io::Result<()> {
@@ -186,7 +239,7 @@ fn check(out: &mut impl Write, check: &EngineCheck, several: bool) -> io::Result
     }
     if !check.outputs.is_empty() {
         let header =
-            ["output", "max |Δ|", "in ULP", "relative", "mean |Δ|", "cosine", "values", "beyond", "verdict"];
+            ["output", "max |Δ|", "budget", "in ULP", "relative", "cosine", "values", "beyond", "verdict"];
         table(out, &header, 1..8, check.outputs.iter().map(row))?;
     }
     for output in &check.outputs {
@@ -207,6 +260,9 @@ fn check(out: &mut impl Write, check: &EngineCheck, several: bool) -> io::Result
             value(output.reference),
             value(output.candidate)
         )?;
+        if let Some(nearer) = output.truth.as_ref().and_then(nearer) {
+            writeln!(out, "  {DIM}{nearer}{DIM:#}")?;
+        }
     }
     if let Some(failure) = &check.failure {
         writeln!(out, "  {failure}")?;
@@ -217,14 +273,26 @@ fn check(out: &mut impl Write, check: &EngineCheck, several: bool) -> io::Result
     Ok(())
 }
 
+/// Which f32 side is nearer to f64.
+fn nearer(truth: &FromTruth) -> Option<String> {
+    let side = |name, abs: f64, ulp: f64| format!("{name} is {abs:.2e} ({ulp:.1} ULP) from f64");
+    let reference = side("the reference", truth.reference?, truth.reference_ulp?);
+    let candidate = side("the graph", truth.candidate?, truth.candidate_ulp?);
+    Some(if truth.candidate? <= truth.reference? {
+        format!("{candidate}, nearer; {reference}")
+    } else {
+        format!("{reference}, nearer; {candidate}")
+    })
+}
+
 fn row(output: &OutputReport) -> Vec<String> {
     let scientific = |x: Option<f64>| x.map_or("–".into(), |x| format!("{x:.2e}"));
     vec![
         output.name.clone(),
         scientific(output.max_abs),
+        scientific(output.budget),
         output.worst_ulp.map_or("–".into(), |ulp| ulp.to_string()),
         scientific(output.max_rel),
-        scientific(output.mean_abs),
         output.cosine.map_or("–".into(), |cosine| format!("{cosine:.9}")),
         output.compared.to_string(),
         output.beyond_atol.to_string(),
@@ -350,7 +418,7 @@ fn milliseconds(ms: f64) -> String {
 }
 
 /// A table without lines, indented, with the columns `numbers` aligned to the right and no blanks at the ends of its lines.
-fn table(
+pub fn table(
     out: &mut impl Write,
     header: &[&str],
     numbers: Range<usize>,

@@ -1,0 +1,416 @@
+//! The static audit of a graph's weights: every tensor of the checkpoint is traced to what carries it, before anything is run.
+//!
+//! Tensors are found **by their elements**: as they are, transposed, as rows of a table, as parts of a joined query, key and value, with a
+//! scale folded in, cast, or dequantised; what fits none of these is held against what is nearest. Names only break ties, and one that
+//! contradicts the elements is a fault. So is a tensor that stands at another's place, or the wrong way round. A flipped bit in an embedding
+//! that no input touches is seen like any other.
+//!
+//! Everything else that is a float in the graph has an origin, or is listed as left over: the audit does not judge that, a run does.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fmt;
+
+use candle_bert::{BertConfig, BertError};
+use checkpoint::Checkpoint;
+use onnx_graph::Model;
+use serde::Serialize;
+
+use crate::Verdict;
+
+mod carriers;
+mod data;
+mod flow;
+mod held;
+mod layout;
+mod origins;
+mod places;
+mod search;
+#[cfg(test)]
+mod tests;
+mod weights;
+
+pub use data::{Cast, FirstDifference};
+pub use held::Held;
+pub use layout::Layout;
+pub(crate) use origins::F16_CLAMPS;
+pub use origins::Origin;
+
+use carriers::Carrier;
+use flow::{Flow, Step};
+use search::{Match, Search};
+use weights::Weight;
+
+/// What a graph's weights are expected to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Expect {
+    /// The checkpoint's own.
+    #[default]
+    Exact,
+    /// Rounded to f16 or bf16 on purpose.
+    F16,
+    /// Quantized to eight bits on purpose.
+    Int8,
+}
+
+/// What became of the checkpoint's tensors, and where the graph's constants come from.
+#[derive(Debug, Clone, Serialize)]
+pub struct Audit {
+    /// `pass` if every tensor that was found is exact and stands where it belongs; `rounding` if exporters folded factors or sums into some,
+    /// correctly rounded to f32; `inconclusive` if none was found.
+    pub verdict: Verdict,
+    /// Every tensor that was found, in the order of execution; one that the graph holds twice is there twice.
+    pub traced: Vec<Trace>,
+    /// Tensors of the model that nothing in the graph carries. No fault by itself: a graph without `pooler_output` has no pooler.
+    pub untraced: Vec<String>,
+    /// Tensors of the checkpoint that the base model does not use and the graph does not hold: those of heads.
+    pub unused: Vec<String>,
+    /// Constants and float attributes with an origin.
+    pub constants: Vec<Constant>,
+    /// Floats in the graph without one.
+    pub leftover: Vec<Leftover>,
+    /// What is wrong, worst first, and what is worth knowing.
+    pub findings: Vec<Finding>,
+}
+
+/// A tensor of the checkpoint, and what carries it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Trace {
+    /// Its name, without the prefix `bert.`.
+    pub tensor: String,
+    /// The path of its module.
+    pub module: String,
+    /// The name of the initializer, or of a `Constant` node's output; within a function after the path of calls.
+    pub initializer: String,
+    /// How it lies there.
+    pub layout: Layout,
+    /// The factor that was folded into it, such as 1/√d.
+    pub factor: Option<f64>,
+    /// The precision it was rounded to.
+    pub cast: Option<Cast>,
+    /// The largest quantization step, if it was quantized.
+    pub step: Option<f32>,
+    /// The tensor and its row that were added to each row.
+    pub plus: Option<(String, usize)>,
+    /// The largest distance from the checkpoint's element (times `factor`); `None` if one is not finite.
+    pub max_abs: Option<f64>,
+    /// The same, in f32 values between both.
+    pub max_ulp: Option<u64>,
+    /// How many elements were compared.
+    pub compared: usize,
+    /// How many are not what they should be: for a cast or quantized tensor those that are not correctly rounded.
+    pub differing: usize,
+    /// The first of these.
+    pub first_difference: Option<FirstDifference>,
+    /// Whether every element is the checkpoint's, or was correctly cast or quantized as expected.
+    pub exact: bool,
+    /// Whether other tensors of the checkpoint have the same elements, and nothing tells them apart here.
+    pub shared: bool,
+}
+
+/// A constant of the graph, or a float attribute, that is no weight.
+#[derive(Debug, Clone, Serialize)]
+pub struct Constant {
+    /// The name of the value, or `node.attribute`.
+    pub name: String,
+    /// Its value, or the first of its values; `None` if that is not finite.
+    pub value: Option<f64>,
+    /// What it is.
+    pub origin: Origin,
+}
+
+/// Floats of the graph whose origin is not known.
+#[derive(Debug, Clone, Serialize)]
+pub struct Leftover {
+    /// The name of the value, or `node.attribute`.
+    pub name: String,
+    /// The type of its elements.
+    pub dtype: String,
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// The least element; `None` if it is not finite.
+    pub least: Option<f64>,
+    /// The greatest.
+    pub greatest: Option<f64>,
+    /// The operator of the first node that uses it.
+    pub used_by: Option<String>,
+}
+
+/// Something that is wrong, or worth knowing.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Finding {
+    /// What it is about.
+    pub kind: FindingKind,
+    /// Whether it fails the audit.
+    pub fails: bool,
+    /// The tensors of the checkpoint that are concerned.
+    pub tensors: Vec<String>,
+    /// The module that is concerned, where there is one.
+    pub module: Option<String>,
+    /// A sentence.
+    pub message: String,
+}
+
+/// What a finding is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FindingKind {
+    /// Elements are not the checkpoint's.
+    Difference,
+    /// Weights are of another precision, and nobody asked for that.
+    Precision,
+    /// A name says one tensor, the elements are those of another.
+    Name,
+    /// A matrix is the wrong way round for the node that uses it.
+    Orientation,
+    /// A tensor is used where one of another module belongs.
+    Order,
+    /// A query is used as key, or the like.
+    Role,
+    /// An eps is not that of config.json.
+    Eps,
+    /// What masked scores become.
+    Mask,
+    /// A factor was folded into a tensor.
+    Folded,
+}
+
+impl Finding {
+    fn fails(kind: FindingKind, tensors: impl IntoIterator<Item = String>, message: String) -> Self {
+        let tensors: Vec<String> = tensors.into_iter().collect();
+        let module = tensors.first().map(|tensor| weights::module(tensor).to_string());
+        Self { kind, fails: true, tensors, module, message }
+    }
+
+    fn note(kind: FindingKind, message: String) -> Self {
+        Self { kind, fails: false, tensors: Vec::new(), module: None, message }
+    }
+}
+
+impl Audit {
+    /// How many tensors of the checkpoint were found.
+    pub fn tensors(&self) -> usize {
+        self.traced.iter().map(|trace| &trace.tensor).collect::<BTreeSet<_>>().len()
+    }
+}
+
+/// Traces every tensor of the checkpoint to what carries it in the graph.
+///
+/// # Errors
+/// If the checkpoint does not fit its config.
+pub fn audit(
+    checkpoint: &Checkpoint,
+    config: &BertConfig,
+    model: &Model,
+    expect: Expect,
+) -> Result<Audit, BertError> {
+    Ok(audit_held(checkpoint, config, model, expect)?.0)
+}
+
+/// The same, with the elements of the tensors that the graph holds rounded or quantized as expected.
+///
+/// # Errors
+/// If the checkpoint does not fit its config.
+pub fn audit_held(
+    checkpoint: &Checkpoint,
+    config: &BertConfig,
+    model: &Model,
+    expect: Expect,
+) -> Result<(Audit, Held), BertError> {
+    let weights = weights::weights(checkpoint, config)?;
+    let flow = Flow::new(model);
+    let (carriers, quantization) = carriers::carriers(&flow, &weights);
+    let head = (config.hidden_size / config.num_attention_heads.max(1)) as f64;
+    let factors = [-0.5, 0.5, -0.25, 0.25].map(|power| head.powf(power)).into();
+    let mut search = Search::new(&weights, &carriers, factors, expect);
+    search.exact();
+    search.nearest();
+    search.eliminate(&flow);
+    let mut matches = search.matches;
+    matches.sort_by_key(|found| (found.weight, found.carrier, found.placement.offset));
+
+    let mut findings: Vec<Finding> =
+        matches.iter().filter_map(|found| difference(found, &weights, &carriers)).collect();
+    findings.extend(precision(&matches, &carriers, expect));
+    let found = places::Places { flow: &flow, weights: &weights, carriers: &carriers, matches: &matches };
+    findings.extend(found.findings());
+
+    let carrying: HashSet<usize> = matches.iter().map(|found| carriers[found.carrier].value).collect();
+    let module_of = |step: &Step| module_of(&flow, step, &matches, &weights, &carriers);
+    let origins = origins::origins(&flow, config, &carrying, &quantization, &module_of);
+    findings.extend(origins.findings);
+    let traced: Vec<Trace> = matches.iter().map(|found| trace(found, &weights, &carriers)).collect();
+    findings.extend(folded(&traced));
+    findings.sort_by_key(|finding| !finding.fails);
+
+    let missing = |used: bool| {
+        let missing = weights.iter().enumerate().filter(|(at, weight)| {
+            weight.used == used
+                && matches
+                    .iter()
+                    .all(|found| found.weight != *at && found.plus.is_none_or(|(other, _)| other != *at))
+        });
+        missing.map(|(_, weight)| weight.name.clone()).collect::<Vec<_>>()
+    };
+    let (untraced, unused) = (missing(true), missing(false));
+    let held = Held::new(expect, &matches, &weights, &carriers);
+    let verdict = if findings.iter().any(|finding| finding.fails) {
+        Verdict::Fail
+    } else if traced.is_empty() {
+        Verdict::Inconclusive
+    } else if traced.iter().all(|trace| trace.exact) {
+        Verdict::Pass
+    } else {
+        Verdict::Rounding
+    };
+    let audit = Audit {
+        verdict,
+        traced,
+        untraced,
+        unused,
+        constants: origins.constants,
+        leftover: origins.leftover,
+        findings,
+    };
+    Ok((audit, held))
+}
+
+/// What JSON can hold.
+fn finite(x: f64) -> Option<f64> {
+    x.is_finite().then_some(x)
+}
+
+fn trace(found: &Match, weights: &[Weight], carriers: &[Carrier]) -> Trace {
+    let (weight, carrier) = (&weights[found.weight], &carriers[found.carrier]);
+    let distance = &found.distance;
+    // A product with a power of two is exact.
+    let altered = (found.factor.is_some() || found.plus.is_some()) && distance.max_abs != Some(0.0);
+    let rounded = weight.rounded || carrier.rounded;
+    let steps = carrier.steps.as_ref().map(|steps| steps.iter().copied().fold(0.0, f32::max));
+    Trace {
+        tensor: weight.name.clone(),
+        module: weight.module().to_string(),
+        initializer: carrier.name.clone(),
+        layout: found.layout,
+        factor: found.factor,
+        cast: found.cast,
+        step: steps,
+        plus: found.plus.map(|(other, row)| (weights[other].name.clone(), row)),
+        max_abs: distance.max_abs,
+        max_ulp: distance.max_ulp,
+        compared: distance.compared,
+        differing: distance.differing,
+        first_difference: distance.first.clone(),
+        exact: distance.differing == 0 && distance.compared > 0 && !altered && !rounded,
+        shared: found.shared,
+    }
+}
+
+/// A tensor with elements that are not what they should be.
+fn difference(found: &Match, weights: &[Weight], carriers: &[Carrier]) -> Option<Finding> {
+    let (weight, carrier) = (&weights[found.weight], &carriers[found.carrier]);
+    let first = found.distance.first.as_ref()?;
+    let ulp = match first.ulp {
+        Some(ulp) => format!("{ulp} ULP"),
+        None => "not finite".into(),
+    };
+    let factor = match found.other_factor {
+        Some(0.0) => "; all are 0".into(),
+        Some(factor) => format!("; all are {} times the checkpoint's", shown_factor(factor)),
+        None => String::new(),
+    };
+    let message = format!(
+        "{} is carried by '{}' ({}), but {} of {} elements differ, first at {:?}: {} in the checkpoint, {} in the graph ({ulp}){factor}",
+        weight.name,
+        carrier.name,
+        found.layout,
+        found.distance.differing,
+        found.distance.compared,
+        first.index,
+        first.checkpoint,
+        first.graph
+    );
+    Some(Finding::fails(FindingKind::Difference, [weight.name.clone()], message))
+}
+
+/// A factor of f32 elements is known to six digits.
+fn shown_factor(factor: f64) -> f64 {
+    (factor * 1e6).round() / 1e6
+}
+
+/// Weights of a precision that nobody asked for: one finding for all of them.
+fn precision(matches: &[Match], carriers: &[Carrier], expect: Expect) -> Vec<Finding> {
+    let half = |carrier: &Carrier| matches!(carrier.dtype, engine::DType::F16 | engine::DType::BF16);
+    let count =
+        |is: &dyn Fn(&Carrier) -> bool| matches.iter().filter(|found| is(&carriers[found.carrier])).count();
+    let (halves, integers) = (count(&half), count(&|carrier| carrier.steps.is_some()));
+    let fail = |what: &str, option: &str| {
+        let message = format!("{what}; for a graph that was converted on purpose say --expect {option}");
+        Finding { module: None, ..Finding::fails(FindingKind::Precision, [], message) }
+    };
+    let mut findings = Vec::new();
+    if halves > 0 && expect != Expect::F16 {
+        findings.push(fail(&format!("{halves} weights are of half precision"), "f16"));
+    }
+    if integers > 0 && expect != Expect::Int8 {
+        findings.push(fail(&format!("{integers} weights are quantized to eight bits"), "int8"));
+    }
+    findings
+}
+
+/// Notes on what was folded into tensors.
+fn folded(traced: &[Trace]) -> Vec<Finding> {
+    traced
+        .iter()
+        .filter(|trace| !trace.exact && trace.differing == 0)
+        .map(|trace| {
+            let with = match (&trace.factor, &trace.plus) {
+                (Some(factor), _) => format!("times {factor}"),
+                (_, Some((other, row))) => format!("plus row {row} of {other}"),
+                _ => "rounded to f32".into(),
+            };
+            let message = format!("'{}' is {} {with}, correctly rounded", trace.initializer, trace.tensor);
+            Finding {
+                tensors: vec![trace.tensor.clone()],
+                module: Some(trace.module.clone()),
+                ..Finding::note(FindingKind::Folded, message)
+            }
+        })
+        .collect()
+}
+
+/// The layer norm that a node belongs to: that of the weight it takes, or that of the weights next to what it gives.
+fn module_of(
+    flow: &Flow,
+    step: &Step,
+    matches: &[Match],
+    weights: &[Weight],
+    carriers: &[Carrier],
+) -> Option<String> {
+    /// As many nodes lie between eps and the gain: root, division, casts.
+    const FARTHEST: usize = 6;
+    let mut step = step;
+    for _ in 0..FARTHEST {
+        let index = flow.steps.iter().position(|other| std::ptr::eq(other, step))?;
+        let norm = matches.iter().find(|found| {
+            let weight = &weights[found.weight].name;
+            weight.ends_with("LayerNorm.weight")
+                && !found.shared
+                && carriers[found.carrier].uses.iter().any(|at| at.step == index)
+        });
+        if let Some(found) = norm {
+            return Some(weights[found.weight].module().to_string());
+        }
+        let output = step.outputs.iter().flatten().next()?;
+        let &(next, _) = flow.consumers[*output].first()?;
+        step = &flow.steps[next];
+    }
+    None
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}

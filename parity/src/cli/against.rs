@@ -1,0 +1,97 @@
+//! `parity check RAW.onnx --onnx OPTIMISED.onnx`
+
+use anyhow::bail;
+use checkpoint::OnnxSource;
+use engine::Engine;
+use parity::against::{self, Comparison, Original};
+use parity::audit::Expect;
+use parity::check::Options;
+use parity::judge::Bounds;
+use parity::replay::Sides;
+use parity::report::Report;
+use parity::suite::Case;
+use parity::{Verdict, open_graph, tensors};
+
+use super::args::CheckArgs;
+use super::check::{Candidate, Outcome, candidates, refused, summary, time};
+use super::record::Beside;
+use super::{input, progress, show};
+
+/// Whether the command line gives two graphs, and no checkpoint.
+pub fn is_graph(model: &str, args: &CheckArgs) -> bool {
+    model.ends_with(".onnx") && !args.onnx.is_empty()
+}
+
+/// Holds each graph in `--onnx` against `raw`.
+pub fn judge(args: &CheckArgs, raw: &str) -> anyhow::Result<Outcome> {
+    if !args.text.is_empty() {
+        bail!("{raw} is a graph, which has no tokenizer and cannot read --text: give --inputs");
+    }
+    if args.expect.is_some() {
+        bail!("{raw} is a graph: --expect says what was made of a checkpoint, so give that");
+    }
+    let (name, model) = open_graph(OnnxSource::File(raw.into()))?;
+    let mut notes = Vec::new();
+    let open =
+        |path: Option<&std::path::Path>| open_graph(OnnxSource::File(path.unwrap_or(raw.as_ref()).into()));
+    let candidates = candidates(args, open, &mut notes)?;
+    let bounds = Bounds {
+        options: Options { atol: args.atol, outputs: args.output.clone(), ..Options::default() },
+        proof_tol: args.proof_tol,
+        expect: Expect::Exact,
+    };
+    let (mut inputs, mut timing) = (Vec::new(), None);
+    let (mut graphs, mut beside) = (Vec::new(), Beside::default());
+    for candidate in &candidates {
+        let original = Original::new(&name, &model, &candidate.model)?;
+        let cases = cases(args, &original.single, &model, candidate)?;
+        for summary in cases.iter().map(summary) {
+            if !inputs.contains(&summary) {
+                inputs.push(summary);
+            }
+        }
+        let bar = progress::bar("checking", (4 + candidate.engines.len()) * cases.len());
+        let step = |case: &Case| {
+            bar.set_prefix(case.name.clone());
+            bar.inc(1);
+        };
+        let engines: Vec<&dyn Engine> = candidate.engines.iter().map(AsRef::as_ref).collect();
+        let comparison = Comparison { cases: &cases, engines: &engines, bounds: &bounds };
+        let mut graph = against::judge(&original, &candidate.onnx, &candidate.model, comparison, step)?;
+        if let Some(error) = &candidate.refused {
+            graph.checks.push(refused(candidate, error));
+            graph.verdict = graph.verdict.max(Verdict::Inconclusive);
+        }
+        let exact = original.exact(&candidate.model).ok().map(|(exact, _)| exact);
+        let sides = Sides {
+            single: &original.single,
+            double: &original.double,
+            exact: exact.as_ref(),
+            engines: &engines,
+        };
+        beside.add(args, &name, candidate, &graph, sides, &cases, &bounds)?;
+        graphs.push(graph);
+        if let (None, [engine, ..]) = (&timing, engines.as_slice()) {
+            timing = time(&original.single, *engine, &cases)?;
+        }
+        bar.finish_and_clear();
+    }
+    let report = Report::of(&name, args.atol, inputs, notes, graphs, timing);
+    let report = beside.tell(args, report);
+    let graphs = candidates.iter().map(|candidate| show::graph(&candidate.model)).collect();
+    let reference = format!("a graph, on the oracle in f32 ({})", show::graph(&model));
+    Ok(Outcome { report, reference, graphs, features: None })
+}
+
+/// The inputs for both graphs: those of the file, or made for the first.
+fn cases(
+    args: &CheckArgs,
+    original: &dyn Engine,
+    model: &onnx_graph::Model,
+    candidate: &Candidate,
+) -> anyhow::Result<Vec<Case>> {
+    let Some(path) = &args.inputs else { return Ok(against::cases(model, &candidate.model)?) };
+    let inputs = tensors::read_inputs(path, original.inputs())?;
+    input::refuse_unknown(&inputs, &[original.inputs(), &candidate.model.graph.inputs])?;
+    Ok(vec![Case { name: path.display().to_string(), inputs }])
+}

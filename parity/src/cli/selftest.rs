@@ -1,0 +1,33 @@
+//! `parity selftest`
+
+use std::io::Write as _;
+
+use parity::judge::Bounds;
+use parity::selftest::selftest;
+use parity::suite::FixedShape;
+use parity::{Subject, Verdict};
+
+use super::args::SelftestArgs;
+use super::{input, is_stdout, progress, show_selftest, unless_closed, write_json};
+
+pub fn command(args: &SelftestArgs) -> anyhow::Result<Verdict> {
+    let subject = Subject::open(args.model.as_deref())?;
+    let (onnx, model) = subject.graph(args.onnx.as_deref())?;
+    let cases = input::cases(&subject, None, &[], FixedShape::of(&model.graph.inputs))?;
+    let bar = progress::bar("planting", 0);
+    let result = selftest(&subject, &onnx, &model, &cases, &Bounds::default(), |all, fault| {
+        bar.set_length(all as u64);
+        bar.set_prefix(fault.to_string());
+        bar.inc(1);
+    })?;
+    bar.finish_and_clear();
+    if let Some(path) = &args.json {
+        write_json(path, &result)?;
+    }
+    if !args.json.as_deref().is_some_and(is_stdout) {
+        let mut out = anstream::stdout().lock();
+        let shown = show_selftest::selftest(&mut out, &result);
+        unless_closed(shown.and_then(|()| out.flush()))?;
+    }
+    Ok(result.verdict)
+}

@@ -1,0 +1,117 @@
+//! Where a graph parts from its checkpoint, for a terminal.
+
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use parity::Verdict;
+use parity::proof::DEFAULT_PROOF_TOL;
+use parity::render::heat::{Grid, Heat};
+use parity::report::{Located, Report};
+
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+
+/// As many nodes of a culprit are named.
+const NODES: usize = 4;
+
+fn color(heat: Heat) -> Style {
+    match heat {
+        Heat::Unknown => DIM,
+        Heat::Cold => AnsiColor::Green.on_default().dimmed(),
+        Heat::Within => AnsiColor::Green.on_default(),
+        Heat::Beyond => AnsiColor::Yellow.on_default(),
+        Heat::Far => AnsiColor::Red.on_default(),
+        Heat::Off => AnsiColor::Red.on_default().bold(),
+    }
+}
+
+/// A line for each layer, with a shade for each module's own error, and a legend. `allowed` is the bound of the proof.
+pub fn heat_strip(located: &Located, allowed: f64) -> String {
+    let paint = |heat: Heat, glyph: &str| {
+        let style = color(heat);
+        format!("{style}{glyph}{style:#}")
+    };
+    Grid::new(located, allowed).lines(paint).join("\n")
+}
+
+/// The strip, and what is known about each culprit.
+pub fn modules(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    let located = report.located.as_ref();
+    let allowed = report.proof.as_ref().map_or(DEFAULT_PROOF_TOL, |proof| proof.tol);
+    if let Some(located) = located {
+        writeln!(out)?;
+        writeln!(
+            out,
+            "{BOLD}Modules{BOLD:#}  {DIM}what each is off by itself in f64, over its largest value above 1, on '{}'{DIM:#}",
+            located.input
+        )?;
+        for line in heat_strip(located, allowed).lines() {
+            writeln!(out, "  {line}")?;
+        }
+    }
+    if let Some(explanation) = &report.explanation {
+        writeln!(out)?;
+        writeln!(out, "{BOLD}Explained by{BOLD:#}  {explanation}")?;
+    }
+    for culprit in &report.culprits {
+        let found = located.iter().flat_map(|located| &located.modules);
+        let inherited =
+            found.filter(|found| found.module == culprit.module).find_map(|found| found.inherited);
+        writeln!(out)?;
+        let error =
+            |x: Option<f64>| x.map_or("an error that no value shows".into(), |x| format!("{x:.1e} off"));
+        let inherited = inherited.map_or(String::new(), |x| format!(", {x:.1e} in the plain run"));
+        let red = color(Heat::Off);
+        writeln!(out, "{red}{}{red:#}  {} by itself{inherited}", culprit.module, error(culprit.max_abs))?;
+        if !culprit.nodes.is_empty() {
+            let more = culprit.nodes.len().saturating_sub(NODES);
+            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            let named = culprit.nodes.iter().take(NODES).cloned().collect::<Vec<_>>().join(", ");
+            writeln!(out, "  nodes         {named}{more}")?;
+        }
+        if let Some(explanation) = &culprit.explanation {
+            writeln!(out, "  explained by  {explanation}")?;
+        }
+    }
+    Ok(())
+}
+
+/// What does not matter for any one module: relations that do not hold, and tokenizers that differ.
+pub fn findings(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    let red = color(Heat::Off);
+    let violated: Vec<_> = report.relations.iter().filter(|relation| relation.is_violated()).collect();
+    if !violated.is_empty() {
+        writeln!(out)?;
+        writeln!(out, "{BOLD}What should not matter, and does{BOLD:#}")?;
+    }
+    for relation in violated {
+        let change = match (&relation.failure, relation.max_abs) {
+            (Some(failure), _) => failure.clone(),
+            (None, Some(max_abs)) => format!("changes by {max_abs:.1e}"),
+            (None, None) => "not finite".into(),
+        };
+        writeln!(
+            out,
+            "  {red}{}{red:#} on '{}', {}: {change}",
+            relation.name, relation.input, relation.side
+        )?;
+    }
+    let strained: Vec<_> = report.stress.iter().filter(|stress| stress.verdict == Verdict::Fail).collect();
+    if !strained.is_empty() {
+        writeln!(out)?;
+        writeln!(out, "{BOLD}Under stress{BOLD:#}")?;
+    }
+    for stress in strained {
+        writeln!(out, "  {red}{}{red:#}", stress.sentence())?;
+    }
+    if let Some(tokenizer) = &report.tokenizer {
+        if let Some(sentence) = tokenizer.sentence() {
+            writeln!(out)?;
+            writeln!(out, "{red}Tokenizer{red:#}  {sentence}")?;
+        }
+        for note in &tokenizer.notes {
+            writeln!(out, "{DIM}note: {note}{DIM:#}")?;
+        }
+    }
+    Ok(())
+}

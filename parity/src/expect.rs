@@ -1,0 +1,220 @@
+//! Graphs that were converted on purpose, to half precision or to eight bits.
+//!
+//! Such a graph is held against the checkpoint *as the conversion has left it*: each tensor that the audit finds rounded or quantized takes the
+//! graph's elements, where those are correct. The proof is then as sharp as ever, since neither side rounds anything else: the graph runs in
+//! [`Precision::Exact`], its activations unquantized ([`floats`]). What the conversion costs — the weights, and every value that the graph rounds on
+//! the way — is measured against the checkpoint itself, and told apart: [`Conversion`].
+
+mod floats;
+mod overflow;
+
+use candle_bert::{BertConfig, used_tensors};
+use checkpoint::{Checkpoint, TensorEntry};
+use engine::{DType, Engine, NamedValues, Value};
+use onnx_eval::{Limits, Oracle, Precision};
+use onnx_graph::Model;
+use serde::Serialize;
+
+pub(crate) use overflow::not_finite;
+
+use crate::audit::{Audit, Expect, Held, Origin, audit_held};
+use crate::check::{deciding, fit_inputs};
+use crate::compare::{Distance, compare};
+use crate::judge::References;
+use crate::proof::{Promoted, Truth, half_promotions, promotions, widened};
+use crate::suite::Case;
+use crate::{ParityError, Subject};
+
+/// What a conversion on purpose costs: the graph as it runs, against the checkpoint itself in f64. It decides nothing.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Conversion {
+    /// What the graph was said to be.
+    pub expect: Expect,
+    /// For each output, on the oracle, which rounds where the graph says so and nowhere else, and on each engine.
+    pub loss: Vec<Loss>,
+}
+
+/// How far an output is from what the checkpoint itself gives in f64, over all inputs, at the positions that decide.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Loss {
+    /// What ran the graph.
+    pub engine: String,
+    /// The output.
+    pub output: String,
+    /// The largest |checkpoint − graph|; null if a value is not finite, or none was compared.
+    pub max_abs: Option<f64>,
+    /// That, over the largest |checkpoint|.
+    pub max_rel: Option<f64>,
+    /// The mean |checkpoint − graph|.
+    pub mean_abs: Option<f64>,
+    /// The cosine of the angle between both, as vectors.
+    pub cosine: Option<f64>,
+    /// The input with the largest difference.
+    pub worst_input: Option<String>,
+    /// How many elements were compared.
+    pub compared: usize,
+}
+
+/// The checkpoint as a conversion has left it, and what the audit found on the way.
+pub(crate) fn converted(
+    subject: &Subject,
+    model: &Model,
+    expect: Expect,
+) -> Result<(Audit, References), ParityError> {
+    let unfit = |source| ParityError::Weights { model: subject.name().into(), source: Box::new(source) };
+    let checkpoint = subject.files().checkpoint()?;
+    let (audit, held) = audit_held(&checkpoint, subject.config(), model, expect).map_err(unfit)?;
+    let entries = entries(&checkpoint, subject.config(), &held).map_err(unfit)?;
+    Ok((audit, References::of(subject, checkpoint.replacing(entries))?))
+}
+
+/// The converted tensors as entries of a checkpoint.
+fn entries(
+    checkpoint: &Checkpoint,
+    config: &BertConfig,
+    held: &Held,
+) -> Result<Vec<TensorEntry>, candle_bert::BertError> {
+    let used = used_tensors(checkpoint, config)?;
+    let entry = |(name, entry): (String, &TensorEntry)| {
+        let elements = held.get(&name)?;
+        let (dtype, bytes): (_, Vec<u8>) = if elements.iter().all(|&x| f64::from(x as f32) == x) {
+            (DType::F32, elements.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect())
+        } else {
+            (DType::F64, elements.iter().flat_map(|x| x.to_le_bytes()).collect())
+        };
+        Some(TensorEntry { dtype, bytes: bytes.into(), offset: None, ..entry.clone() })
+    };
+    Ok(used.into_iter().filter_map(entry).collect())
+}
+
+/// The graph with its weights as they are, and nothing else rounded, with the constants that were promoted for that; or why there is none.
+pub(crate) fn exact_graph(
+    model: &Model,
+    config: &BertConfig,
+    expect: Expect,
+    audit: &Audit,
+) -> Result<(Oracle, Vec<Promoted>), String> {
+    let floats = match expect {
+        Expect::Int8 => Some(floats::in_floats(model).map_err(|error| error.to_string())?),
+        _ => None,
+    };
+    let model = floats.as_ref().unwrap_or(model);
+    // A graph of eight bits has no business with half precision.
+    let precision = if expect == Expect::F16 { Precision::Exact } else { Precision::F64 };
+    let oracle = Oracle::with(model, precision, Limits::default()).map_err(|error| error.to_string())?;
+    let eps: Vec<&str> = audit
+        .constants
+        .iter()
+        .filter(|constant| constant.origin == Origin::LayerNormEps)
+        .map(|constant| constant.name.as_str())
+        .collect();
+    let (promotions, promoted) = match expect {
+        Expect::F16 => half_promotions(model, oracle.nodes(), config, &eps),
+        _ => promotions(model, oracle.nodes(), config),
+    };
+    Ok((oracle.promoting(promotions), promoted))
+}
+
+/// That nothing of the graph was converted, though it was said to be.
+pub(crate) fn in_vain(expect: Expect, audit: &Audit) -> Option<String> {
+    let mut traced = audit.traced.iter();
+    match expect {
+        Expect::Exact => None,
+        Expect::F16 if traced.any(|trace| trace.cast.is_some()) => None,
+        Expect::Int8 if traced.any(|trace| trace.step.is_some()) => None,
+        Expect::F16 => Some("no weight is of half precision: --expect f16 made no difference".into()),
+        Expect::Int8 => Some("no weight is of eight bits: --expect int8 made no difference".into()),
+    }
+}
+
+impl Conversion {
+    /// What stands after the checkpoint's name in a sentence.
+    pub(crate) fn of_checkpoint(&self) -> &'static str {
+        match self.expect {
+            Expect::Exact => "",
+            Expect::F16 => ", rounded to half precision,",
+            Expect::Int8 => ", quantized to eight bits,",
+        }
+    }
+
+    /// Measures it. `meant` is what the checkpoint itself gives, and `runs` what the oracle gives where it rounds as the graph says.
+    ///
+    /// # Errors
+    /// If the inputs do not fit an engine.
+    pub(crate) fn measure(
+        expect: Expect,
+        meant: &Truth,
+        cases: &[Case],
+        runs: &[NamedValues],
+        engines: &[&dyn Engine],
+    ) -> Result<Self, ParityError> {
+        let mut loss = losses("oracle", meant, cases, runs);
+        for engine in engines.iter().filter(|engine| engine.name() != "oracle") {
+            let names: Vec<&str> = engine.outputs().iter().map(|spec| spec.name.as_str()).collect();
+            let mut runs = Vec::new();
+            for case in cases {
+                // An engine that fails on an input has failed the check.
+                runs.push(
+                    engine.run_for(&fit_inputs(&case.inputs, engine.inputs())?, &names).unwrap_or_default(),
+                );
+            }
+            loss.extend(losses(engine.name(), meant, cases, &runs));
+        }
+        Ok(Self { expect, loss })
+    }
+}
+
+fn losses(engine: &str, meant: &Truth, cases: &[Case], runs: &[NamedValues]) -> Vec<Loss> {
+    let of = |name: &str, decides: &dyn Fn(&Case) -> Vec<bool>| {
+        let mut total = Distance::default();
+        let mut worst_input = None;
+        for ((case, meant), found) in cases.iter().zip(meant.outputs()).zip(runs) {
+            let (Some(meant), Some(found)) = (meant.get(name), found.get(name)) else { continue };
+            // Shapes that differ have failed the proof.
+            let Ok(comparison) = compare(meant, &widened(found), &decides(case), 0.0) else { continue };
+            if total.merge(comparison.deciding) {
+                worst_input = Some(case.name.clone());
+            }
+        }
+        (total.compared() > 0).then(|| Loss {
+            engine: engine.into(),
+            output: name.into(),
+            max_abs: total.max_abs(),
+            max_rel: total.max_rel(),
+            mean_abs: total.mean_abs(),
+            cosine: total.cosine(),
+            worst_input,
+            compared: total.compared(),
+        })
+    };
+    let outputs = meant.specs().iter();
+    outputs
+        .filter_map(|spec| of(&spec.name, &|case| deciding(spec, case.inputs.get("attention_mask"))))
+        .collect()
+}
+
+/// A half-precision value as the f32 that it is, exactly; any other as it is.
+pub(crate) fn single(value: Value) -> Value {
+    match value.dtype() {
+        DType::F16 | DType::BF16 => {
+            let elements: Vec<f32> = value.to_f64().into_iter().map(|x| x as f32).collect();
+            Value::new(value.shape(), elements).unwrap_or(value)
+        }
+        _ => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+
+    use super::*;
+
+    #[test]
+    fn halves_become_the_f32_that_they_are() {
+        let halves = Value::new([2], vec![f16::from_f32(0.1), f16::INFINITY]).unwrap();
+        let wide = Value::new([2], vec![f16::from_f32(0.1).to_f32(), f32::INFINITY]).unwrap();
+        assert_eq!(single(halves), wide);
+        assert_eq!(single(wide.clone()), wide);
+    }
+}

@@ -1,0 +1,194 @@
+//! Faults that lie between the graph and the one who runs it.
+
+use engine::{NamedValues, Value};
+
+use super::{Explanation, NOISE, bound};
+
+/// How two sets of values compare: the largest distance at the positions that decide, and the largest reference value there.
+#[derive(Clone, Copy, Default)]
+struct Gap {
+    distance: f64,
+    scale: f64,
+    compared: usize,
+}
+
+impl Gap {
+    fn add(&mut self, other: Gap) {
+        self.distance = self.distance.max(other.distance);
+        self.scale = self.scale.max(other.scale);
+        self.compared += other.compared;
+    }
+}
+
+/// Looks for exchanged or renamed outputs and for exchanged inputs: hypotheses about the whole graph, which are tried before any module is
+/// looked at.
+///
+/// `inputs` are `input_ids`, `attention_mask`, `token_type_ids`, i64 `[batch, sequence]`; `outputs` what the reference makes of them in f64.
+/// `run` runs the graph in f64 on such inputs, and gives all its outputs, or nothing where it does not take them. Of an output that is
+/// `[batch, sequence, …]`, the positions of real tokens decide, of any other the rows of texts that have one.
+///
+/// [`Explanation::before`] is infinite where outputs of the same name have different shapes, none has the name of one of the reference's, or the
+/// graph does not take the inputs as they are.
+///
+/// Nothing if the graph agrees as it is, or nothing that is tried makes it agree.
+pub fn explain_whole(
+    inputs: &NamedValues,
+    outputs: &NamedValues,
+    run: &mut dyn FnMut(&NamedValues) -> Option<NamedValues>,
+) -> Option<Explanation> {
+    let mask = inputs.get("attention_mask");
+    let as_it_is = run(inputs);
+    let mut distance = f64::INFINITY;
+    if let Some(as_it_is) = &as_it_is {
+        if let Some(explanation) = renamed(outputs, as_it_is, mask) {
+            return Some(explanation);
+        }
+        let before = gap(outputs, as_it_is, mask);
+        if before.compared > 0 {
+            distance = before.distance;
+        }
+        if distance <= NOISE * before.scale.max(1.) {
+            return None;
+        }
+    }
+    let mut best: Option<Explanation> = None;
+    for (text, changed) in other_inputs(inputs) {
+        let Some(candidate) = run(&changed) else { continue };
+        let gap = gap(outputs, &candidate, mask);
+        let better = best.as_ref().is_none_or(|best| gap.distance < best.after);
+        if gap.compared > 0 && gap.distance <= bound(distance, gap.scale.max(1.)) && better {
+            best = Some(Explanation { text, before: distance, after: gap.distance, module: None });
+        }
+    }
+    best
+}
+
+/// How far a graph's outputs are from the reference's of the same names.
+fn gap(reference: &NamedValues, candidate: &NamedValues, mask: Option<&Value>) -> Gap {
+    let mut total = Gap::default();
+    for (name, value) in reference.iter() {
+        if let Some(candidate) = candidate.get(name) {
+            total.add(value_gap(value, candidate, mask));
+        }
+    }
+    total
+}
+
+fn value_gap(reference: &Value, candidate: &Value, mask: Option<&Value>) -> Gap {
+    let infinite = Gap { distance: f64::INFINITY, scale: 0., compared: 1 };
+    if reference.shape() != candidate.shape() {
+        return infinite;
+    }
+    let width = reference.shape().iter().skip(2).product::<usize>().max(1);
+    let decides = decides(reference.shape(), mask);
+    let mut gap = Gap::default();
+    let pairs = reference.to_f64().into_iter().zip(candidate.to_f64());
+    for (_, (reference, candidate)) in pairs.enumerate().filter(|(at, _)| decides(at / width)) {
+        let distance = (reference - candidate).abs();
+        if !distance.is_finite() {
+            return infinite;
+        }
+        gap.add(Gap { distance, scale: reference.abs(), compared: 1 });
+    }
+    gap
+}
+
+/// Whether the element or row of that number, counted over the first two dimensions, decides.
+fn decides(shape: &[usize], mask: Option<&Value>) -> impl Fn(usize) -> bool {
+    let by_position = shape.len() > 2 && mask.is_some_and(|mask| shape.starts_with(mask.shape()));
+    let second = shape.get(1).copied().unwrap_or(1).max(1);
+    let bits: Option<Vec<bool>> = mask.map(|mask| {
+        let bits = mask.to_f64();
+        let sequence = mask.shape().last().copied().unwrap_or(1).max(1);
+        match by_position {
+            true => bits.iter().map(|&bit| bit != 0.).collect(),
+            false => bits.chunks(sequence).map(|row| row.iter().any(|&bit| bit != 0.)).collect(),
+        }
+    });
+    move |at| {
+        let at = if by_position { at } else { at / second };
+        bits.as_ref().is_none_or(|bits| bits.get(at).copied().unwrap_or(false))
+    }
+}
+
+/// Outputs whose values are right under another name. Every output of the reference must be found, but for one that the graph may lack.
+fn renamed(outputs: &NamedValues, found: &NamedValues, mask: Option<&Value>) -> Option<Explanation> {
+    let mut moved: Vec<(&str, &str)> = Vec::new();
+    let (mut before, mut after) = (0f64, 0f64);
+    for (name, value) in outputs.iter() {
+        let distance = |candidate: &Value| {
+            let gap = value_gap(value, candidate, mask);
+            let near = gap.compared > 0 && gap.distance <= bound(f64::INFINITY, gap.scale.max(1.));
+            (gap.distance, near)
+        };
+        let own = found.get(name).map(distance);
+        if let Some((distance, true)) = own {
+            after = after.max(distance);
+            continue;
+        }
+        let elsewhere = found.iter().map(|(other, value)| (other, distance(value)));
+        match elsewhere.into_iter().find(|(_, (_, near))| *near) {
+            Some((other, (distance, _))) => {
+                before = before.max(own.map_or(f64::INFINITY, |(own, _)| own));
+                after = after.max(distance);
+                moved.push((name, other));
+            }
+            None if own.is_some() => return None,
+            None => {}
+        }
+    }
+    let text = match moved.as_slice() {
+        [] => return None,
+        [(a, b), (c, d)] if a == d && b == c => format!("outputs {a} and {c} exchanged"),
+        moved => {
+            let words =
+                moved.iter().map(|(name, other)| format!("output '{other}' has the values of {name}"));
+            words.collect::<Vec<_>>().join(", ")
+        }
+    };
+    Some(Explanation { text, before, after, module: None })
+}
+
+/// The inputs in each other's place, and the two that are flags inverted.
+fn other_inputs(inputs: &NamedValues) -> Vec<(String, NamedValues)> {
+    let names: Vec<&str> = inputs.names().collect();
+    let mut all = Vec::new();
+    let mut push = |text: String, changed: NamedValues| {
+        if changed != *inputs {
+            all.push((text, changed));
+        }
+    };
+    let value = |name: &str| inputs.get(name).cloned();
+    for (at, a) in names.iter().enumerate() {
+        for b in &names[at + 1..] {
+            let (Some(x), Some(y)) = (value(a), value(b)) else { continue };
+            let mut changed = inputs.clone();
+            changed.insert(*a, y);
+            changed.insert(*b, x);
+            push(format!("holds with {a} and {b} exchanged"), changed);
+        }
+    }
+    if let [a, b, c] = names.as_slice() {
+        for order in [[b, c, a], [c, a, b]] {
+            let mut changed = inputs.clone();
+            for (name, from) in [a, b, c].into_iter().zip(order) {
+                if let Some(value) = value(from) {
+                    changed.insert(*name, value);
+                }
+            }
+            let [x, y, z] = order;
+            push(format!("holds with {x} given as {a}, {y} as {b}, {z} as {c}"), changed);
+        }
+    }
+    for name in ["attention_mask", "token_type_ids"] {
+        let Some(value) = value(name) else { continue };
+        let Ok(bits) = value.as_slice::<i64>() else { continue };
+        let inverted: Vec<i64> = bits.iter().map(|bit| 1 - bit).collect();
+        if let Ok(inverted) = Value::new(value.shape(), inverted) {
+            let mut changed = inputs.clone();
+            changed.insert(name, inverted);
+            push(format!("holds with {name} inverted, 1 for 0 and 0 for 1"), changed);
+        }
+    }
+    all
+}

@@ -1,0 +1,514 @@
+//! Where a graph parts from its checkpoint.
+//!
+//! The reference's modules are found among the graph's values *by value*, in f64, so that any exporter's graph gets module names, renamed,
+//! simplified or fused as it may be; names only say where to look first. Up to the first fault all of them are there to the last bits.
+//! A module that is not has a value of its own in the graph, which is wrong. It is the one that, if the reference's numbers are put in its place,
+//! makes what comes after it right. They stay there, so that the next module is given what the reference gives it, and its error is its own.
+
+mod graph;
+mod hints;
+mod layout;
+mod taps;
+
+use std::collections::HashMap;
+
+use candle_bert::ReferenceEngine;
+use engine::{Engine, NamedValues, Value};
+use onnx_eval::Oracle;
+
+use self::graph::{Place, Replay, Values};
+use self::hints::Hints;
+pub(crate) use self::taps::Kind;
+use self::taps::{Tap, taps};
+use crate::ParityError;
+use crate::check::fit_inputs;
+use crate::outputs;
+use crate::report::{Located, ModuleError};
+use crate::suite::Case;
+
+/// How far a value may be from a module's output to hold it, relative to the largest element where that is above 1. What f64 alone does on the way
+/// through a deep model is below 1e-13; one wrong bit in one f32 weight is 1e-9 and more in the module that has it.
+const SAME: f64 = 1e-12;
+
+/// How many values are tried in the place of a module that is not there. Each costs a run.
+const TRIED: usize = 12;
+
+/// A value that is this near to a module's output, in the mean and relative to it, is that module's, though it could not be seen that putting
+/// the reference's numbers there helps: other modules do not come as near by chance.
+const NEAR: f64 = 1e-2;
+
+/// A value whose name says that it is the module's may be this far off.
+const NEAR_IF_NAMED: f64 = 2.0;
+
+/// What was found.
+pub struct Findings {
+    /// All modules.
+    pub located: Located,
+    /// Those that are wrong, in the order of execution.
+    pub suspects: Vec<Suspect>,
+    /// The reference's modules in f64, by path.
+    pub taps: NamedValues,
+    /// What lies where.
+    pub(crate) held: Vec<Held>,
+}
+
+/// A tap that a value of the graph holds.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Held {
+    pub module: String,
+    pub kind: Kind,
+    pub value: String,
+    /// Whether the value is in the module's own order.
+    pub plain: bool,
+    /// How many elements there are for a position.
+    pub width: usize,
+}
+
+impl Findings {
+    /// Asks an engine for the values that hold modules, and notes how far they are off in its own precision. One that cannot be asked is left out.
+    pub fn measure(&mut self, engine: &dyn Engine, case: &Case) {
+        for module in &mut self.located.modules {
+            let held =
+                self.held.iter().find(|held| held.module == module.module && held.kind == Kind::Output);
+            let (Some(held), Some(tap)) = (held.filter(|held| held.plain), self.taps.get(&module.module))
+            else {
+                continue;
+            };
+            module.single = single(engine, case, &held.value, tap);
+        }
+    }
+}
+
+/// How far an engine's value is from a module's output, if it can be asked for it.
+fn single(engine: &dyn Engine, case: &Case, value: &str, tap: &Value) -> Option<f64> {
+    let inputs = fit_inputs(&case.inputs, engine.inputs()).ok()?;
+    let found = engine.run_for(&inputs, &[value]).ok()?.remove(value)?;
+    single_error(tap, &found, case.inputs.get("attention_mask"))
+}
+
+/// How far a value is from a module's output at the positions that decide.
+fn single_error(tap: &Value, value: &Value, mask: Option<&Value>) -> Option<f64> {
+    if tap.len() != value.len() {
+        return None;
+    }
+    let mask = mask.and_then(|mask| mask.as_slice::<i64>().ok());
+    let by_position =
+        mask.filter(|mask| tap.shape().len() == 3 && tap.shape()[0] * tap.shape()[1] == mask.len());
+    let width = tap.shape().last().copied().unwrap_or(1).max(1);
+    let mut largest = 0f64;
+    for (at, (a, b)) in tap.to_f64().into_iter().zip(value.to_f64()).enumerate() {
+        if by_position.is_none_or(|mask| mask[at / width] != 0) {
+            let difference = (a - b).abs();
+            if !difference.is_finite() {
+                return None;
+            }
+            largest = largest.max(difference);
+        }
+    }
+    Some(largest)
+}
+
+/// A module that the graph computes otherwise.
+#[derive(Debug, Clone)]
+pub struct Suspect {
+    /// Its path.
+    pub module: String,
+    /// What of it is wrong.
+    pub(crate) kind: Kind,
+    /// Its own error at positions that decide; nothing where it is not finite.
+    pub max_abs: Option<f64>,
+    /// The nodes that compute it.
+    pub nodes: Vec<String>,
+    /// What the graph makes of what the reference gives the module, in the module's own layout; nothing where no value shows it.
+    pub found: Option<Value>,
+}
+
+/// Aligns a graph with its checkpoint on one input, and finds the modules that differ.
+///
+/// # Errors
+/// If the inputs fit one of the two not, or the graph cannot run them.
+pub fn locate(reference: &ReferenceEngine, oracle: &Oracle, case: &Case) -> Result<Findings, ParityError> {
+    let heads = reference.model().config().num_attention_heads;
+    let replay = Replay::new(oracle, &case.inputs, heads)?;
+    let pooler = replay.outputs().any(|name| name == "pooler_output");
+    let (modules, taps) = taps(reference, &case.inputs, pooler)?;
+    let hints = Hints::new(&replay);
+    let plain = replay.run(&NamedValues::new())?;
+    let mut search = Search {
+        places: vec![None; taps.len()],
+        culprit: vec![None; taps.len()],
+        replay: &replay,
+        hints,
+        substitutes: NamedValues::new(),
+        values: plain,
+        taps: &taps,
+    };
+    search.all()?;
+    search.findings(case, modules)
+}
+
+/// The search through the taps in the order of execution.
+struct Search<'a> {
+    replay: &'a Replay<'a>,
+    hints: Hints,
+    taps: &'a [Tap],
+    /// Where each tap is in the graph, as far as it is known.
+    places: Vec<Option<Place>>,
+    /// The own error of those that are wrong.
+    culprit: Vec<Option<f64>>,
+    /// The reference's numbers in the place of what is wrong.
+    substitutes: NamedValues,
+    /// The graph's values with those.
+    values: Values,
+}
+
+/// A value that may hold a tap, and does not hold the same numbers.
+#[derive(Clone)]
+struct Candidate {
+    place: Place,
+    max_abs: f64,
+    /// The mean distance, relative to the tap.
+    relative: f64,
+    named: bool,
+}
+
+impl Search<'_> {
+    fn all(&mut self) -> Result<(), ParityError> {
+        self.align();
+        // Taps of the present stage that may be wrong, or may only not be visible.
+        let mut pending: Vec<(usize, Candidate)> = Vec::new();
+        let mut stage = 0;
+        for index in 0..self.taps.len() {
+            if self.taps[index].stage != stage {
+                stage = self.taps[index].stage;
+                pending.clear();
+            }
+            if self.places[index].is_some() || self.is_passed(index) {
+                continue;
+            }
+            let candidates = self.candidates(index);
+            if let Some(best) = self.best(index, &candidates)? {
+                let together = self.together(index, &pending)?;
+                pending.clear();
+                if !together {
+                    self.accept(index, &best)?;
+                }
+                continue;
+            }
+            let Some(likely) = candidates.into_iter().next() else { continue };
+            if likely.relative <= NEAR {
+                self.accept(index, &likely)?;
+            } else if self.is_last(index) || likely.named && likely.relative <= NEAR_IF_NAMED {
+                if self.ends_stage(index) {
+                    self.accept(index, &likely)?;
+                } else {
+                    pending.push((index, likely));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the taps that are there.
+    fn align(&mut self) {
+        let mut by_size: HashMap<usize, Vec<&str>> = HashMap::new();
+        for name in self.replay.names() {
+            if let Some(found) = self.values.get(name) {
+                by_size.entry(found.data.len()).or_default().push(name);
+            }
+        }
+        for (index, tap) in self.taps.iter().enumerate() {
+            if self.culprit[index].is_some() {
+                continue;
+            }
+            let held = |place: &Place| {
+                let found = self.values.get(&place.value);
+                found.is_some_and(|found| tap.is(place.layout.elements(&found.data), SAME * tap.scale))
+            };
+            if self.places[index].as_ref().is_some_and(held) {
+                continue;
+            }
+            let width = tap.shape.last().copied().unwrap_or(1);
+            let sizes = [tap.data.len(), 3 * tap.data.len(), tap.data.len() / tap.shape[0].max(1), width];
+            let mut tried = Vec::new();
+            let found = sizes.iter().find_map(|size| {
+                // Batch and width may make two of the sizes the same.
+                if tried.contains(size) {
+                    return None;
+                }
+                tried.push(*size);
+                by_size.get(size)?.iter().find_map(|name| {
+                    let found = self.values.get(name)?;
+                    let layouts = self.replay.layouts(tap, found);
+                    let layout = layouts
+                        .iter()
+                        .find(|layout| tap.is(layout.elements(&found.data), SAME * tap.scale))?;
+                    Some(Place { value: name.to_string(), layout: layout.clone() })
+                })
+            });
+            self.places[index] = found;
+        }
+    }
+
+    fn distance(&self, tap: &Tap, place: &Place) -> Option<(f64, f64)> {
+        Some(tap.distance(&place.layout.gather(&self.values.get(&place.value)?.data)))
+    }
+
+    /// Whether something that comes after it in its stage is right, or the end of its stage: then it is right, too, or makes no difference.
+    fn is_passed(&self, index: usize) -> bool {
+        let tap = &self.taps[index];
+        let later = |(other, place): (&Tap, &Option<Place>)| {
+            other.stage == tap.stage && tap.is_before(other) && place.is_some()
+        };
+        self.taps.iter().zip(&self.places).any(later)
+    }
+
+    fn ends_stage(&self, index: usize) -> bool {
+        self.taps.get(index + 1).is_none_or(|next| next.stage != self.taps[index].stage)
+    }
+
+    fn is_last(&self, index: usize) -> bool {
+        index + 1 == self.taps.len()
+    }
+
+    /// Values that may be a tap's, the likeliest first.
+    fn candidates(&self, index: usize) -> Vec<Candidate> {
+        let tap = &self.taps[index];
+        let taken: Vec<&str> = self.places.iter().flatten().map(|place| place.value.as_str()).collect();
+        let size = tap.mean_square().max(f64::MIN_POSITIVE);
+        let mut candidates: Vec<Candidate> = Vec::new();
+        for name in self.replay.names() {
+            let Some(found) = self.values.get(name).filter(|_| !self.substitutes.contains(name)) else {
+                continue;
+            };
+            // A fused projection holds three.
+            let shared = found.data.len() > tap.data.len();
+            if taken.contains(&name.as_str()) && !shared {
+                continue;
+            }
+            for layout in self.replay.layouts(tap, found).iter() {
+                let (max_abs, mean) = tap.distance(&layout.gather(&found.data));
+                let relative = if mean.is_finite() { (mean / size).sqrt() } else { f64::INFINITY };
+                let named = self.hints.says(name, tap) || self.is_output(name, tap);
+                // A copy of an earlier value has nothing new to say but its name.
+                let is_same = |other: &&mut Candidate| {
+                    other.max_abs == max_abs && other.relative == relative && relative.is_finite()
+                };
+                match candidates.iter_mut().find(is_same) {
+                    Some(copied) => copied.named |= named,
+                    None => candidates.push(Candidate {
+                        place: Place { value: name.clone(), layout: layout.clone() },
+                        max_abs,
+                        relative,
+                        named,
+                    }),
+                }
+            }
+        }
+        let rank = |candidate: &Candidate| {
+            // What has the module's name goes before what is a little nearer.
+            if candidate.named { candidate.relative / 10.0 } else { candidate.relative }
+        };
+        candidates.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
+        candidates.truncate(TRIED);
+        candidates
+    }
+
+    /// Whether the value is the output that the tap must become.
+    fn is_output(&self, name: &str, tap: &Tap) -> bool {
+        let last_stage = self.taps.iter().map(|tap| tap.stage).max().unwrap_or(0);
+        match name {
+            "pooler_output" => tap.module == "pooler" && tap.kind == Kind::Output,
+            // Also by sentence-transformers' name.
+            outputs::HIDDEN | outputs::TOKENS => {
+                let pooler = self.taps.last().is_some_and(|tap| tap.module == "pooler");
+                tap.stage + usize::from(pooler) == last_stage && tap.module.ends_with("output.LayerNorm")
+            }
+            _ => false,
+        }
+    }
+
+    /// How many later taps are right with these substitutes.
+    fn right_after(&self, index: usize, substitutes: &NamedValues) -> Result<usize, ParityError> {
+        let values = self.replay.run(substitutes)?;
+        let tap = &self.taps[index];
+        // The next stage is enough: what is wrong there hides what comes later.
+        let later = self.taps.iter().filter(|other| tap.is_before(other) && other.stage <= tap.stage + 1);
+        Ok(later.filter(|other| self.is_there(other, &values)).count())
+    }
+
+    fn is_there(&self, tap: &Tap, values: &Values) -> bool {
+        self.replay.names().iter().any(|name| {
+            let Some(found) = values.get(name) else { return false };
+            self.replay
+                .layouts(tap, found)
+                .iter()
+                .any(|layout| tap.is(layout.elements(&found.data), SAME * tap.scale))
+        })
+    }
+
+    /// The value that makes most of what comes after right if the reference's numbers are put in its place.
+    fn best(&self, index: usize, candidates: &[Candidate]) -> Result<Option<Candidate>, ParityError> {
+        if candidates.is_empty() {
+            return Ok(None);
+        }
+        let before = self.right_after(index, &self.substitutes)?;
+        let mut best = None;
+        let mut most = before;
+        for candidate in candidates {
+            let Some(value) = Replay::substitute(&self.taps[index], &candidate.place, &self.values) else {
+                continue;
+            };
+            let mut substitutes = self.substitutes.clone();
+            substitutes.insert(candidate.place.value.clone(), value);
+            let right = self.right_after(index, &substitutes)?;
+            if right > most {
+                most = right;
+                best = Some(candidate.clone());
+            }
+        }
+        Ok(best)
+    }
+
+    /// Whether several taps before, none of which helps alone, help together: then they are wrong, and this one is not.
+    fn together(&mut self, index: usize, pending: &[(usize, Candidate)]) -> Result<bool, ParityError> {
+        if pending.is_empty() {
+            return Ok(false);
+        }
+        let mut substitutes = self.substitutes.clone();
+        for (tap, candidate) in pending {
+            if let Some(value) = Replay::substitute(&self.taps[*tap], &candidate.place, &self.values) {
+                substitutes.insert(candidate.place.value.clone(), value);
+            }
+        }
+        let values = self.replay.run(&substitutes)?;
+        if !self.is_there(&self.taps[index], &values) {
+            return Ok(false);
+        }
+        for (tap, candidate) in pending {
+            self.culprit[*tap] = Some(candidate.max_abs);
+            self.places[*tap] = Some(candidate.place.clone());
+        }
+        self.substitutes = substitutes;
+        self.values = values;
+        self.align();
+        Ok(true)
+    }
+
+    fn accept(&mut self, index: usize, candidate: &Candidate) -> Result<(), ParityError> {
+        self.culprit[index] = Some(candidate.max_abs);
+        self.places[index] = Some(candidate.place.clone());
+        if let Some(value) = Replay::substitute(&self.taps[index], &candidate.place, &self.values) {
+            self.substitutes.insert(candidate.place.value.clone(), value);
+            self.values = self.replay.run(&self.substitutes)?;
+            self.align();
+        }
+        Ok(())
+    }
+
+    /// The substitutes of all that comes before a tap.
+    fn substitutes_before(&self, index: usize) -> NamedValues {
+        let before =
+            self.taps[..index].iter().enumerate().filter(|(_, tap)| tap.is_before(&self.taps[index]));
+        before
+            .filter(|(at, _)| self.culprit[*at].is_some())
+            .filter_map(|(at, _)| {
+                let name = &self.places[at].as_ref()?.value;
+                Some((name.clone(), self.substitutes.get(name)?.clone()))
+            })
+            .collect()
+    }
+
+    fn findings(self, case: &Case, modules: NamedValues) -> Result<Findings, ParityError> {
+        let plain = self.replay.run(&NamedValues::new())?;
+        let values: Vec<Option<&str>> =
+            self.places.iter().map(|place| place.as_ref().map(|place| place.value.as_str())).collect();
+        let nodes = self.replay.nodes_between(&values);
+        let mut errors: Vec<ModuleError> = Vec::new();
+        let mut suspects: Vec<Suspect> = Vec::new();
+        for (index, tap) in self.taps.iter().enumerate() {
+            let finite = |x: f64| x.is_finite().then_some(x);
+            let place = self.places[index].as_ref();
+            let own = match self.culprit[index] {
+                Some(own) => Some(own),
+                None => place.and_then(|place| self.distance(tap, place)).map(|(max, _)| max),
+            };
+            let in_plain_run =
+                |place: &Place| Some(tap.distance(&place.layout.gather(&plain.get(&place.value)?.data)).0);
+            let error = ModuleError {
+                module: tap.module.clone(),
+                value: place.map(|place| place.value.clone()),
+                nodes: nodes[index].clone(),
+                own: own.and_then(finite),
+                inherited: place.and_then(in_plain_run).and_then(finite),
+                scale: tap.scale,
+                single: None,
+                culprit: self.culprit[index].is_some(),
+            };
+            if error.culprit {
+                let suspect = Suspect {
+                    module: tap.module.clone(),
+                    kind: tap.kind,
+                    max_abs: error.own,
+                    nodes: error.nodes.clone(),
+                    found: self.found(index)?,
+                };
+                match suspects.iter_mut().find(|other| other.module == suspect.module) {
+                    Some(other) => other.nodes.extend(suspect.nodes),
+                    None => suspects.push(suspect),
+                }
+            }
+            // What a module is given and what it gives are one line.
+            if tap.kind == Kind::Output || error.culprit {
+                match errors.iter_mut().find(|other| other.module == error.module) {
+                    Some(other) => other.merge(error),
+                    None => errors.push(error),
+                }
+            }
+        }
+        let held = self.taps.iter().zip(&self.places).filter_map(|(tap, place)| {
+            let Place { value, layout } = place.as_ref()?;
+            let plain = layout.is_plain();
+            let width = tap.shape.last().copied().unwrap_or(0);
+            Some(Held { module: tap.module.clone(), kind: tap.kind, value: value.clone(), plain, width })
+        });
+        let held = held.collect();
+        let located = Located { input: case.name.clone(), modules: errors };
+        Ok(Findings { located, suspects, taps: modules, held })
+    }
+
+    /// What the graph makes of the module if all before it is right.
+    fn found(&self, index: usize) -> Result<Option<Value>, ParityError> {
+        let tap = &self.taps[index];
+        // Of a sum, and of the first token, what the module makes of it is what shows.
+        let end = match tap.kind {
+            Kind::Output => index,
+            _ => {
+                let path = if tap.kind == Kind::Sum {
+                    format!("{}.LayerNorm", tap.module)
+                } else {
+                    tap.module.clone()
+                };
+                let same = |other: &Tap| other.module == path && other.kind == Kind::Output;
+                self.taps.iter().position(same).unwrap_or(index)
+            }
+        };
+        let Some(place) = &self.places[end] else { return Ok(None) };
+        let values = self.replay.run(&self.substitutes_before(index))?;
+        let Some(found) = values.get(&place.value) else { return Ok(None) };
+        Ok(Value::new(self.taps[end].shape.clone(), place.layout.gather(&found.data)).ok())
+    }
+}
+
+impl ModuleError {
+    fn merge(&mut self, other: ModuleError) {
+        self.nodes.extend(other.nodes);
+        self.culprit |= other.culprit;
+        self.own = if other.culprit || self.own.is_none() { other.own } else { self.own };
+        self.inherited = other.inherited.or(self.inherited);
+        self.value = other.value.or(self.value.take());
+    }
+}
+
+#[cfg(test)]
+mod tests;

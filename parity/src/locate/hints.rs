@@ -1,0 +1,71 @@
+//! What the names in a graph say about where a module's output is. They are not trusted, only looked at first.
+
+use std::collections::{HashMap, HashSet};
+
+use super::graph::Replay;
+use super::taps::{Kind, Tap};
+
+/// For each module, the values that its name is on.
+pub(crate) struct Hints {
+    by_value: HashMap<String, HashSet<String>>,
+}
+
+impl Hints {
+    /// From the names of nodes and values, and what exporters leave in the metadata of nodes: `/encoder/layer.0/attention/self/query/Add`.
+    pub fn new(replay: &Replay) -> Self {
+        let mut by_value: HashMap<String, HashSet<String>> = HashMap::new();
+        for node in replay.nodes() {
+            let mut words = vec![words(&node.name)];
+            words.extend(node.metadata.values().map(|text| self::words(text)));
+            // A node that adds a bias by name ends the module that the bias is of.
+            words.extend(node.inputs.iter().map(|name| self::words(name)));
+            for output in &node.outputs {
+                let all = words.iter().cloned().chain([self::words(output)]).collect();
+                by_value.insert(output.clone(), all);
+            }
+        }
+        Self { by_value }
+    }
+
+    /// Whether the value's name is that of the module.
+    pub fn says(&self, value: &str, tap: &Tap) -> bool {
+        if tap.kind != Kind::Output {
+            return false;
+        }
+        let module = words(&tap.module);
+        self.by_value.get(value).is_some_and(|names| names.iter().any(|name| contains(name, &module)))
+    }
+}
+
+/// A path with one blank around each of its words, so that `layer.1` is not found in `layer.11`.
+fn words(path: &str) -> String {
+    let mut words = String::from(" ");
+    for word in path.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).filter(|word| !word.is_empty())
+    {
+        words.push_str(word);
+        words.push(' ');
+    }
+    words
+}
+
+/// Whether the name has the module's path, and no module below it.
+fn contains(name: &str, module: &str) -> bool {
+    let Some(at) = name.find(module) else { return false };
+    let below = &name[at + module.len()..];
+    const PARTS: [&str; 8] =
+        ["query", "key", "value", "dense", "LayerNorm", "self", "output", "intermediate"];
+    !below.split(' ').any(|word| PARTS.contains(&word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_is_found_in_a_path() {
+        let module = words("encoder.layer.1.attention.self");
+        assert!(contains(&words("/model/encoder/layer.1/attention/self/MatMul_1_output_0"), &module));
+        assert!(!contains(&words("/model/encoder/layer.11/attention/self/MatMul_1_output_0"), &module));
+        assert!(!contains(&words("/model/encoder/layer.1/attention/self/query/MatMul"), &module));
+    }
+}

@@ -1,0 +1,282 @@
+//! The proof: both sides in f64, by code that shares no tensor kernel, on the same inputs.
+//!
+//! ```text
+//! |graph in f64 − checkpoint in f64| ≤ proof_tol · max(1, largest |checkpoint in f64|)      for each output, at the positions that decide
+//! ```
+//!
+//! No tolerance for f32 can tell rounding from a fault: on a stiff model a correct export is further from its checkpoint in f32 than a
+//! wrong one is from a right one. In f64 a correct export is 1e-13 off, and an f32 weight with one wrong bit 1e-9 and more.
+//! What f32 then has a right to follows from the same runs: see [`Budget`].
+
+mod budget;
+mod promote;
+
+pub use budget::{BUDGET_FACTOR, BUDGET_ULPS, Budget};
+pub(crate) use budget::{ulp, widened};
+pub(crate) use promote::{Known, half_promotions, promotions_to};
+pub use promote::{Promoted, promotions};
+
+use engine::{Engine, EngineError, NamedValues, ValueSpec};
+use onnx_eval::{Limits, Oracle, OracleError};
+use onnx_graph::Model;
+use serde::Serialize;
+
+use candle_bert::BertConfig;
+
+use crate::ParityError;
+use crate::check::{deciding, fit_inputs};
+use crate::compare::{Comparison, compare};
+use crate::suite::Case;
+use crate::verdict::Verdict;
+
+/// How far the two f64 sides may be apart, relative to the largest value where that is above 1. Correct exports of a stiff model come to 1e-13,
+/// and one wrong bit in one f32 weight that is used to 1e-9 and more; this lies between, with room on the side of correct ones for deep models,
+/// whose f64 error grows with depth.
+pub const DEFAULT_PROOF_TOL: f64 = 1e-10;
+
+/// What the two f64 runs came to.
+#[derive(Debug, Clone, Serialize)]
+pub struct Proof {
+    /// The worst verdict of the outputs; inconclusive where the oracle does not take the graph.
+    pub verdict: Verdict,
+    /// The largest |checkpoint − graph| of all outputs; null if a value is not finite, or none was compared.
+    pub max_abs: Option<f64>,
+    /// The largest [`ProofOutput::max_rel`].
+    pub max_rel: Option<f64>,
+    /// What `max_rel` may be.
+    pub tol: f64,
+    /// The outputs that both sides have.
+    pub outputs: Vec<ProofOutput>,
+    /// The graph's constants that were taken for the numbers they are the f32 rounding of.
+    pub promoted: Vec<Promoted>,
+    /// Why the oracle did not take the graph, or failed on an input that the graph declares.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+/// One output, over all inputs, at the positions that decide.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProofOutput {
+    /// Its name.
+    pub name: String,
+    /// The largest |checkpoint − graph|; null if a value is not finite, or none was compared.
+    pub max_abs: Option<f64>,
+    /// That, over the larger of 1 and the largest |checkpoint|.
+    pub max_rel: Option<f64>,
+    /// How many elements were compared.
+    pub compared: usize,
+    /// The input with the largest difference.
+    pub worst_input: Option<String>,
+    /// The element there.
+    pub worst_index: Option<Vec<usize>>,
+    /// The checkpoint's value of it; null if it is not finite.
+    pub reference: Option<f64>,
+    /// The graph's value of it; null if it is not finite.
+    pub candidate: Option<f64>,
+    /// The inputs on which it is beyond the bound.
+    pub failing_inputs: Vec<String>,
+    /// How its shape differs, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mismatch: Option<String>,
+    /// What it comes to.
+    pub verdict: Verdict,
+}
+
+impl Proof {
+    /// A proof that could not be made.
+    pub fn impossible(why: String, tol: f64) -> Self {
+        Self {
+            verdict: Verdict::Inconclusive,
+            max_abs: None,
+            max_rel: None,
+            tol,
+            outputs: Vec::new(),
+            promoted: Vec::new(),
+            failure: Some(why),
+        }
+    }
+
+    /// The inputs on which an output is beyond the bound, each once.
+    pub fn failing_inputs(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for name in self.outputs.iter().flat_map(|output| &output.failing_inputs) {
+            if !names.contains(&name.as_str()) {
+                names.push(name);
+            }
+        }
+        names
+    }
+}
+
+/// The graph in f64 as it was meant, and the constants that were promoted for that.
+///
+/// # Errors
+/// If the oracle does not know an operator of the graph.
+pub fn exact_graph(model: &Model, config: &BertConfig) -> Result<(Oracle, Vec<Promoted>), OracleError> {
+    let oracle = Oracle::with(model, onnx_eval::Precision::F64, Limits::default())?;
+    let (promotions, promoted) = promotions(model, oracle.nodes(), config);
+    Ok((oracle.promoting(promotions), promoted))
+}
+
+/// What the checkpoint computes in f64 for each case.
+#[derive(Clone)]
+pub struct Truth {
+    specs: Vec<ValueSpec>,
+    outputs: Vec<NamedValues>,
+}
+
+impl Truth {
+    /// Runs the reference in f64.
+    ///
+    /// # Errors
+    /// If a case does not fit the model.
+    pub fn compute(
+        reference: &dyn Engine,
+        cases: &[Case],
+        mut progress: impl FnMut(&Case),
+    ) -> Result<Self, ParityError> {
+        let mut outputs = Vec::new();
+        for case in cases {
+            progress(case);
+            outputs.push(reference.run(&fit_inputs(&case.inputs, reference.inputs())?)?);
+        }
+        Ok(Self { specs: reference.outputs().to_vec(), outputs })
+    }
+
+    /// The same with other outputs, made of these: their specs, and those of each case.
+    pub(crate) fn with_outputs(
+        &self,
+        cases: &[Case],
+        specs: impl FnOnce(&[ValueSpec]) -> Vec<ValueSpec>,
+        outputs: impl Fn(&Case, &NamedValues) -> NamedValues,
+    ) -> Self {
+        let outputs = cases.iter().zip(&self.outputs).map(|(case, values)| outputs(case, values)).collect();
+        Self { specs: specs(&self.specs), outputs }
+    }
+
+    /// The outputs that the reference has.
+    pub fn specs(&self) -> &[ValueSpec] {
+        &self.specs
+    }
+
+    /// The outputs of each case.
+    pub fn outputs(&self) -> &[NamedValues] {
+        &self.outputs
+    }
+}
+
+/// Holds the graph in f64 against the truth.
+///
+/// Outputs that only one side has are left out here: what that means for the verdict is the check's to say. What the graph gave for each case is
+/// returned, too.
+///
+/// # Errors
+/// If the inputs do not fit the graph.
+pub fn prove(
+    truth: &Truth,
+    graph: &dyn Engine,
+    cases: &[Case],
+    tol: f64,
+    mut progress: impl FnMut(&Case),
+) -> Result<(Proof, Vec<NamedValues>), ParityError> {
+    let has = |name: &str| graph.outputs().iter().any(|spec| spec.name == name);
+    let shared: Vec<&ValueSpec> = truth.specs.iter().filter(|spec| has(&spec.name)).collect();
+    let names: Vec<&str> = shared.iter().map(|spec| spec.name.as_str()).collect();
+    let mut tallies: Vec<Tally> = shared.iter().map(|_| Tally::default()).collect();
+    let mut failure = None;
+    let mut all = Vec::new();
+    for (case, reference) in cases.iter().zip(&truth.outputs) {
+        progress(case);
+        let outputs = match graph.run_for(&fit_inputs(&case.inputs, graph.inputs())?, &names) {
+            Ok(outputs) => outputs,
+            Err(error @ EngineError::Node { .. }) => {
+                failure = Some(format!("on input '{}': {error}", case.name));
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        for (spec, tally) in shared.iter().zip(&mut tallies) {
+            let (Some(reference), Some(candidate)) = (reference.get(&spec.name), outputs.get(&spec.name))
+            else {
+                continue;
+            };
+            match compare(reference, candidate, &deciding(spec, case.inputs.get("attention_mask")), 0.0) {
+                Ok(comparison) => tally.add(&case.name, comparison),
+                Err(error) => {
+                    tally.mismatch.get_or_insert(format!("on input '{}': {error}", case.name));
+                }
+            }
+        }
+        all.push(outputs);
+    }
+    let outputs: Vec<ProofOutput> =
+        shared.iter().zip(tallies).map(|(spec, tally)| tally.close(&spec.name, tol)).collect();
+    let mut verdict = Verdict::worst(outputs.iter().map(|output| output.verdict));
+    if failure.is_some() {
+        verdict = verdict.max(Verdict::Fail);
+    }
+    let largest = |pick: fn(&ProofOutput) -> Option<f64>| {
+        // One that is not finite makes the whole so.
+        let all: Option<Vec<f64>> = outputs.iter().map(pick).collect();
+        all.and_then(|all| all.into_iter().reduce(f64::max))
+    };
+    let proof = Proof {
+        verdict,
+        max_abs: largest(|output| output.max_abs),
+        max_rel: largest(|output| output.max_rel),
+        tol,
+        outputs,
+        promoted: Vec::new(),
+        failure,
+    };
+    Ok((proof, all))
+}
+
+/// One output over all cases.
+#[derive(Default)]
+struct Tally {
+    total: Comparison,
+    worst_input: Option<String>,
+    /// How far off each case is; nothing if a value is not finite.
+    by_case: Vec<(String, Option<f64>)>,
+    mismatch: Option<String>,
+}
+
+impl Tally {
+    fn add(&mut self, case: &str, comparison: Comparison) {
+        if comparison.deciding.compared() > 0 {
+            self.by_case.push((case.into(), comparison.deciding.max_abs()));
+        }
+        if self.total.deciding.merge(comparison.deciding) {
+            self.worst_input = Some(case.into());
+        }
+    }
+
+    fn close(self, name: &str, tol: f64) -> ProofOutput {
+        let total = &self.total.deciding;
+        let scale = total.largest_reference().max(1.0);
+        let finite = |x: f64| x.is_finite().then_some(x);
+        let beyond = |max: Option<f64>| max.is_none_or(|max| max > tol * scale);
+        let verdict = match total.max_abs() {
+            _ if self.mismatch.is_some() => Verdict::Fail,
+            _ if total.compared() == 0 => Verdict::Inconclusive,
+            max if beyond(max) => Verdict::Fail,
+            _ => Verdict::Pass,
+        };
+        let worst = total.worst();
+        let failing = self.by_case.iter().filter(|(_, max)| beyond(*max));
+        ProofOutput {
+            name: name.into(),
+            max_abs: total.max_abs(),
+            max_rel: total.max_abs().map(|max| max / scale),
+            compared: total.compared(),
+            failing_inputs: failing.map(|(case, _)| case.clone()).collect(),
+            worst_index: worst.map(|worst| worst.index.clone()),
+            reference: worst.and_then(|worst| finite(worst.reference)),
+            candidate: worst.and_then(|worst| finite(worst.candidate)),
+            worst_input: self.worst_input,
+            mismatch: self.mismatch,
+            verdict,
+        }
+    }
+}

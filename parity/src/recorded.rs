@@ -1,0 +1,114 @@
+//! What was recorded elsewhere, by PyTorch for example, against all that is computed here on the same inputs.
+//!
+//! This is another judge than the proof: it also sees a fault that the checkpoint's reference and the graph have in common.
+
+use engine::{DType, Engine, EngineError, NamedValues, Value, ValueSpec};
+use serde::Serialize;
+
+use crate::ParityError;
+use crate::check::{deciding, fit_inputs};
+use crate::compare::{Comparison, compare};
+use crate::proof::widened;
+use crate::report::OutputReport;
+use crate::suite::Case;
+use crate::verdict::Verdict;
+
+/// One side against the record. In its outputs `reference` is the record, and distances are between numbers as f64, whatever dtype they come in.
+#[derive(Debug, Clone, Serialize)]
+pub struct Recorded {
+    /// What was run: the checkpoint, or the graph, as they were named.
+    pub side: String,
+    /// What ran it.
+    pub engine: String,
+    /// What its outputs are.
+    pub dtype: String,
+    /// The worst of its outputs.
+    pub verdict: Verdict,
+    /// Why it failed on the input, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// Outputs that were recorded, and that this side does not have.
+    pub not_compared: Vec<String>,
+    /// The outputs that both have.
+    pub outputs: Vec<OutputReport>,
+}
+
+/// Something that is held against a record.
+#[derive(Clone, Copy)]
+pub struct Side<'a> {
+    /// What it runs.
+    pub name: &'a str,
+    /// What runs it.
+    pub engine: &'a dyn Engine,
+}
+
+/// Holds one side against what was recorded for a case. An output beyond `atol` fails if it is beyond its budget too, or has none. `specs` say which
+/// positions of an output decide.
+///
+/// # Errors
+/// If the input does not fit the engine.
+pub fn judge(
+    case: &Case,
+    recorded: &NamedValues,
+    side: Side,
+    specs: &[ValueSpec],
+    atol: f64,
+    budget: impl Fn(&str) -> Option<f64>,
+) -> Result<Recorded, ParityError> {
+    let Side { name, engine } = side;
+    let has = |name: &&str| engine.outputs().iter().any(|spec| spec.name == *name);
+    let shared: Vec<&str> = recorded.names().filter(has).collect();
+    let missing = recorded.names().filter(|name| !has(name));
+    let not_compared = missing.map(|output| format!("{name} has no output '{output}'")).collect();
+    let (found, failure) = match engine.run_for(&fit_inputs(&case.inputs, engine.inputs())?, &shared) {
+        Ok(found) => (found, None),
+        Err(error @ EngineError::Node { .. }) => (NamedValues::new(), Some(error.to_string())),
+        Err(error) => return Err(error.into()),
+    };
+    let outputs: Vec<OutputReport> = found
+        .iter()
+        .filter_map(|(output, found)| {
+            let spec = specs.iter().chain(engine.outputs()).find(|spec| spec.name == output)?;
+            let decides = deciding(spec, case.inputs.get("attention_mask"));
+            let wanted = recorded.get(output)?;
+            let (comparison, mismatch) = match compare(&as_f64(wanted), &as_f64(found), &decides, atol) {
+                Ok(comparison) => (comparison, None),
+                Err(mismatch) => (Comparison::default(), Some(mismatch.to_string())),
+            };
+            let input = Some(case.name.clone());
+            Some(OutputReport::new(output, &comparison, input, mismatch, budget(output), None))
+        })
+        .collect();
+    let verdict = match failure {
+        Some(_) => Verdict::Fail,
+        None => Verdict::worst(outputs.iter().map(|output| output.verdict)),
+    };
+    let dtype = found.iter().next().map_or_else(String::new, |(_, value)| value.dtype().to_string());
+    Ok(Recorded {
+        side: name.into(),
+        engine: engine.name().into(),
+        dtype,
+        verdict,
+        failure,
+        not_compared,
+        outputs,
+    })
+}
+
+/// A float as f64; what is none stays what it is, and differs in dtype.
+fn as_f64(value: &Value) -> Value {
+    if value.dtype() == DType::F64 { value.clone() } else { widened(value) }
+}
+
+impl Recorded {
+    /// A sentence for everything that kept this side from passing.
+    pub fn complaints(&self, atol: f64) -> Vec<String> {
+        let side = format!("{} on {} in {}", self.side, self.engine, self.dtype);
+        let wrong = self.outputs.iter().filter(|output| output.verdict > Verdict::Rounding);
+        wrong
+            .map(|output| output.sentence(atol))
+            .chain(self.failure.clone())
+            .map(|what| format!("{side} is not what was recorded: {what}"))
+            .collect()
+    }
+}
