@@ -15,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("candle-bert", &["engine", "checkpoint"]),
     ("onnx-eval", &["engine", "onnx-graph"]),
     ("onnx-session", &["engine", "onnx-graph", "onnx-eval"]),
+    ("bert-export", &["engine", "checkpoint", "candle-bert", "onnx-graph"]),
     ("bert-pipeline", &["engine", "checkpoint", "candle-bert", "onnx-session"]),
     ("bert-tiny", &[]),
     (
@@ -26,6 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "candle-bert",
             "onnx-eval",
             "onnx-session",
+            "bert-export",
             "bert-pipeline",
             "bert-tiny",
         ],

@@ -70,7 +70,7 @@ fn a_folder_without_its_files() {
     std::fs::remove_file(folder.at("model/model.safetensors")).unwrap();
     check_mistake(&folder, &["model", "--onnx", &graph()], &["model.safetensors", "config.json"]);
     folder.write("model/pytorch_model.bin", b"PK\x03\x04");
-    check_mistake(&folder, &["model", "--onnx", &graph()], &["pytorch_model.bin", "safetensors"]);
+    check_mistake(&folder, &["model", "--onnx", &graph()], &["pytorch_model.bin", "damaged or cut short"]);
 }
 
 /// The config of `baseline` with one field set.
@@ -412,7 +412,7 @@ fn output_that_is_closed_early() {
             assert_eq!(stderr, "0\n", "parity {args} | {reader}");
         }
     }
-    for args in ["--atol 1e-9", "--atol 1e-9 --json -"] {
+    for args in ["--atol 1e-9 --strict", "--atol 1e-9 --strict --json -"] {
         assert_eq!(shell(&format!("{{ \"$PARITY\" {args}; echo $? >&2; }} | true")), "1\n", "parity {args}");
     }
 }

@@ -1,0 +1,151 @@
+//! Every correct graph of every fixture is proven, and no wrong one is: all exporters, opsets and attention forms, static and dynamic,
+//! simplified, and optimised by ONNX Runtime.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may")]
+
+mod common;
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use candle_bert::Activation;
+use common::{fixture, index};
+use engine::Engine;
+use onnx_eval::{Limits, Oracle, Precision};
+use onnx_session::{EngineKind, Session};
+use parity::check::common_inputs;
+use parity::judge::{Bounds, References, Trial};
+use parity::proof::BUDGET_FACTOR;
+use parity::report::GraphReport;
+use parity::suite::{EmbeddingTables, FixedShape, default_cases};
+use parity::{Subject, Verdict};
+use serde_json::Value as Json;
+
+/// How far a correct graph may be from its checkpoint in f64, relative to values above 1. The largest that was measured over these graphs is
+/// 8.5e-13, on `stiff`, which magnifies f64's rounding as it does f32's; this is ten times as much, and a tenth of what a check allows.
+const PROVEN: f64 = 1e-11;
+
+/// The largest share of its budget that an engine takes on a correct graph: 0.29 was measured. Above half, the factor would be too small.
+const BUDGET_SHARE: f64 = 0.5;
+
+/// A graph and what it must come to.
+struct Graph {
+    fixture: String,
+    path: PathBuf,
+    correct: bool,
+}
+
+/// All exports, and all forms in full precision.
+fn graphs() -> Vec<Graph> {
+    let mut graphs = Vec::new();
+    for (name, exports) in index() {
+        for export in exports {
+            let path = fixture(&name).join("onnx").join(export["file"].as_str().unwrap());
+            graphs.push(Graph { fixture: name.clone(), path, correct: true });
+        }
+    }
+    let forms = fixture("forms");
+    let index: Json = serde_json::from_slice(&std::fs::read(forms.join("index.json")).unwrap()).unwrap();
+    for form in index.as_array().unwrap() {
+        let precision = form["precision"].as_str().unwrap();
+        if !["f32", "approximation"].contains(&precision) {
+            continue;
+        }
+        let fixture = form["fixture"].as_str().unwrap();
+        let exact = form["mask"] == "exact";
+        // FastGelu stands for the GELU of some, and changes nothing in the others.
+        let config = Subject::open(self::fixture(fixture).to_str()).unwrap().config().clone();
+        let unchanged =
+            form["form"] == "ort-transformers-ts14-approximation" && config.hidden_act != Activation::Gelu;
+        let same = precision == "approximation" && unchanged;
+        graphs.push(Graph {
+            fixture: fixture.into(),
+            path: forms.join(form["file"].as_str().unwrap()),
+            correct: exact && (precision == "f32" || same),
+        });
+    }
+    graphs
+}
+
+fn judge(graph: &Graph) -> GraphReport {
+    let what = graph.path.display().to_string();
+    let subject = Subject::open(fixture(&graph.fixture).to_str()).unwrap();
+    let (onnx, model) = subject.graph(Some(&graph.path)).unwrap();
+    let references = References::load(&subject).unwrap();
+    let tables = EmbeddingTables::of(&subject.files().checkpoint().unwrap(), subject.config());
+    let fixed = FixedShape::of(&model.graph.inputs);
+    let mut cases = default_cases(subject.config(), fixed, None, tables.as_ref()).unwrap();
+    for case in &mut cases {
+        case.inputs =
+            common_inputs(&case.inputs, references.single.engine.inputs(), &model.graph.inputs).unwrap();
+    }
+    let engine: Box<dyn Engine> = match Session::new(&model, EngineKind::Candle) {
+        Ok(session) => Box::new(session),
+        Err(_) => Box::new(Oracle::with(&model, Precision::F32, Limits::default()).unwrap()),
+    };
+    let trial = Trial::new(&references, &cases, |_| ()).unwrap();
+    trial
+        .judge(&subject, &onnx, &model, &[engine.as_ref()], &Bounds::default(), |_| ())
+        .unwrap_or_else(|error| panic!("{what}: {error}"))
+}
+
+/// What is wrong about a report, if anything is.
+fn complaint(graph: &Graph, report: &GraphReport) -> Option<String> {
+    if !graph.correct {
+        let proof = (report.proof.verdict != Verdict::Fail).then(|| "is proven, and it is wrong".to_string());
+        let nobody = report.culprits.is_empty().then(|| "has no culprit".to_string());
+        return proof.or(nobody);
+    }
+    let largest = report.proof.max_rel.unwrap_or(f64::INFINITY);
+    // What is made to magnify rounding cannot pass, and the tame one does.
+    let verdict = match graph.fixture.as_str() {
+        "stiff" => report.verdict == Verdict::Rounding,
+        "types1" => report.verdict == Verdict::Pass,
+        _ => matches!(report.verdict, Verdict::Pass | Verdict::Rounding),
+    };
+    let share = report
+        .checks
+        .iter()
+        .flat_map(|check| &check.outputs)
+        .filter_map(|output| Some(output.max_abs? / output.budget?));
+    let share = share.fold(0.0, f64::max);
+    if largest > PROVEN {
+        Some(format!("is {largest:.1e} off in f64"))
+    } else if !verdict {
+        Some(format!("comes out {}", report.verdict))
+    } else if !report.culprits.is_empty() {
+        Some(format!("has the culprit {}", report.culprits[0].module))
+    } else if share > BUDGET_SHARE {
+        Some(format!("takes {share:.2} of its budget, {BUDGET_FACTOR} times what was measured"))
+    } else if report.relations.iter().any(parity::relations::Relation::is_violated) {
+        Some("has a relation that does not hold".into())
+    } else {
+        None
+    }
+}
+
+#[test]
+fn every_correct_graph_is_proven_and_no_wrong_one() {
+    let graphs = graphs();
+    let wrong = graphs.iter().filter(|graph| !graph.correct).count();
+    assert!(graphs.len() > 400 && wrong > 20, "{} graphs, {wrong} of them wrong", graphs.len());
+    let next = AtomicUsize::new(0);
+    let complaints = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, Into::into) {
+            scope.spawn(|| {
+                while let Some(graph) = graphs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let found = complaint(graph, &judge(graph));
+                    complaints
+                        .lock()
+                        .unwrap()
+                        .extend(found.map(|found| format!("{} {found}", graph.path.display())));
+                }
+            });
+        }
+    });
+    let complaints = complaints.into_inner().unwrap();
+    assert!(complaints.is_empty(), "{} graphs:\n{}", complaints.len(), complaints.join("\n"));
+}

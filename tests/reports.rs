@@ -1,0 +1,100 @@
+//! The report of a check as Markdown, HTML and JUnit, as the real binary writes them.
+
+#![expect(clippy::unwrap_used, reason = "a test may")]
+
+mod common;
+
+use common::{Folder, fixture, in_fixture};
+use serde_json::Value as Json;
+
+const FILES: [&str; 8] = ["--json", "r.json", "--markdown", "r.md", "--html", "r.html", "--junit", "r.xml"];
+
+/// Runs a check that writes all forms, and gives them, and what the terminal showed.
+fn reports(args: &[&str], code: i32) -> (Json, [String; 4]) {
+    let folder = Folder::new();
+    let run = folder.run(&[args, &FILES].concat());
+    assert_eq!(run.code, code, "{run}");
+    let read = |name: &str| std::fs::read_to_string(folder.at(name)).unwrap();
+    (
+        serde_json::from_str(&read("r.json")).unwrap(),
+        [read("r.md"), read("r.html"), read("r.xml"), run.stdout.clone()],
+    )
+}
+
+#[test]
+fn a_check_that_passes_writes_every_form() {
+    let (json, [markdown, html, junit, _]) = reports(&["--output", "last_hidden_state"], 0);
+    assert_eq!(json["verdict"], "pass");
+    assert_eq!(
+        json["command"],
+        "parity --output last_hidden_state --json r.json --markdown r.md --html r.html --junit r.xml"
+    );
+    assert!(markdown.starts_with("## parity: PASS\n"), "{markdown}");
+    assert!(html.starts_with("<!doctype html>") && html.contains("bert-tiny"), "{html}");
+    assert!(
+        junit.contains("<testcase name=\"proof of last_hidden_state\"") && !junit.contains("<failure"),
+        "{junit}"
+    );
+}
+
+/// FastGelu in place of Gelu: another function.
+#[test]
+fn a_check_that_fails_writes_what_is_wrong_in_every_form() {
+    let model = fixture("baseline");
+    let graph = in_fixture("forms", "baseline/ort-transformers-ts14-approximation.onnx");
+    let (json, [markdown, html, junit, terminal]) = reports(&[model.to_str().unwrap(), "--onnx", &graph], 1);
+    assert_eq!(json["verdict"], "fail");
+    assert!(markdown.starts_with("## parity: FAIL\n"), "{markdown}");
+    assert!(html.contains("<span class=\"badge fail\">"), "{html}");
+    assert!(junit.contains("<failure type=\"fail\""), "{junit}");
+    let culprits = json["culprits"].as_array().unwrap();
+    assert!(!culprits.is_empty());
+    for culprit in culprits {
+        let module = culprit["module"].as_str().unwrap();
+        assert!(markdown.contains(module) && junit.contains(module), "{module}");
+        let row = |line: &&str| line.contains(module) && line.contains("off by itself");
+        assert!(terminal.lines().any(|line| row(&line)), "{terminal}");
+        // The page allows a break after each dot.
+        assert!(html.replace("<wbr>", "").contains(module), "{module}");
+    }
+}
+
+#[test]
+fn a_check_that_cannot_be_run_says_so_in_every_form() {
+    let (json, [markdown, html, junit, _]) = reports(&["--onnx", "missing.onnx"], 2);
+    assert_eq!(json["verdict"], "error");
+    for form in [&markdown, &html, &junit] {
+        assert!(form.contains("missing.onnx"), "{form}");
+    }
+    assert!(junit.contains("<error type=\"error\""), "{junit}");
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_an_error_and_keeps_no_other_from_it() {
+    let folder = Folder::new();
+    let run = folder.run(&["--markdown", "no/such/folder/r.md", "--junit", "r.xml"]);
+    run.is_mistake(&["cannot write no/such/folder/r.md"]);
+    assert!(folder.at("r.xml").exists());
+}
+
+/// Every key of a real report has its line in REPORT.md.
+#[test]
+fn every_field_is_documented() {
+    fn keys(json: &Json, found: &mut Vec<String>) {
+        match json {
+            Json::Object(fields) => fields.iter().for_each(|(key, value)| {
+                found.push(key.clone());
+                keys(value, found);
+            }),
+            Json::Array(items) => items.iter().for_each(|item| keys(item, found)),
+            _ => {}
+        }
+    }
+    let documentation = include_str!("../parity/REPORT.md");
+    let mut found = Vec::new();
+    keys(&reports(&[], 0).0, &mut found);
+    assert!(found.len() > 100, "{found:?}");
+    for key in found {
+        assert!(documentation.contains(&format!("`{key}`")), "{key}");
+    }
+}
