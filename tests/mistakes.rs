@@ -412,7 +412,11 @@ fn output_that_is_closed_early() {
             assert_eq!(stderr, "0\n", "parity {args} | {reader}");
         }
     }
-    for args in ["--atol 1e-9 --strict", "--atol 1e-9 --strict --json -"] {
+    for args in [
+        "--atol 1e-9 --strict",
+        "--atol 1e-9 --strict --json -",
+        "--atol 1e-9 --strict --markdown /dev/stdout",
+    ] {
         assert_eq!(shell(&format!("{{ \"$PARITY\" {args}; echo $? >&2; }} | true")), "1\n", "parity {args}");
     }
 }

@@ -110,16 +110,17 @@ pub fn common_inputs(
 /// Which positions of an output decide, from its declared shape: `[batch, sequence, …]` has the mask's positions, `[batch, …]` its rows,
 /// which count if they have a real token. Without a mask everything decides.
 pub fn deciding(spec: &ValueSpec, attention_mask: Option<&Value>) -> Vec<bool> {
-    let mask = attention_mask.and_then(|mask| Some((mask.shape(), mask.as_slice::<i64>().ok()?)));
+    // Whatever its dtype: two graphs may agree on another.
+    let mask = attention_mask.map(|mask| (mask.shape(), mask.to_f64()));
     let Some(([_, sequence], mask)) = mask else { return Vec::new() };
     let by_position = matches!(
         spec.shape.as_deref(),
         Some([_, Dim::Symbol(second), ..]) if second == "sequence"
     );
     if by_position {
-        return mask.iter().map(|&bit| bit != 0).collect();
+        return mask.iter().map(|&bit| bit != 0.0).collect();
     }
-    mask.chunks(*sequence.max(&1)).map(|row| row.contains(&1)).collect()
+    mask.chunks(*sequence.max(&1)).map(|row| row.iter().any(|&bit| bit != 0.0)).collect()
 }
 
 /// What the reference computed for each case.

@@ -2,7 +2,7 @@
 //!
 //! Such a graph is held against the checkpoint *as the conversion has left it*: each tensor that the audit finds rounded or quantized takes the
 //! graph's elements, where those are correct. The proof is then as sharp as ever, since neither side rounds anything else: the graph runs in
-//! [`Precision::Exact`], its activations unquantized ([`floats`]). What the conversion costs — the weights, and every value that the graph rounds on
+//! [`Precision::Exact`], its activations unquantized. What the conversion costs — the weights, and every value that the graph rounds on
 //! the way — is measured against the checkpoint itself, and told apart: [`Conversion`].
 
 mod floats;

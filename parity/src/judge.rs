@@ -16,6 +16,7 @@ use crate::expect::{self, Conversion, not_finite};
 use crate::explain::{Weights, explain_whole};
 use crate::locate::locate;
 use crate::outputs::{self, Further};
+use crate::proof::ProofOutput;
 use crate::proof::{Budget, DEFAULT_PROOF_TOL, Promoted, Proof, Truth, exact_graph, prove, widened};
 use crate::relations::{self, Bound, Relation};
 use crate::report::{EngineCheck, GraphReport, TokenErrors};
@@ -262,7 +263,9 @@ impl<'a> Trial<'a> {
         }
         let weights = Weights::new(&self.references.checkpoint, subject.config()).ok();
         let paths = reference.model().module_paths();
-        report.culprits = culprits(&Facts {
+        // In a graph that is proven, and has the right weights, nobody is to blame.
+        let blame = wrong || report.weights.as_ref().is_none_or(|audit| audit.verdict == Verdict::Fail);
+        let all = culprits(&Facts {
             config: subject.config(),
             weights: weights.as_ref(),
             paths: &paths,
@@ -270,6 +273,7 @@ impl<'a> Trial<'a> {
             findings: findings.as_ref(),
             case: Some(case),
         });
+        report.culprits = if blame { all } else { Vec::new() };
         if let (Some(findings), [engine, ..]) = (&mut findings, engines) {
             findings.measure(*engine, case);
         }
@@ -278,7 +282,11 @@ impl<'a> Trial<'a> {
             report.located = Some(findings.located);
         }
         if !wrong {
-            report.relations = self.relations(oracle, engines, (proof_tol, budget), &report.checks)?;
+            match self.relations(oracle, engines, (proof_tol, budget), &report.checks) {
+                Ok(relations) => report.relations = relations,
+                // What has been judged stands.
+                Err(error) => report.notes.push(format!("what must change nothing was not tried: {error}")),
+            }
             if report.relations.iter().any(Relation::is_violated) {
                 report.verdict = report.verdict.max(Verdict::Fail);
             }
@@ -360,10 +368,10 @@ impl<'a> Trial<'a> {
             .collect();
         cases.sort_by_key(|case| positions(case));
         let short: Vec<&Case> = cases.iter().copied().filter(|case| positions(case) <= TELLING).collect();
-        let worst = proof
-            .outputs
-            .iter()
-            .find_map(|output| output.worst_input.as_deref().filter(|_| !failing.is_empty()));
+        let off = |output: &&ProofOutput| output.max_rel.unwrap_or(f64::INFINITY);
+        let beyond = proof.outputs.iter().filter(|output| output.verdict == Verdict::Fail);
+        let worst =
+            beyond.max_by(|a, b| off(a).total_cmp(&off(b))).and_then(|output| output.worst_input.as_deref());
         let is_worst = |case: &&&Case| worst == Some(case.name.as_str());
         short.iter().find(is_worst).or(short.last()).or(cases.first()).copied()
     }

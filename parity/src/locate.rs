@@ -11,6 +11,7 @@ mod layout;
 mod taps;
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use candle_bert::ReferenceEngine;
 use engine::{Engine, NamedValues, Value};
@@ -32,6 +33,10 @@ const SAME: f64 = 1e-12;
 
 /// How many values are tried in the place of a module that is not there. Each costs a run.
 const TRIED: usize = 12;
+
+/// How long places are tried. After that, what is likely is taken as it is: on a large model with everything wrong, each try takes seconds, and the
+/// weights have told already.
+const TIME: Duration = Duration::from_secs(20);
 
 /// A value that is this near to a module's output, in the mean and relative to it, is that module's, though it could not be seen that putting
 /// the reference's numbers there helps: other modules do not come as near by chance.
@@ -142,6 +147,7 @@ pub fn locate(reference: &ReferenceEngine, oracle: &Oracle, case: &Case) -> Resu
         substitutes: NamedValues::new(),
         values: plain,
         taps: &taps,
+        until: Instant::now() + TIME,
     };
     search.all()?;
     search.findings(case, modules)
@@ -160,6 +166,7 @@ struct Search<'a> {
     substitutes: NamedValues,
     /// The graph's values with those.
     values: Values,
+    until: Instant,
 }
 
 /// A value that may hold a tap, and does not hold the same numbers.
@@ -349,13 +356,16 @@ impl Search<'_> {
 
     /// The value that makes most of what comes after right if the reference's numbers are put in its place.
     fn best(&self, index: usize, candidates: &[Candidate]) -> Result<Option<Candidate>, ParityError> {
-        if candidates.is_empty() {
+        if candidates.is_empty() || Instant::now() > self.until {
             return Ok(None);
         }
         let before = self.right_after(index, &self.substitutes)?;
         let mut best = None;
         let mut most = before;
         for candidate in candidates {
+            if Instant::now() > self.until {
+                break;
+            }
             let Some(value) = Replay::substitute(&self.taps[index], &candidate.place, &self.values) else {
                 continue;
             };

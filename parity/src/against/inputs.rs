@@ -181,7 +181,10 @@ impl Tables {
         let mut others: Vec<[usize; 2]> = Vec::new();
         let mut widths = HashSet::new();
         let mut look_up = |index: &str, table: &str, tables: &mut Self| {
-            let Some([rows, width]) = trace.table(table) else { return };
+            // A table without rows takes no id: the graph says so when it runs.
+            let Some([rows, width]) = trace.table(table).map(|[rows, width]| [rows.max(1), width]) else {
+                return;
+            };
             match trace.input(index) {
                 Some(input) => {
                     let least = tables.rows.entry(input.into()).or_insert(rows);
@@ -204,9 +207,10 @@ impl Tables {
                 _ => {}
             }
         }
-        // A table of positions is as wide as that of the ids.
+        // A table of positions is as wide as that of the ids. So is that of token types, which stands beside it where the graph has no such input.
         let positions = others.iter().filter(|[_, width]| widths.contains(width)).map(|[rows, _]| *rows);
-        tables.positions = positions.min();
+        tables.positions =
+            if tables.rows("token_type_ids").is_some() { positions.min() } else { positions.max() };
         tables
     }
 }

@@ -114,6 +114,15 @@ pub(super) fn candidates(
 }
 
 fn judge(args: &CheckArgs) -> anyhow::Result<Outcome> {
+    if let Some(dir) = &args.repro {
+        // Said before anything is run, and lost on nothing.
+        let is_empty = std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none());
+        anyhow::ensure!(
+            is_empty,
+            "{} is not empty, and nothing is overwritten: give a new folder",
+            dir.display()
+        );
+    }
     let subject = Subject::open(args.model.as_deref())?;
     let mut notes = Vec::new();
     let candidates = candidates(args, |path| subject.graph(path), &mut notes)?;

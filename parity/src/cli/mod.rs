@@ -110,7 +110,8 @@ fn write_json(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
     if is_stdout(path) {
         unless_closed(io::stdout().write_all(json.as_bytes()))?;
     } else {
-        std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
+        unless_closed(std::fs::write(path, json))
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }

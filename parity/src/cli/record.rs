@@ -4,14 +4,14 @@ use anyhow::bail;
 use engine::{Engine, NamedValues, ValueSpec};
 use parity::judge::Bounds;
 use parity::recorded::{self, Recorded, Side};
-use parity::replay::{self, Replay, ReplayError, Sides};
+use parity::replay::{self, Replay, Sides};
 use parity::report::{GraphReport, Report};
 use parity::suite::Case;
 use parity::{Verdict, tensors};
 
 use super::args::CheckArgs;
 use super::check::Candidate;
-use super::reports;
+use super::{one_line, reports};
 
 /// What came of both, over all graphs.
 #[derive(Default)]
@@ -59,8 +59,8 @@ impl Beside {
             let command = reports::command_line();
             match replay::write(dir, &candidate.model, graph, sides, cases, bounds, &command) {
                 Ok(written) => self.repro = Some(written),
-                Err(nothing @ ReplayError::NothingFails) => self.unwritten = Some(nothing.to_string()),
-                Err(error) => return Err(error.into()),
+                // The verdict stands, whatever keeps the folder from being written.
+                Err(error) => self.unwritten = Some(one_line(&error.into())),
             }
         }
         Ok(())

@@ -7,12 +7,13 @@ use parity::render;
 use parity::report::Report;
 
 use super::args::CheckArgs;
-use super::write_json;
+use super::{unless_closed, write_json};
 
 /// Writes all files, and gives the first error: one that cannot be written does not keep the others from it.
 pub fn write(args: &CheckArgs, report: &Report) -> anyhow::Result<()> {
     let text = |path: &Path, render: fn(&Report) -> String| {
-        std::fs::write(path, render(report)).with_context(|| format!("cannot write {}", path.display()))
+        unless_closed(std::fs::write(path, render(report)))
+            .with_context(|| format!("cannot write {}", path.display()))
     };
     let written = [
         args.json.as_deref().map(|path| write_json(path, report)),

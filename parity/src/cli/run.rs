@@ -10,7 +10,7 @@ use parity::report::OutputReport;
 use parity::{Subject, Verdict, open_graph, tensors};
 
 use super::args::{AnyEngine, GraphEngine, Precision, RunArgs};
-use super::{engines, input, show};
+use super::{engines, input, show, unless_closed};
 
 pub fn command(args: &RunArgs) -> anyhow::Result<Verdict> {
     let engine = engine(args)?;
@@ -26,13 +26,13 @@ pub fn command(args: &RunArgs) -> anyhow::Result<Verdict> {
     let outputs = engine.run(&fit_inputs(&inputs, engine.inputs())?)?;
     tensors::write(&args.outputs, &outputs)?;
     let mut out = anstream::stdout().lock();
-    show::outputs(&mut out, engine.name(), &outputs, &args.outputs.display().to_string())?;
+    unless_closed(show::outputs(&mut out, engine.name(), &outputs, &args.outputs.display().to_string()))?;
     let Some(expected) = expected else { return Ok(Verdict::Pass) };
     let mut verdicts = Vec::new();
     for (name, expected) in expected.iter() {
         let Some(found) = outputs.get(name) else { continue };
         let report = against(name, expected, found, args.atol);
-        show::expectation(&mut out, &report, args.atol)?;
+        unless_closed(show::expectation(&mut out, &report, args.atol))?;
         // An empty output of the right shape is right, but proves nothing: where there are no others, nothing was compared.
         if !(expected.is_empty() && report.verdict == Verdict::Inconclusive) {
             verdicts.push(report.verdict);

@@ -145,7 +145,20 @@ impl NotFinite {
                 };
                 match report.culprits.iter_mut().find(|other| other.module == culprit.module) {
                     Some(other) => other.explanation = culprit.explanation,
-                    None => report.culprits.insert(0, culprit),
+                    None => {
+                        let paths: Vec<&String> = report
+                            .located
+                            .iter()
+                            .flat_map(|located| &located.modules)
+                            .map(|module| &module.module)
+                            .collect();
+                        let place = |module: &String| paths.iter().position(|path| *path == module);
+                        let at = place(&culprit.module);
+                        let before =
+                            |other: &Culprit| place(&other.module).is_some_and(|other| Some(other) < at);
+                        let at = report.culprits.iter().filter(|other| before(other)).count();
+                        report.culprits.insert(at, culprit);
+                    }
                 }
             }
             None => {
