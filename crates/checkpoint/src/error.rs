@@ -25,7 +25,9 @@ pub enum CheckpointError {
         model: String,
     },
     /// What was given is neither a folder nor spelled as a hub id.
-    #[error("'{model}' is neither a folder nor a hub id such as 'name', 'org/name' or 'org/name@revision'")]
+    #[error(
+        "'{model}' is neither a folder nor a hub id such as 'name', 'org/name', 'org/name@revision' or 'org/name/folder'"
+    )]
     NotAModel {
         /// What was given.
         model: String,
@@ -56,6 +58,20 @@ pub enum CheckpointError {
         /// The revisions that are there, for a person to read.
         available: String,
     },
+    /// The hub cache has the model, but not that folder of it.
+    #[error("the hub cache has '{model}', but no folder '{subfolder}' in it; it has {has}")]
+    SubfolderNotCached {
+        /// The hub id, as given.
+        model: String,
+        /// The folder that is missing.
+        subfolder: String,
+        /// What is there instead, for a person to read.
+        has: String,
+    },
+    /// The hub refuses, cannot be reached, or must not be asked.
+    #[cfg(feature = "hub")]
+    #[error(transparent)]
+    Hub(Box<crate::HubError>),
     /// No environment variable and no home folder say where the hub cache is.
     #[error("'{model}' is no folder, and there is no hub cache: set HF_HOME, or give the path of a folder")]
     NoCache {

@@ -10,11 +10,17 @@ use engine::map_file;
 
 use crate::hub::{HubId, is_absent};
 use crate::{Checkpoint, CheckpointError, HubCache, shards};
+#[cfg(feature = "hub")]
+use crate::{Hub, Progress, remote::Remote};
 
 const CONFIG: &str = "config.json";
 
 /// Where the exported graph may lie, in the order they are looked for.
 const GRAPHS: [&str; 2] = ["onnx/model.onnx", "model.onnx"];
+
+/// What exporters call a second file that holds a graph's weights: these, after the graph's own name. Others are known from the graph alone.
+#[cfg(feature = "hub")]
+const GRAPH_DATA: [&str; 2] = ["_data", ".data"];
 
 /// Other forms of a checkpoint, which are recognised and refused.
 const OTHER_WEIGHTS: [&str; 2] = ["tf_model.h5", "flax_model.msgpack"];
@@ -25,7 +31,8 @@ const LISTED: usize = 20;
 /// A git-lfs pointer is a text of three lines; the format allows less than this.
 const LFS_POINTER_BYTES: usize = 1024;
 
-/// A model's files: a local folder, a snapshot in the hub cache, or files in memory. Clones share them.
+/// A model's files: a local folder, a snapshot in the hub cache, files in memory, or (feature `hub`) a model on the hub, whose files are
+/// downloaded when they are first read. Clones share them.
 #[derive(Clone)]
 pub struct ModelFiles {
     name: String,
@@ -36,6 +43,8 @@ pub struct ModelFiles {
 enum Source {
     Folder(PathBuf),
     Memory(Arc<BTreeMap<&'static str, Bytes>>),
+    #[cfg(feature = "hub")]
+    Hub(Arc<Remote>),
 }
 
 /// Where a model's exported graph is.
@@ -53,8 +62,8 @@ pub enum OnnxSource {
 }
 
 impl ModelFiles {
-    /// The folder at that path if there is one, else the hub id of that name (`name`, `org/name`, or either with
-    /// `@revision`) in the cache of [`HubCache::from_env`]. Nothing is downloaded.
+    /// The folder at that path if there is one, else the hub id of that name (`name`, `org/name`, `org/name/sub/folder`, or any of these
+    /// with `@revision`) in the cache of [`HubCache::from_env`]. Nothing is downloaded.
     ///
     /// # Errors
     /// If `model` is a file, spelled as a path where no folder is, or not in the cache.
@@ -70,11 +79,37 @@ impl ModelFiles {
         Self::find(model, || Some(cache.clone()))
     }
 
+    /// As [`ModelFiles::open`], but what the cache lacks is downloaded: see [`Hub::from_env`] and [`Hub::open`].
+    ///
+    /// # Errors
+    /// As [`Hub::open`].
+    #[cfg(feature = "hub")]
+    pub fn fetch(model: &str, progress: impl Progress + 'static) -> Result<Self, CheckpointError> {
+        match Self::local(model)? {
+            Some(files) => Ok(files),
+            None => Hub::from_env()
+                .ok_or_else(|| CheckpointError::NoCache { model: model.to_owned() })?
+                .with_progress(progress)
+                .open(model),
+        }
+    }
+
     fn find(model: &str, cache: impl FnOnce() -> Option<HubCache>) -> Result<Self, CheckpointError> {
+        if let Some(files) = Self::local(model)? {
+            return Ok(files);
+        }
+        let model = model.to_owned();
+        let Some(cache) = cache() else { return Err(CheckpointError::NoCache { model }) };
+        let folder = cache.snapshot(&model)?;
+        Ok(Self { name: model, source: Source::Folder(folder) })
+    }
+
+    /// The files of the folder at that path; `None` if there is none, and this may be the id of a model on the hub.
+    pub(crate) fn local(model: &str) -> Result<Option<Self>, CheckpointError> {
         let path = Path::new(model);
         let model = model.to_owned();
         if path.is_dir() {
-            return Ok(Self { name: model, source: Source::Folder(path.to_path_buf()) });
+            return Ok(Some(Self { name: model, source: Source::Folder(path.to_path_buf()) }));
         }
         if path.exists() {
             return Err(CheckpointError::IsAFile { model });
@@ -85,9 +120,12 @@ impl ModelFiles {
         if HubId::parse(&model).is_none() {
             return Err(CheckpointError::NotAModel { model });
         }
-        let Some(cache) = cache() else { return Err(CheckpointError::NoCache { model }) };
-        let folder = cache.snapshot(&model)?;
-        Ok(Self { name: model, source: Source::Folder(folder) })
+        Ok(None)
+    }
+
+    #[cfg(feature = "hub")]
+    pub(crate) fn from_hub(remote: Remote) -> Self {
+        Self { name: remote.model().to_owned(), source: Source::Hub(Arc::new(remote)) }
     }
 
     /// The files of a folder. What is in it is looked at only when it is asked for.
@@ -112,18 +150,29 @@ impl ModelFiles {
         &self.name
     }
 
-    /// The folder; `None` if the files are in memory.
+    /// The folder, of a model on the hub that in the cache; `None` if the files are in memory.
     pub fn folder(&self) -> Option<&Path> {
         match &self.source {
             Source::Folder(folder) => Some(folder),
             Source::Memory(_) => None,
+            #[cfg(feature = "hub")]
+            Source::Hub(remote) => Some(remote.folder()),
+        }
+    }
+
+    /// Whether files that are not here yet are downloaded.
+    pub fn is_on_hub(&self) -> bool {
+        match &self.source {
+            Source::Folder(_) | Source::Memory(_) => false,
+            #[cfg(feature = "hub")]
+            Source::Hub(_) => true,
         }
     }
 
     /// The bytes of a file, mapped; `None` if the model has none of that name. `file` is relative to the model's folder.
     ///
     /// # Errors
-    /// If `file` leads out of the folder, is a git-lfs pointer or a broken link, or cannot be mapped.
+    /// If `file` leads out of the folder, is a git-lfs pointer or a broken link, cannot be mapped, or cannot be downloaded.
     pub fn read(&self, file: &str) -> Result<Option<Bytes>, CheckpointError> {
         // Such names may come from another file of the model (modules.json).
         let is_inside = !file.is_empty()
@@ -135,6 +184,8 @@ impl ModelFiles {
         let bytes = match &self.source {
             Source::Memory(files) => files.get(file).cloned(),
             Source::Folder(folder) => map_if_there(&folder.join(file))?,
+            #[cfg(feature = "hub")]
+            Source::Hub(remote) => remote.find(file)?.map_or(Ok(None), |path| map_if_there(&path))?,
         };
         if let Some(bytes) = &bytes {
             refuse_lfs_pointer(&self.shown(file), bytes)?;
@@ -147,11 +198,25 @@ impl ModelFiles {
     /// # Errors
     /// As [`ModelFiles::read`], and if the model does not have it: the error lists what it has.
     pub fn require(&self, file: &str) -> Result<Bytes, CheckpointError> {
-        self.read(file)?.ok_or_else(|| CheckpointError::Missing {
+        if let Some(bytes) = self.read(file)? {
+            return Ok(bytes);
+        }
+        self.be_certain_without(file)?;
+        Err(CheckpointError::Missing {
             model: self.shown_model(),
             file: file.to_owned(),
-            has: self.listing(),
+            has: self.listing_like(file),
         })
+    }
+
+    /// Tells the user, once and by `Progress::notice`, of those of these files that are not here though the model may have them, because
+    /// the hub could not be asked; `consequence` is what comes of it. Elsewhere what is not here does not exist, and nothing is told.
+    #[cfg_attr(not(feature = "hub"), expect(unused_variables, reason = "elsewhere nothing is uncertain"))]
+    pub fn tell_unknown(&self, files: &[&str], consequence: &str) {
+        #[cfg(feature = "hub")]
+        if let Source::Hub(remote) = &self.source {
+            remote.tell_unknown(files, consequence);
+        }
     }
 
     /// The bytes of config.json.
@@ -183,6 +248,9 @@ impl ModelFiles {
                 return Err(CheckpointError::OtherFormat { model: self.shown_model(), found });
             }
         }
+        for (weights, _) in shards::WEIGHTS {
+            self.be_certain_without(weights)?;
+        }
         Err(CheckpointError::NoCheckpoint { model: self.shown_model(), has: self.listing() })
     }
 
@@ -192,14 +260,40 @@ impl ModelFiles {
     /// As [`ModelFiles::read`].
     pub fn onnx(&self) -> Result<Option<OnnxSource>, CheckpointError> {
         for file in GRAPHS {
-            if let Some(bytes) = self.read(file)? {
-                return Ok(Some(match &self.source {
-                    Source::Folder(folder) => OnnxSource::File(folder.join(file)),
-                    Source::Memory(_) => OnnxSource::Memory { name: self.shown(file), bytes },
-                }));
+            if let Some(graph) = self.onnx_at(file)? {
+                return Ok(Some(graph));
             }
         }
+        #[cfg(feature = "hub")]
+        if let Source::Hub(remote) = &self.source {
+            GRAPHS
+                .iter()
+                .try_for_each(|file| remote.is_certain(file))
+                .unwrap_or_else(|error| remote.notice(error.to_string()));
+        }
         Ok(None)
+    }
+
+    /// The graph in that file of the model's, `onnx/model_O4.onnx` say; `None` if the model does not have it.
+    ///
+    /// On the hub, what exporters call a graph's external data is downloaded with it. A graph may name other files: those
+    /// are for whoever reads it to ask for, with [`ModelFiles::read`].
+    ///
+    /// # Errors
+    /// As [`ModelFiles::read`].
+    pub fn onnx_at(&self, file: &str) -> Result<Option<OnnxSource>, CheckpointError> {
+        let Some(bytes) = self.read(file)? else { return Ok(None) };
+        Ok(Some(match &self.source {
+            Source::Folder(folder) => OnnxSource::File(folder.join(file)),
+            Source::Memory(_) => OnnxSource::Memory { name: self.shown(file), bytes },
+            #[cfg(feature = "hub")]
+            Source::Hub(remote) => {
+                for data in GRAPH_DATA {
+                    remote.find(&format!("{file}{data}"))?;
+                }
+                OnnxSource::File(remote.folder().join(file))
+            }
+        }))
     }
 
     /// A file, as errors call it: with its folder, or with the model's name.
@@ -207,6 +301,8 @@ impl ModelFiles {
         match &self.source {
             Source::Folder(folder) => folder.join(file).display().to_string(),
             Source::Memory(_) => format!("{}/{file}", self.name),
+            #[cfg(feature = "hub")]
+            Source::Hub(remote) => remote.folder().join(file).display().to_string(),
         }
     }
 
@@ -214,14 +310,35 @@ impl ModelFiles {
         match &self.source {
             Source::Folder(folder) => folder.display().to_string(),
             Source::Memory(_) => self.name.clone(),
+            #[cfg(feature = "hub")]
+            Source::Hub(_) => self.name.clone(),
         }
     }
 
+    /// What the model has, for a person to read.
     pub(crate) fn listing(&self) -> String {
+        self.listing_like("")
+    }
+
+    /// What the model has; where all of it is known at once, first what is of the kind of `file`.
+    #[cfg_attr(not(feature = "hub"), expect(unused_variables, reason = "only the hub knows all of it"))]
+    fn listing_like(&self, file: &str) -> String {
         match &self.source {
             Source::Folder(folder) => listing(folder),
             Source::Memory(files) => joined(files.keys().map(|&name| name.to_owned())),
+            #[cfg(feature = "hub")]
+            Source::Hub(remote) => remote.listing(file),
         }
+    }
+
+    /// An error, where a file is not there only because the hub was not asked for it.
+    #[cfg_attr(not(feature = "hub"), expect(unused_variables, reason = "elsewhere nothing is uncertain"))]
+    fn be_certain_without(&self, file: &str) -> Result<(), CheckpointError> {
+        #[cfg(feature = "hub")]
+        if let Source::Hub(remote) = &self.source {
+            remote.is_certain(file)?;
+        }
+        Ok(())
     }
 }
 
@@ -257,6 +374,8 @@ impl fmt::Debug for ModelFiles {
         match &self.source {
             Source::Folder(folder) => debug.field("folder", folder),
             Source::Memory(files) => debug.field("files", &files.keys()),
+            #[cfg(feature = "hub")]
+            Source::Hub(remote) => debug.field("folder", &remote.folder()),
         };
         debug.finish()
     }
@@ -267,7 +386,6 @@ fn is_spelled_as_path(model: &str) -> bool {
     model.starts_with(['.', '/', '~'])
         || model.contains('\\')
         || model.ends_with('/')
-        || model.split('@').next().is_some_and(|name| name.matches('/').count() > 1)
         || [".onnx", ".safetensors", ".json", ".bin"].iter().any(|extension| model.ends_with(extension))
 }
 
@@ -303,7 +421,7 @@ pub(crate) fn listing(folder: &Path) -> String {
     }))
 }
 
-fn joined(names: impl Iterator<Item = String>) -> String {
+pub(crate) fn joined(names: impl Iterator<Item = String>) -> String {
     let mut names: Vec<String> = names.take(LISTED + 1).collect();
     let has_more = names.len() > LISTED;
     names.truncate(LISTED);

@@ -7,16 +7,14 @@ use std::path::{Component, Path, PathBuf};
 use crate::CheckpointError;
 use crate::files::listing;
 
-/// The revision that is meant where none is named.
-const DEFAULT_REVISION: &str = "main";
+mod id;
 
-/// The hub's own limit for each part of an id.
-const MAX_ID_CHARS: usize = 96;
+pub(crate) use id::HubId;
 
 /// The folder where the Hugging Face hub's clients keep what they downloaded.
 ///
 /// `models--org--name/refs/main` holds a commit, and `models--org--name/snapshots/<commit>/` the files: links into `blobs/`,
-/// or plain files where links are not possible. Both are read; nothing is ever written.
+/// or plain files where links are not possible. Both are read. Nothing is written here; a `Hub` (feature `hub`) downloads into it.
 #[derive(Debug, Clone)]
 pub struct HubCache {
     folder: PathBuf,
@@ -56,23 +54,50 @@ impl HubCache {
         &self.folder
     }
 
-    /// The folder of a model's files. `model` is `name`, `org/name`, or either with `@revision`: a branch, a tag or a whole commit hash.
+    /// The folder of a model's files. `model` is `name`, `org/name`, `org/name/sub/folder`, or any of these with `@revision`: a branch, a
+    /// tag or a whole commit hash.
     ///
     /// # Errors
     /// If `model` is not spelled so, or the cache does not have it.
     pub fn snapshot(&self, model: &str) -> Result<PathBuf, CheckpointError> {
         let id = HubId::parse(model).ok_or_else(|| CheckpointError::NotAModel { model: model.to_owned() })?;
-        let name = format!("models--{}", id.name.replace('/', "--"));
-        let repository = self.folder.join(&name);
+        let repository = self.repository(id.name);
         if !repository.is_dir() {
             return Err(CheckpointError::NotCached {
                 model: model.to_owned(),
                 cache: self.folder.clone(),
-                folder: name,
+                folder: repository_name(id.name),
             });
         }
-
         let snapshots = repository.join("snapshots");
+        let Some(commit) = self.commit(&id)? else {
+            return Err(CheckpointError::RevisionNotCached {
+                model: model.to_owned(),
+                revision: id.revision.to_owned(),
+                available: listing(&snapshots),
+                repository,
+            });
+        };
+        let snapshot = snapshots.join(commit);
+        let folder = id.subfolder.map_or_else(|| snapshot.clone(), |subfolder| snapshot.join(subfolder));
+        if !folder.is_dir() {
+            return Err(CheckpointError::SubfolderNotCached {
+                model: model.to_owned(),
+                subfolder: id.subfolder.unwrap_or_default().to_owned(),
+                has: listing(&snapshot),
+            });
+        }
+        Ok(folder)
+    }
+
+    /// The folder in which everything of a repository lies.
+    pub(crate) fn repository(&self, name: &str) -> PathBuf {
+        self.folder.join(repository_name(name))
+    }
+
+    /// The commit at a revision; `None` if there is no snapshot of it.
+    pub(crate) fn commit(&self, id: &HubId<'_>) -> Result<Option<String>, CheckpointError> {
+        let repository = self.repository(id.name);
         let reference = repository.join("refs").join(id.revision);
         // What is not a branch or a tag may be a commit.
         let commit = match fs::read_to_string(&reference) {
@@ -80,49 +105,17 @@ impl HubCache {
             Err(error) if is_absent(&error) || reference.is_dir() => id.revision.to_owned(),
             Err(source) => return Err(CheckpointError::Io { path: reference, source }),
         };
-        Some(snapshots.join(&commit)).filter(|folder| is_one_name(&commit) && folder.is_dir()).ok_or_else(
-            || CheckpointError::RevisionNotCached {
-                model: model.to_owned(),
-                revision: id.revision.to_owned(),
-                available: listing(&snapshots),
-                repository,
-            },
-        )
+        let is_there = is_one_name(&commit) && repository.join("snapshots").join(&commit).is_dir();
+        Ok(is_there.then_some(commit))
     }
 }
 
-/// `org/name@revision`, taken apart.
-#[derive(Debug, PartialEq)]
-pub(crate) struct HubId<'a> {
-    name: &'a str,
-    revision: &'a str,
-}
-
-impl<'a> HubId<'a> {
-    /// `None` if this is not the spelling of a hub id.
-    pub(crate) fn parse(model: &'a str) -> Option<Self> {
-        let (name, revision) = model.split_once('@').unwrap_or((model, DEFAULT_REVISION));
-        // The hub's own rule for each part; it also keeps an id from leaving the cache.
-        let is_part = |part: &str| {
-            !part.is_empty()
-                && part.len() <= MAX_ID_CHARS
-                && part.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
-                && !part.starts_with(['.', '-'])
-                && !part.ends_with(['.', '-'])
-                && !part.contains("..")
-                && !part.contains("--")
-        };
-        let is_name = name.split('/').count() <= 2 && name.split('/').all(is_part);
-        // A branch may have slashes (refs/pr/1), but must stay within refs/.
-        let is_revision = !revision.is_empty()
-            && !revision.contains('\\')
-            && Path::new(revision).components().all(|part| matches!(part, Component::Normal(_)));
-        (is_name && is_revision).then_some(Self { name, revision })
-    }
+fn repository_name(name: &str) -> String {
+    format!("models--{}", name.replace('/', "--"))
 }
 
 /// Whether this is the name of one thing in a folder, not a way out of it.
-fn is_one_name(name: &str) -> bool {
+pub(crate) fn is_one_name(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) && !name.contains(['/', '\\'])
 }
@@ -161,36 +154,6 @@ mod tests {
             cache_from(&[("HF_HUB_CACHE", ""), ("HF_HOME", "~/hf")], Some("/me")),
             Some("/me/hf/hub".into())
         );
-    }
-
-    #[test]
-    fn ids_are_told_from_paths() {
-        let id = |name, revision| Some(HubId { name, revision });
-        assert_eq!(HubId::parse("bert-base-uncased"), id("bert-base-uncased", "main"));
-        assert_eq!(HubId::parse("org/name"), id("org/name", "main"));
-        assert_eq!(HubId::parse("org/name@v1.0"), id("org/name", "v1.0"));
-        assert_eq!(HubId::parse("org/name@refs/pr/3"), id("org/name", "refs/pr/3"));
-        for path in [
-            "",
-            "/",
-            "./x",
-            "../x",
-            "a/b/c",
-            "a//b",
-            "org/",
-            "/name",
-            "a--b",
-            "a..b",
-            "~/x",
-            "C:\\x",
-            "a b",
-            "org/name@",
-            "org/name@../../x",
-            "org/name@/etc",
-            "org/name@a\\b",
-        ] {
-            assert_eq!(HubId::parse(path), None, "{path}");
-        }
     }
 
     #[test]

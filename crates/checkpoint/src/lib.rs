@@ -3,9 +3,11 @@
 //! * [`ModelFiles`]: a folder, a snapshot in the hub cache, or files in memory, read by name;
 //! * [`Checkpoint`]: the tensors of a model — name, dtype, shape, file, offset — listed without being read, from safetensors
 //!   or `pytorch_model.bin` in both of PyTorch's formats, each in one file or in shards;
-//! * [`HubCache`]: where the Hugging Face hub's clients keep what they downloaded.
+//! * [`HubCache`]: where the Hugging Face hub's clients keep what they downloaded;
+//! * `Hub`, with the feature `hub`: a client that downloads what the cache lacks. Without it there is no HTTP client in the build, and
+//!   nothing is ever downloaded.
 //!
-//! Nothing is downloaded, and nothing in a file is run. Nothing is copied either: a file is mapped, and a tensor's bytes are a
+//! Nothing in a file is run. Nothing is copied either: a file is mapped, and a tensor's bytes are a
 //! slice of the map, but for tensors of PyTorch's that do not lie in their file in one piece.
 //!
 //! ```
@@ -29,6 +31,8 @@
 mod error;
 mod files;
 mod hub;
+#[cfg(feature = "hub")]
+mod remote;
 mod shards;
 mod tensors;
 mod torch;
@@ -36,5 +40,7 @@ mod torch;
 pub use error::CheckpointError;
 pub use files::{ModelFiles, OnnxSource};
 pub use hub::HubCache;
+#[cfg(feature = "hub")]
+pub use remote::{Hub, HubError, Progress};
 pub use tensors::{Checkpoint, TensorEntry};
 pub use torch::TorchError;

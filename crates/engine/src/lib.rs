@@ -4,7 +4,7 @@
 //! * [`NamedValues`]: values under their names, in the order they were given;
 //! * [`ValueSpec`]: what an input or output is called, its dtype and its shape, as far as they are fixed;
 //! * [`Engine`]: the one trait that the reference model, a candle session and the oracle implement;
-//! * [`map_file`]: the one place where a file is mapped into memory; [`replace_file`] writes one as a whole or not at all.
+//! * [`map_file`]: the one place where a file is mapped into memory, and [`release`] lets go of what is not looked at any more; [`replace_file`] writes one as a whole or not at all.
 //!
 //! ```
 //! use engine::{DType, NamedValues, Value};
@@ -31,7 +31,7 @@ mod spec;
 mod value;
 
 pub use dtype::{DType, Element};
-pub use map::{MapError, map_file};
+pub use map::{MapError, map_file, release};
 pub use named::NamedValues;
 pub use replace::{replace_file, replace_file_with};
 pub use run::{Engine, EngineError};

@@ -1,12 +1,21 @@
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Linux follows no more links than this either.
+const MAX_LINKS: usize = 40;
+
+/// How many names are tried for the hidden file; each is taken only by what another process of the same id left behind.
+const MAX_NAMES: usize = 1000;
 
 /// Writes a file as a whole or not at all: a reader never sees half of it, and a file may be replaced by something that is still
 /// mapped from it.
 ///
-/// The bytes go to a hidden file beside it first, which is then renamed and, if anything fails, removed.
+/// The bytes go to a hidden file beside it first, which is then renamed and, if anything fails, removed. A link stays: the file that it
+/// leads to is replaced. A device or a pipe, or what `/dev/stdout` stands for, is never replaced: it is written to.
 ///
 /// # Errors
 /// What the operating system said, or that the path does not end in a file's name.
@@ -22,21 +31,60 @@ pub fn replace_file_with(
     path: impl AsRef<Path>,
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
-    let path = path.as_ref();
-    let Some(name) = path.file_name() else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not the name of a file"));
-    };
-    let mut partial_name = OsString::from(".");
-    partial_name.push(name);
-    partial_name.push(format!(".{}.partial", std::process::id()));
-    let partial = path.with_file_name(partial_name);
-    let mut file = File::create_new(&partial)?;
+    let unnamed = || io::Error::new(io::ErrorKind::InvalidInput, "it is not the name of a file");
+    path.as_ref().file_name().ok_or_else(unnamed)?;
+    let path = &target(path.as_ref())?;
+    let name = path.file_name().ok_or_else(unnamed)?;
+    if is_the_systems(path) {
+        // Behind /dev/stdout may be a file that others write to as well: what they wrote stays.
+        return write(&mut File::options().append(true).open(path)?);
+    }
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
+        return write(&mut File::options().write(true).open(path)?);
+    }
+    let (mut file, partial) = create_beside(path, name)?;
     let written = write(&mut file).and_then(|()| file.sync_all());
     drop(file);
     written.and_then(|()| fs::rename(&partial, path)).inspect_err(|_| {
         // The error that led here is the one to tell; a file left over is the lesser harm.
         let _ = fs::remove_file(&partial);
     })
+}
+
+/// Where a path leads, links in its last part followed; it need not be there.
+fn target(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_path_buf();
+    for _ in 0..MAX_LINKS {
+        match fs::read_link(&path) {
+            Ok(next) if !is_the_systems(&path) => path = path.with_file_name("").join(next),
+            _ => return Ok(path),
+        }
+    }
+    Err(io::Error::other(format!("there are more than {MAX_LINKS} links to follow")))
+}
+
+/// Whether a path stands for something of the system's; a link there may lead to a file that another process has open.
+fn is_the_systems(path: &Path) -> bool {
+    // That is an ordinary folder, in memory.
+    let is_memory = path.starts_with("/dev/shm");
+    cfg!(unix) && !is_memory && (path.starts_with("/dev") || path.starts_with("/proc"))
+}
+
+/// A new hidden file beside a path, which no other thread or process has.
+fn create_beside(path: &Path, name: &OsStr) -> io::Result<(File, PathBuf)> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let mut names_left = MAX_NAMES;
+    loop {
+        let mut partial_name = OsString::from(".");
+        partial_name.push(name);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        partial_name.push(format!(".{}-{number}.partial", process::id()));
+        let partial = path.with_file_name(partial_name);
+        match File::create_new(&partial) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && names_left > 0 => names_left -= 1,
+            created => return Ok((created?, partial)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -56,5 +104,81 @@ mod tests {
         replace_file(&occupied, b"three").unwrap_err();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
         assert!(replace_file("..", b"").unwrap_err().to_string().contains("not the name of a file"));
+    }
+    #[test]
+    fn a_disk_that_fills_up_leaves_the_old_file_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("values");
+        replace_file(&path, b"old").unwrap();
+        let error = replace_file_with(&path, |file| {
+            file.write_all(b"ne")?;
+            Err(io::ErrorKind::StorageFull.into())
+        });
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn two_writers_of_one_file_in_one_process_do_not_meet() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("values");
+        replace_file_with(&path, |outer| {
+            outer.write_all(b"outer")?;
+            replace_file(&path, b"inner")
+        })
+        .unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"outer");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_and_its_target_is_replaced_or_made() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("real")).unwrap();
+        symlink("real/values", at("link")).unwrap();
+        symlink(at("link"), at("again")).unwrap();
+        for bytes in [b"one", b"two"] {
+            replace_file(at("again"), bytes).unwrap();
+            assert_eq!(fs::read(at("real/values")).unwrap(), bytes);
+            assert!(at("again").is_symlink() && at("link").is_symlink());
+        }
+        assert_eq!(fs::read_dir(at("real")).unwrap().count(), 1);
+        symlink("circle", at("circle")).unwrap();
+        assert!(replace_file(at("circle"), b"").unwrap_err().to_string().contains("links to follow"));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_behind_a_descriptor_is_written_to_and_not_replaced() {
+        use std::os::fd::AsRawFd as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        // What a shell does for `> out`.
+        let mut redirected = File::create(&path).unwrap();
+        redirected.write_all(b"before ").unwrap();
+        for prefix in ["/dev/fd", "/proc/self/fd"] {
+            replace_file(format!("{prefix}/{}", redirected.as_raw_fd()), b"one ").unwrap();
+        }
+        assert_eq!(fs::read(&path).unwrap(), b"before one one ");
+        assert_eq!(redirected.metadata().unwrap().len(), 15, "the same file");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_device_is_written_to_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        for (device, expected) in [("/dev/null", None), ("/dev/full", Some(io::ErrorKind::StorageFull))] {
+            let path = folder.path().join("device");
+            std::os::unix::fs::symlink(device, &path).unwrap();
+            let written = replace_file(&path, b"one");
+            assert_eq!(written.err().map(|error| error.kind()), expected, "{device}");
+            assert!(path.is_symlink() && !Path::new(device).is_file(), "{device}");
+            fs::remove_file(path).unwrap();
+        }
     }
 }

@@ -74,6 +74,17 @@ pub enum TorchError {
         /// What is there, for a person to read.
         found: &'static str,
     },
+    /// What a training script saves: the model's state dict is one of several things.
+    #[error(
+        "it is a training checkpoint: the model's tensors lie under '{under}', beside {beside}; save them alone, in Python \
+         torch.save(torch.load(FILE, map_location='cpu')['{under}'], 'pytorch_model.bin')"
+    )]
+    Training {
+        /// The name of the model's state dict.
+        under: String,
+        /// What else the file holds, for a person to read.
+        beside: String,
+    },
     /// Two tensors have one name.
     #[error("two tensors are named '{name}'")]
     NamedTwice {

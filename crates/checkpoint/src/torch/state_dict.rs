@@ -8,10 +8,20 @@ use engine::DType;
 use indexmap::IndexMap;
 
 use super::globals::{self, Element};
-use super::pickle::{Object, Pickle, Tensor};
+use super::pickle::{Arena, Object, Pickle, Tensor};
 use super::view::View;
 use super::{Budget, TorchError};
 use crate::TensorEntry;
+
+/// What training scripts call the model's state dict among all that they save.
+const MODEL_NAMES: [&str; 3] = ["model_state_dict", "state_dict", "model"];
+
+/// The most names that an error lists, and the most characters of each: a hostile file has a million of them.
+const LISTED: usize = 10;
+const LISTED_CHARS: usize = 64;
+
+/// The longest key of a storage. PyTorch's are numbers; each is looked up for every tensor in it.
+const MAX_KEY_BYTES: usize = 255;
 
 /// The named tensors of a pickle, and what each of their storages must be. Nothing of the storages is read.
 pub(super) struct StateDict<'a> {
@@ -71,7 +81,10 @@ impl<'a> StateDict<'a> {
                 _ => None,
             };
             let Some(tensor) = tensor else {
-                return Err(TorchError::NotATensor { name: name.to_owned(), found: kind(value) });
+                return Err(match wrapped(arena, arena.dict(dict)) {
+                    Some((under, beside)) => TorchError::Training { under, beside },
+                    None => TorchError::NotATensor { name: name.to_owned(), found: kind(value) },
+                });
             };
             if !names.insert(name) {
                 return Err(TorchError::NamedTwice { name: name.to_owned() });
@@ -90,6 +103,9 @@ impl<'a> StateDict<'a> {
         let dtype = globals::dtype(tensor.dtype)
             .ok_or_else(|| TorchError::DType { tensor: name.to_owned(), dtype: tensor.dtype })?;
         let storage = arena.storages.get(tensor.storage).ok_or_else(|| layout("it has no storage"))?;
+        if storage.key.len() > MAX_KEY_BYTES {
+            return Err(layout("its storage's key has more than 255 bytes"));
+        }
         let elements =
             u64::try_from(storage.elements).map_err(|_| layout("its storage has a negative size"))?;
         let size = if storage.element == Element::Byte { 1 } else { dtype.size() as u64 };
@@ -155,6 +171,47 @@ impl<'a> StateDict<'a> {
                 })
             })
             .collect()
+    }
+}
+
+/// The name in a training checkpoint under which the model's own state dict lies, and the names beside it.
+fn wrapped(arena: &Arena<'_>, items: &[(Object<'_>, Object<'_>)]) -> Option<(String, String)> {
+    // Many names may stand for one dict: it is looked through once.
+    let mut seen = HashMap::new();
+    let mut is_state_dict = |value: Object<'_>| {
+        let Object::Dict(dict) = value else { return false };
+        *seen.entry(dict).or_insert_with(|| {
+            let items = arena.dict(dict);
+            !items.is_empty() && items.iter().all(|item| matches!(item, (Object::Str(_), Object::Tensor(_))))
+        })
+    };
+    let named = || {
+        let names = items.iter().enumerate();
+        names.filter_map(|(index, &(key, value))| match key {
+            Object::Str(key) => Some((index, key, value)),
+            _ => None,
+        })
+    };
+    // An average of the weights may be kept beside them.
+    let known = named().find(|&(_, name, value)| MODEL_NAMES.contains(&name) && is_state_dict(value));
+    let (place, under, _) = known.or_else(|| named().find(|&(_, _, value)| is_state_dict(value)))?;
+    // By its place: to compare a million long names takes too long.
+    let mut others = named().filter(|&(index, ..)| index != place);
+    let mut beside: Vec<_> =
+        others.by_ref().take(LISTED).map(|(_, name, _)| format!("'{}'", cut(name))).collect();
+    match (beside.is_empty(), others.next()) {
+        (true, _) => beside.push("nothing".to_owned()),
+        (false, Some(_)) => beside.push("…".to_owned()),
+        (false, None) => {}
+    }
+    Some((cut(under), beside.join(", ")))
+}
+
+/// The beginning of a name that is too long to be shown.
+fn cut(name: &str) -> String {
+    match name.char_indices().nth(LISTED_CHARS) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
     }
 }
 

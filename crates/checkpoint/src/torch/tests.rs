@@ -294,6 +294,45 @@ fn pickles_made_to_exhaust_a_reader_do_not() {
     assert!(message(both(&many, &floats(0..6))[0].clone()).ends_with("are not a few integers"));
 }
 
+/// The instructions that leave a dict with this tensor on the stack.
+fn tensors(tensor: &Described) -> Vec<u8> {
+    [b"}".to_vec(), text(tensor.name), rebuild(tensor, false), b"s".to_vec()].concat()
+}
+
+/// What a training script saves, with the model under that name. The optimizer's state has tensors too, under numbers.
+fn training(under: &str) -> Vec<u8> {
+    let state = [b"}K\0".to_vec(), tensors(&described()), b"s".to_vec()].concat();
+    dict(&[
+        ("epoch", b"K\x03".to_vec()),
+        ("ema", tensors(&described())),
+        (under, tensors(&described())),
+        ("optimizer", [b"}".to_vec(), text("state"), state, b"s".to_vec()].concat()),
+    ])
+}
+
+#[test]
+fn an_error_about_a_hostile_dict_is_short_and_soon_told() {
+    // One name of a megabyte for everything, and a dict of a thousand tensors that is looked at under each.
+    let long = text(&"x".repeat(1 << 20));
+    let inner = (0..1000).flat_map(|_| [text("w"), rebuild(&described(), false)].concat());
+    let inner = [b"}(".to_vec(), inner.collect(), b"u".to_vec()].concat();
+    let mut pickle = [b"\x80\x02}(".to_vec(), long, b"q\0".to_vec(), inner, b"q\x01".to_vec()].concat();
+    pickle.extend(b"h\0h\x01".repeat(50_000));
+    pickle.extend(b"u.");
+    let message = message(archive(&pickle, &[]));
+    let cut = format!("{}…", "x".repeat(64));
+    assert!(message.contains(&format!("lie under '{cut}', beside '{cut}', '{cut}'")), "{message}");
+    assert!(message.contains(&format!("'{cut}', …; save")), "{message}");
+    assert!(message.len() < 2000, "{}", message.len());
+}
+
+#[test]
+fn the_key_of_a_storage_is_short() {
+    let key: &'static str = "9".repeat(256).leak();
+    let file = archive(&state_dict(&[Described { key, ..described() }], false), &[]);
+    assert!(message(file).contains("its storage's key has more than 255 bytes"));
+}
+
 #[test]
 fn what_is_no_state_dict_is_named() {
     for (pickle, expected) in [
@@ -309,6 +348,16 @@ fn what_is_no_state_dict_is_named() {
         (
             dict(&[("state_dict", b"}".to_vec())]),
             "it holds a dict under the name 'state_dict', not a tensor: save the model's state_dict() alone",
+        ),
+        (
+            training("state_dict"),
+            "it is a training checkpoint: the model's tensors lie under 'state_dict', beside 'epoch', 'ema', 'optimizer'; \
+             save them alone, in Python torch.save(torch.load(FILE, map_location='cpu')['state_dict'], 'pytorch_model.bin')",
+        ),
+        (
+            dict(&[("net", tensors(&described()))]),
+            "it is a training checkpoint: the model's tensors lie under 'net', beside nothing; \
+             save them alone, in Python torch.save(torch.load(FILE, map_location='cpu')['net'], 'pytorch_model.bin')",
         ),
         (
             b"\x80\x02}K\x01K\x02s.".to_vec(),
