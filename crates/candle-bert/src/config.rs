@@ -4,6 +4,9 @@
 //! `transformers` gives it, which is that of BERT-base. A value that this crate would silently compute wrongly is
 //! refused.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use crate::Activation;
@@ -33,6 +36,38 @@ pub struct BertConfig {
     pub pad_token_id: usize,
     /// The classes the checkpoint was saved from, for instance `BertForSequenceClassification`; empty where not given.
     pub architectures: Vec<String>,
+    /// How many labels a classifier tells apart; 1 in a regression, and in most cross-encoders. 2 where nothing is said.
+    pub num_labels: usize,
+    /// What the labels are called, by their id; empty where nothing is said. Otherwise there are `num_labels` of them.
+    pub id2label: Vec<String>,
+    /// How the logits of a sequence classifier are meant, where it is said.
+    pub problem_type: Option<ProblemType>,
+    /// Whether the decoder of a masked language model is the table of word embeddings; true where nothing is said.
+    pub tie_word_embeddings: bool,
+}
+
+/// How the logits of a sequence classifier are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProblemType {
+    /// `regression`: they are the numbers themselves.
+    Regression,
+    /// `single_label_classification`: one label is right; a softmax makes probabilities of them.
+    SingleLabel,
+    /// `multi_label_classification`: each label is right or not; a sigmoid makes a probability of each.
+    MultiLabel,
+}
+
+impl ProblemType {
+    /// As config.json has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Regression => "regression",
+            Self::SingleLabel => "single_label_classification",
+            Self::MultiLabel => "multi_label_classification",
+        }
+    }
+
+    const ALL: [Self; 3] = [Self::Regression, Self::SingleLabel, Self::MultiLabel];
 }
 
 /// Why a config.json is refused.
@@ -75,6 +110,18 @@ pub enum ConfigError {
     /// An activation that is not one of [`Activation::NAMES`].
     #[error("config.json: hidden_act '{found}' is not known; known are {}", Activation::NAMES.join(", "))]
     Activation { found: String },
+    /// Labels whose ids are not 0, 1, 2, …
+    #[error("config.json: id2label must name the labels 0 to {}, but has none for {missing}", count - 1)]
+    LabelIds { count: usize, missing: usize },
+    /// More or fewer names than labels.
+    #[error("config.json: id2label names {names} labels, but num_labels is {num_labels}; they must agree")]
+    LabelCount { names: usize, num_labels: usize },
+    /// What transformers does not know either.
+    #[error(
+        "config.json: problem_type '{found}' is not known; known are {}",
+        ProblemType::ALL.map(ProblemType::name).join(", ")
+    )]
+    ProblemType { found: String },
     /// The config of another kind of model.
     #[error(
         "config.json: model_type is '{found}'; only 'bert' is run here, and similar models compute something else"
@@ -113,6 +160,10 @@ impl Default for BertConfig {
             layer_norm_eps: 1e-12,
             pad_token_id: 0,
             architectures: Vec::new(),
+            num_labels: 2,
+            id2label: Vec::new(),
+            problem_type: None,
+            tie_word_embeddings: true,
         }
     }
 }
@@ -133,6 +184,7 @@ impl BertConfig {
         };
         fields.refuse_other_models()?;
         let default = Self::default();
+        let id2label = fields.labels()?;
         let config = Self {
             vocab_size: fields.size("vocab_size", default.vocab_size)?,
             hidden_size: fields.size("hidden_size", default.hidden_size)?,
@@ -155,6 +207,16 @@ impl BertConfig {
                     value.as_array()?.iter().map(|name| Some(name.as_str()?.to_string())).collect()
                 })?
                 .unwrap_or_default(),
+            // Where both are given, transformers counts the names.
+            num_labels: match id2label.len() {
+                0 => fields.size("num_labels", default.num_labels)?,
+                names => names,
+            },
+            id2label,
+            problem_type: fields.problem_type()?,
+            tie_word_embeddings: fields
+                .get("tie_word_embeddings", "true or false", Value::as_bool)?
+                .unwrap_or(default.tie_word_embeddings),
         };
         config.validate()?;
         Ok(config)
@@ -192,7 +254,24 @@ impl BertConfig {
         if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps >= 0.) {
             return Err(ConfigError::LayerNormEps { found: self.layer_norm_eps });
         }
+        let (names, num_labels) = (self.id2label.len(), self.num_labels);
+        if names > 0 && names != num_labels {
+            return Err(ConfigError::LabelCount { names, num_labels });
+        }
         Ok(())
+    }
+
+    /// What a label is called: by [`BertConfig::id2label`], and where that is empty `LABEL_0`, `LABEL_1`, … as in transformers.
+    pub fn label(&self, id: usize) -> Cow<'_, str> {
+        match self.id2label.get(id) {
+            Some(name) => name.into(),
+            None => format!("LABEL_{id}").into(),
+        }
+    }
+
+    /// The first label of that name: `label2id`.
+    pub fn label_id(&self, name: &str) -> Option<usize> {
+        (0..self.num_labels).find(|&id| self.label(id) == name)
     }
 
     /// The width of one attention head: *H* / *A*, d_k in Vaswani et al.
@@ -229,6 +308,29 @@ impl Fields {
 
     fn text(&self, field: &'static str) -> Result<Option<&str>, ConfigError> {
         self.get(field, "a string", Value::as_str)
+    }
+
+    /// `id2label` in the order of its ids, which are text in JSON. Some files have numbers for names.
+    fn labels(&self) -> Result<Vec<String>, ConfigError> {
+        let named = |value: &Value| match value {
+            Value::String(name) => Some(name.clone()),
+            Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+            _ => None,
+        };
+        let expected = "an object of names by id, such as {\"0\": \"negative\", \"1\": \"positive\"}";
+        let mut names: BTreeMap<usize, String> = self
+            .get("id2label", expected, |value| {
+                value.as_object()?.iter().map(|(id, name)| Some((id.parse().ok()?, named(name)?))).collect()
+            })?
+            .unwrap_or_default();
+        let count = names.len();
+        (0..count).map(|id| names.remove(&id).ok_or(ConfigError::LabelIds { count, missing: id })).collect()
+    }
+
+    fn problem_type(&self) -> Result<Option<ProblemType>, ConfigError> {
+        let Some(found) = self.text("problem_type")? else { return Ok(None) };
+        let known = ProblemType::ALL.into_iter().find(|kind| kind.name() == found);
+        known.map(Some).ok_or_else(|| ConfigError::ProblemType { found: found.into() })
     }
 
     /// Models that have a BERT's tensors and compute something else with them.

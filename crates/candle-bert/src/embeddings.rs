@@ -30,6 +30,11 @@ impl Embeddings {
         })
     }
 
+    /// The table of word embeddings: `[vocabulary, hidden]`.
+    pub(crate) fn words(&self) -> &Tensor {
+        self.word.embeddings()
+    }
+
     /// `[batch, sequence, hidden]`.
     pub(crate) fn forward(&self, inputs: &Inputs, taps: &mut Taps) -> Result<Tensor> {
         let word = taps.module("word_embeddings", |_| self.word.forward(&inputs.input_ids))?;

@@ -24,9 +24,17 @@ pub enum BertError {
     #[error(transparent)]
     Misfits(#[from] Misfits),
 
-    /// An input is not a matrix.
-    #[error("{input} must be [batch, sequence], got shape {found:?}")]
-    Rank { input: &'static str, found: Vec<usize> },
+    /// A checkpoint of a masked language model that contradicts its config. Versions of transformers take it differently: the fourth takes the word embeddings,
+    /// the fifth the decoder.
+    #[error(
+        "{tensor} differs from the word embeddings, but config.json ties the two; \
+         write \"tie_word_embeddings\": false there if it is a decoder of its own, or take it out of the checkpoint if it is not"
+    )]
+    UntiedDecoder { tensor: String },
+
+    /// An input has another number of axes.
+    #[error("{input} must be [{}], got shape {found:?}", axes.join(", "))]
+    Rank { input: &'static str, axes: &'static [&'static str], found: Vec<usize> },
     /// An input is not of integers.
     #[error("{input} must be integers, got {}", found.as_str())]
     NotIntegers { input: &'static str, found: DType },
@@ -43,18 +51,18 @@ pub enum BertError {
     TooLong { sequence: usize, max_position_embeddings: usize },
     /// An id that is not in the vocabulary.
     #[error(
-        "input_ids[{row}, {position}] is {id}, outside the vocabulary of {vocab_size} tokens; \
+        "input_ids{place:?} is {id}, outside the vocabulary of {vocab_size} tokens; \
          the tokenizer may belong to another model"
     )]
-    UnknownToken { id: i64, row: usize, position: usize, vocab_size: usize },
+    UnknownToken { id: i64, place: Vec<usize>, vocab_size: usize },
     /// A segment the model does not have.
     #[error(
-        "token_type_ids[{row}, {position}] is {found}, but this model has {type_vocab_size} token type(s), counted from 0"
+        "token_type_ids{place:?} is {found}, but this model has {type_vocab_size} token type(s), counted from 0"
     )]
-    UnknownTokenType { found: i64, row: usize, position: usize, type_vocab_size: usize },
+    UnknownTokenType { found: i64, place: Vec<usize>, type_vocab_size: usize },
     /// A mask of something else than ones and zeros.
-    #[error("attention_mask[{row}, {position}] is {found}; it must be 1 for a token and 0 for padding")]
-    MaskValue { found: i64, row: usize, position: usize },
+    #[error("attention_mask{place:?} is {found}; it must be 1 for a token and 0 for padding")]
+    MaskValue { found: i64, place: Vec<usize> },
 
     /// candle failed: a tensor is missing in a `VarBuilder`, the device is out of memory, a visitor said so.
     #[error(transparent)]

@@ -6,6 +6,7 @@
 //! layer n      a  = LayerNorm(h + Attention(h))
 //!              h' = LayerNorm(a + W₂ act(W₁ a + b₁) + b₂)
 //! pooler       p  = tanh(W h[first token] + b)
+//! heads        logits = W p + b, or W h + b for every token
 //! ```
 //!
 //! It computes what `transformers` computes, in any float dtype candle has a kernel for, and in `f64` to the last few
@@ -13,8 +14,10 @@
 //!
 //! * [`BertConfig`]: config.json, checked;
 //! * [`BertModel`]: from a [`checkpoint::Checkpoint`] or from candle's `VarBuilder`;
+//! * [`BertForSequenceClassification`], [`BertForTokenClassification`], [`BertForQuestionAnswering`], [`BertForMaskedLM`], [`BertForMultipleChoice`],
+//!   [`BertForNextSentencePrediction`]: the same with a head on it; [`BertForTask`], where the [`Task`] is known only when the program runs;
 //! * [`BertModel::forward_with_taps`]: the output of every module, under the path it has in the checkpoint;
-//! * [`ReferenceEngine`]: the model as an [`engine::Engine`].
+//! * [`ReferenceEngine`]: any of them as an [`engine::Engine`].
 //!
 //! ```
 //! use candle_bert::{BertConfig, BertModel};
@@ -45,6 +48,7 @@ mod config;
 mod embeddings;
 mod encoder;
 mod error;
+pub mod heads;
 mod inputs;
 mod layer_norm;
 mod linear;
@@ -53,16 +57,26 @@ mod model;
 mod pooler;
 mod reference;
 mod taps;
+mod task;
 #[cfg(test)]
 mod testing;
 
 pub use activation::Activation;
-pub use config::{BertConfig, ConfigError};
+pub use config::{BertConfig, ConfigError, ProblemType};
 pub use error::BertError;
+pub use heads::{
+    BertFor, BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForQuestionAnswering,
+    BertForSequenceClassification, BertForTask, BertForTokenClassification, QuestionAnsweringOutput,
+    TaskOutput,
+};
 pub use layer_norm::LayerNorm;
-pub use load::{ExpectedTensor, Loaded, Misfits, Misshaped, expected_tensors, used_tensors, var_builder};
+pub use load::{
+    ExpectedTensor, Loaded, Misfits, Misshaped, expected_head_tensors, expected_tensors, used_tensors,
+    used_tensors_for, var_builder,
+};
 pub use model::{BertModel, BertOutput};
 pub use reference::ReferenceEngine;
+pub use task::{Task, TaskError};
 
 use candle_core::DType;
 

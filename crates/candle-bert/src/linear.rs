@@ -20,7 +20,11 @@ impl Linear {
     pub(crate) fn load(inputs: usize, outputs: usize, vb: VarBuilder) -> Result<Self> {
         let weight =
             vb.get_with_hints((outputs, inputs), "weight", candle_nn::init::DEFAULT_KAIMING_NORMAL)?;
-        let bias = vb.get(outputs, "bias")?;
+        Self::new(&weight, &vb.get(outputs, "bias")?)
+    }
+
+    /// A map with the given weight `[out, in]` and bias `[out]`.
+    pub(crate) fn new(weight: &Tensor, bias: &Tensor) -> Result<Self> {
         let dtype = if weight.device().is_cpu() { compute_dtype(weight.dtype()) } else { weight.dtype() };
         Ok(Self { weight: weight.to_dtype(dtype)?, bias: bias.to_dtype(dtype)? })
     }

@@ -9,7 +9,7 @@ use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 use checkpoint::{Checkpoint, TensorEntry};
 
-use crate::{BertConfig, BertError, BertModel};
+use crate::{BertConfig, BertError, BertModel, ConfigError, Task};
 
 /// The prefixes that a BERT's tensors may have: none in a checkpoint of `BertModel`, `bert.` in one with a head; `model.` where either was an
 /// attribute of a class of one's own (Lightning's way), `module.` where it was trained under `DataParallel`; `0.auto_model.` in
@@ -22,11 +22,16 @@ const PREFIXES: [&str; 7] =
 /// `transformers` itself no longer reads it, and so it is neither used here nor reported as unused.
 const POSITION_IDS: &str = "embeddings.position_ids";
 
+/// The decoder of a masked language model, and its bias, where checkpoints have copies of what they are tied to.
+const DECODER: &str = "cls.predictions.decoder.weight";
+const DECODER_BIAS: &str = "cls.predictions.decoder.bias";
+const LM_BIAS: &str = "cls.predictions.bias";
+
 /// A model, and what is to be known about its checkpoint.
 #[derive(Debug, Clone)]
-pub struct Loaded {
+pub struct Loaded<M = BertModel> {
     /// The model.
-    pub model: BertModel,
+    pub model: M,
     /// What stands before the names of its tensors in the checkpoint: nothing, `bert.`, `model.`, `0.auto_model.` or the like.
     pub prefix: &'static str,
     /// The tensors of the checkpoint that the model does not use, such as those of a head, in file order. The old buffer
@@ -43,7 +48,7 @@ pub struct ExpectedTensor {
     pub shape: Vec<usize>,
 }
 
-/// Every tensor that a model of this config has, in the order of execution.
+/// Every tensor that a [`BertModel`] of this config has, in the order of execution.
 pub fn expected_tensors(config: &BertConfig, pooler: bool) -> Vec<ExpectedTensor> {
     let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
     let mut tensors = Vec::new();
@@ -74,10 +79,51 @@ pub fn expected_tensors(config: &BertConfig, pooler: bool) -> Vec<ExpectedTensor
         modules.extend(dense("pooler.dense", hidden, hidden));
     }
     for (module, weight) in modules {
-        tensor(format!("{module}.weight"), &weight);
-        tensor(format!("{module}.bias"), &weight[..1]);
+        tensors.extend(affine(&module, &weight));
     }
     tensors
+}
+
+/// Every tensor that the head of a task has, in the order of execution, under its name beside the encoder: `classifier.weight`. A decoder that is tied to the
+/// word embeddings is none of its own.
+pub fn expected_head_tensors(task: Task, config: &BertConfig) -> Vec<ExpectedTensor> {
+    let hidden = config.hidden_size;
+    let dense = |module, outputs| affine(module, &[outputs, hidden]).into();
+    match task {
+        Task::FeatureExtraction => Vec::new(),
+        Task::SequenceClassification | Task::TokenClassification => dense("classifier", config.num_labels),
+        Task::MultipleChoice => dense("classifier", 1),
+        Task::QuestionAnswering => dense("qa_outputs", 2),
+        Task::NextSentencePrediction => dense("cls.seq_relationship", 2),
+        Task::MaskedLm => {
+            let vocabulary = config.vocab_size;
+            let mut tensors: Vec<ExpectedTensor> = dense("cls.predictions.transform.dense", hidden);
+            tensors.extend(affine("cls.predictions.transform.LayerNorm", &[hidden]));
+            if !config.tie_word_embeddings {
+                tensors.push(ExpectedTensor { name: DECODER.into(), shape: vec![vocabulary, hidden] });
+            }
+            tensors.push(ExpectedTensor { name: LM_BIAS.into(), shape: vec![vocabulary] });
+            tensors
+        }
+    }
+}
+
+/// The weight and the bias of a module.
+fn affine(module: &str, weight: &[usize]) -> [ExpectedTensor; 2] {
+    [
+        ExpectedTensor { name: format!("{module}.weight"), shape: weight.into() },
+        ExpectedTensor { name: format!("{module}.bias"), shape: weight[..1].into() },
+    ]
+}
+
+/// A classifier without any label gives nothing.
+pub(crate) fn refuse_no_labels(task: Task, config: &BertConfig) -> std::result::Result<(), ConfigError> {
+    match task {
+        Task::SequenceClassification | Task::TokenClassification if config.num_labels == 0 => {
+            Err(ConfigError::Zero { field: "num_labels" })
+        }
+        _ => Ok(()),
+    }
 }
 
 impl BertModel {
@@ -95,14 +141,14 @@ impl BertModel {
         device: &Device,
     ) -> std::result::Result<Loaded, BertError> {
         config.validate()?;
-        let (prefix, unused) = survey(checkpoint, config)?;
+        let Survey { prefix, unused, .. } = survey(checkpoint, config, Task::FeatureExtraction)?;
         let vb = var_builder(checkpoint, dtype, device);
         let vb = if prefix.is_empty() { vb } else { vb.pp(prefix.trim_end_matches('.')) };
         Ok(Loaded { model: BertModel::load(vb, config)?, prefix, unused })
     }
 }
 
-/// Every tensor of a checkpoint that its model uses, under its name without a prefix and in the order of execution, beside where it lies.
+/// Every tensor of a checkpoint that its [`BertModel`] uses, under its name without a prefix and in the order of execution, beside where it lies.
 ///
 /// # Errors
 /// As [`BertModel::from_checkpoint`].
@@ -110,16 +156,21 @@ pub fn used_tensors<'a>(
     checkpoint: &'a Checkpoint,
     config: &BertConfig,
 ) -> std::result::Result<Vec<(String, &'a TensorEntry)>, BertError> {
+    used_tensors_for(Task::FeatureExtraction, checkpoint, config)
+}
+
+/// Every tensor of a checkpoint that the model of a task uses: those of the encoder under their names without a prefix, then those of the head. A decoder that
+/// is tied to the word embeddings is not there a second time.
+///
+/// # Errors
+/// As [`crate::BertForTask::from_checkpoint`].
+pub fn used_tensors_for<'a>(
+    task: Task,
+    checkpoint: &'a Checkpoint,
+    config: &BertConfig,
+) -> std::result::Result<Vec<(String, &'a TensorEntry)>, BertError> {
     config.validate()?;
-    let (prefix, _) = survey(checkpoint, config)?;
-    let (_, expected) = expected_with_prefix(checkpoint, config)?;
-    Ok(expected
-        .into_iter()
-        .filter_map(|tensor| {
-            let entry = find(checkpoint, prefix, &tensor.name)?;
-            Some((tensor.name, entry))
-        })
-        .collect())
+    Ok(survey(checkpoint, config, task)?.used)
 }
 
 /// A checkpoint as candle's `VarBuilder`, for [`BertModel::load`] and for heads. Its float tensors are converted to
@@ -128,20 +179,39 @@ pub fn var_builder(checkpoint: &Checkpoint, dtype: DType, device: &Device) -> Va
     VarBuilder::from_backend(Box::new(Backend(checkpoint.clone())), dtype, device.clone())
 }
 
-/// The prefix in this checkpoint, and the names that are not used, once all that is used has been found to fit.
-fn survey(
-    checkpoint: &Checkpoint,
+/// Where a model's tensors are in a checkpoint, once all have been found to fit.
+pub(crate) struct Survey<'a> {
+    /// What stands before the names of the encoder.
+    pub(crate) prefix: &'static str,
+    /// What stands before the names of the head.
+    pub(crate) head_prefix: &'static str,
+    /// What the model uses, by its name without a prefix.
+    used: Vec<(String, &'a TensorEntry)>,
+    /// The names of what it does not use.
+    pub(crate) unused: Vec<String>,
+}
+
+/// Looks up every tensor of the model of a task.
+pub(crate) fn survey<'a>(
+    checkpoint: &'a Checkpoint,
     config: &BertConfig,
-) -> std::result::Result<(&'static str, Vec<String>), BertError> {
-    let (prefix, expected) = expected_with_prefix(checkpoint, config)?;
+    task: Task,
+) -> std::result::Result<Survey<'a>, BertError> {
+    refuse_no_labels(task, config)?;
+    let (prefix, encoder) = expected_with_prefix(checkpoint, config, task)?;
+    // The class that holds the encoder as `bert` holds the head, too.
+    let head_prefix = prefix.strip_suffix("bert.").unwrap_or(prefix);
+    let head = expected_head_tensors(task, config);
+    let expected = encoder.into_iter().map(|tensor| (prefix, tensor));
+    let expected = expected.chain(head.into_iter().map(|tensor| (head_prefix, tensor)));
+
     let mut misfits = Misfits::default();
-    let mut used = HashSet::from([format!("{prefix}{POSITION_IDS}")]);
-    for ExpectedTensor { name, shape } in expected {
+    let mut used = Vec::new();
+    for (prefix, ExpectedTensor { name, shape }) in expected {
         let Some(entry) = find(checkpoint, prefix, &name) else {
             misfits.missing.push(ExpectedTensor { name: format!("{prefix}{name}"), shape });
             continue;
         };
-        used.insert(entry.name.clone());
         if !entry.dtype.is_float() {
             misfits.not_float.push((entry.name.clone(), entry.dtype));
         }
@@ -152,22 +222,58 @@ fn survey(
                 found: entry.shape.clone(),
             });
         }
+        used.push((name, entry));
     }
     if misfits != Misfits::default() {
         return Err(misfits.into());
     }
-    Ok((prefix, checkpoint.names().filter(|&name| !used.contains(name)).map(String::from).collect()))
+    let mut known: HashSet<&str> = used.iter().map(|(_, entry)| entry.name.as_str()).collect();
+    let position_ids = format!("{prefix}{POSITION_IDS}");
+    known.insert(&position_ids);
+    if task == Task::MaskedLm {
+        known.extend(copies(checkpoint, prefix, head_prefix, config)?);
+    }
+    let unused = checkpoint.names().filter(|name| !known.contains(name)).map(String::from).collect();
+    Ok(Survey { prefix, head_prefix, used, unused })
 }
 
-/// The prefix under which more of the expected tensors are found, and those tensors.
+/// The names of what a masked language model has twice: the decoder, if it is tied, and its bias.
+fn copies<'a>(
+    checkpoint: &'a Checkpoint,
+    prefix: &str,
+    head_prefix: &str,
+    config: &BertConfig,
+) -> std::result::Result<Vec<&'a str>, BertError> {
+    let mut copies = Vec::new();
+    let is_copy = |copy: &TensorEntry, original: Option<&TensorEntry>| {
+        original.is_some_and(|o| (o.dtype, &o.shape, &o.bytes) == (copy.dtype, &copy.shape, &copy.bytes))
+    };
+    if let Some(decoder) = find(checkpoint, head_prefix, DECODER).filter(|_| config.tie_word_embeddings) {
+        if !is_copy(decoder, find(checkpoint, prefix, "embeddings.word_embeddings.weight")) {
+            return Err(BertError::UntiedDecoder { tensor: decoder.name.clone() });
+        }
+        copies.push(decoder.name.as_str());
+    }
+    let bias = find(checkpoint, head_prefix, DECODER_BIAS);
+    // Where it differs, nobody takes it, and it is left over.
+    if let Some(bias) = bias.filter(|bias| is_copy(bias, find(checkpoint, head_prefix, LM_BIAS))) {
+        copies.push(&bias.name);
+    }
+    Ok(copies)
+}
+
+/// The prefix under which more of the encoder's tensors are found, and those tensors.
 fn expected_with_prefix(
     checkpoint: &Checkpoint,
     config: &BertConfig,
+    task: Task,
 ) -> std::result::Result<(&'static str, Vec<ExpectedTensor>), BertError> {
     let candidates = PREFIXES.map(|prefix| {
-        let pooler = ["pooler.dense.weight", "pooler.dense.bias"];
-        let pooler = pooler.iter().any(|name| find(checkpoint, prefix, name).is_some());
-        let expected = expected_tensors(config, pooler);
+        let is_there = || {
+            let pooler = ["pooler.dense.weight", "pooler.dense.bias"];
+            pooler.iter().any(|name| find(checkpoint, prefix, name).is_some())
+        };
+        let expected = expected_tensors(config, task.pooler().unwrap_or_else(is_there));
         let found = expected.iter().filter(|tensor| find(checkpoint, prefix, &tensor.name).is_some()).count();
         (found, prefix, expected)
     });

@@ -4,10 +4,10 @@ use candle_nn::VarBuilder;
 use crate::attention::AttentionMask;
 use crate::embeddings::Embeddings;
 use crate::encoder::Encoder;
-use crate::inputs::Inputs;
+use crate::inputs::{Given, Inputs, TOKENS};
 use crate::pooler::Pooler;
 use crate::taps::{Taps, module_paths};
-use crate::{BertConfig, BertError};
+use crate::{BertConfig, BertError, Task};
 
 /// A BERT encoder with its pooler, if it has one.
 ///
@@ -40,15 +40,22 @@ impl BertModel {
     /// # Errors
     /// If the config is contradictory, `vb` is not of a float dtype, or a tensor is missing or of another shape.
     pub fn load(vb: VarBuilder, config: &BertConfig) -> Result<Self, BertError> {
+        Self::load_for(Task::FeatureExtraction, vb, config)
+    }
+
+    /// The encoder of a task's model, with the pooler that its head needs.
+    pub(crate) fn load_for(task: Task, vb: VarBuilder, config: &BertConfig) -> Result<Self, BertError> {
         config.validate()?;
         let dtype = vb.dtype();
         if !matches!(dtype, DType::F16 | DType::BF16 | DType::F32 | DType::F64) {
             return Err(BertError::ModelDType { found: dtype });
         }
+        let pooler = vb.pp("pooler");
+        let has_pooler = task.pooler().unwrap_or_else(|| Pooler::is_in(&pooler));
         Ok(Self {
             embeddings: Embeddings::load(vb.pp("embeddings"), config)?,
             encoder: Encoder::load(vb.pp("encoder"), config)?,
-            pooler: Pooler::load(vb.pp("pooler"), config)?,
+            pooler: has_pooler.then(|| Pooler::load(pooler, config)).transpose()?,
             config: config.clone(),
             dtype,
             device: vb.device().clone(),
@@ -74,7 +81,7 @@ impl BertModel {
         attention_mask: Option<&Tensor>,
         token_type_ids: Option<&Tensor>,
     ) -> Result<BertOutput, BertError> {
-        self.run(input_ids, attention_mask, token_type_ids, &mut Taps::off())
+        self.run(Given { input_ids, attention_mask, token_type_ids }, &mut Taps::off())
     }
 
     /// [`BertModel::forward`], which also hands the output of every module to `visitor`, in the order of
@@ -93,21 +100,24 @@ impl BertModel {
         token_type_ids: Option<&Tensor>,
         visitor: &mut dyn FnMut(&str, &Tensor) -> candle_core::Result<()>,
     ) -> Result<BertOutput, BertError> {
-        self.run(input_ids, attention_mask, token_type_ids, &mut Taps::on(visitor))
+        self.run(Given { input_ids, attention_mask, token_type_ids }, &mut Taps::on(visitor))
     }
 
-    fn run(
-        &self,
-        input_ids: &Tensor,
-        attention_mask: Option<&Tensor>,
-        token_type_ids: Option<&Tensor>,
-        taps: &mut Taps,
-    ) -> Result<BertOutput, BertError> {
-        let inputs = Inputs::check(&self.config, &self.device, input_ids, attention_mask, token_type_ids)?;
+    pub(crate) fn run(&self, given: Given, taps: &mut Taps) -> Result<BertOutput, BertError> {
+        Ok(self.compute(&self.check(TOKENS, given)?, taps)?)
+    }
+
+    /// Checks inputs that have these axes.
+    pub(crate) fn check(&self, axes: &'static [&'static str], given: Given) -> Result<Inputs, BertError> {
+        Inputs::check(&self.config, &self.device, axes, given)
+    }
+
+    /// Runs the model on checked inputs. Rows are rows, whatever axes they had.
+    pub(crate) fn compute(&self, inputs: &Inputs, taps: &mut Taps) -> candle_core::Result<BertOutput> {
         let mask =
             inputs.attention_mask.as_ref().map(|mask| AttentionMask::new(mask, self.dtype)).transpose()?;
 
-        let embeddings = taps.module("embeddings", |taps| self.embeddings.forward(&inputs, taps))?;
+        let embeddings = taps.module("embeddings", |taps| self.embeddings.forward(inputs, taps))?;
         let last_hidden_state =
             taps.module("encoder", |taps| self.encoder.forward(embeddings, mask.as_ref(), taps))?;
         let pooler_output = match &self.pooler {
@@ -120,6 +130,11 @@ impl BertModel {
     /// The path of every module whose output [`BertModel::forward_with_taps`] shows, in the order of execution.
     pub fn module_paths(&self) -> Vec<String> {
         module_paths(&self.config, self.pooler.is_some())
+    }
+
+    /// The table of word embeddings: `[vocabulary, hidden]`.
+    pub(crate) fn word_embeddings(&self) -> &Tensor {
+        self.embeddings.words()
     }
 
     /// The sizes and choices of this model.

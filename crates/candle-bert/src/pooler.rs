@@ -14,13 +14,13 @@ pub(crate) struct Pooler {
 }
 
 impl Pooler {
-    /// `None` where the checkpoint has no pooler.
-    pub(crate) fn load(vb: VarBuilder, config: &BertConfig) -> Result<Option<Self>> {
-        let vb = vb.pp("dense");
-        if !vb.contains_tensor("weight") {
-            return Ok(None);
-        }
-        Ok(Some(Self { dense: Linear::load(config.hidden_size, config.hidden_size, vb)? }))
+    /// Whether there is one.
+    pub(crate) fn is_in(vb: &VarBuilder) -> bool {
+        vb.contains_tensor("dense.weight")
+    }
+
+    pub(crate) fn load(vb: VarBuilder, config: &BertConfig) -> Result<Self> {
+        Ok(Self { dense: Linear::load(config.hidden_size, config.hidden_size, vb.pp("dense"))? })
     }
 
     /// `[batch, sequence, hidden]` to `[batch, hidden]`.

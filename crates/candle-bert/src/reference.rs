@@ -3,34 +3,32 @@ use std::collections::HashMap;
 use candle_core::{DType as CandleDType, Tensor};
 use engine::{DType, Dim, Engine, EngineError, NamedValues, Value, ValueSpec, check_inputs};
 
-use crate::{BertError, BertModel};
+use crate::{BertError, BertForTask, BertModel, Task};
 
-const OUTPUTS: [&str; 2] = ["last_hidden_state", "pooler_output"];
-
-/// A [`BertModel`] as an engine: the reference that graphs are judged by.
+/// A model as an engine: the reference that graphs are judged by.
 ///
-/// Inputs are `input_ids`, `attention_mask` and `token_type_ids`, i64 `[batch, sequence]`, the last two optional.
-/// Outputs are `last_hidden_state` and, if the model has a pooler, `pooler_output`, in the model's dtype. The output of
-/// any module can be asked for by its path: `encoder.layer.0.attention.self`.
+/// Inputs are `input_ids`, `attention_mask` and `token_type_ids`, i64, the last two optional, with the axes of [`Task::input_axes`]. Outputs are those of
+/// [`Task::outputs`], in the model's dtype; without a pooler there is no `pooler_output`. The output of any module can be asked for by its path:
+/// `encoder.layer.0.attention.self`, `classifier`.
 #[derive(Debug, Clone)]
 pub struct ReferenceEngine {
-    model: BertModel,
+    model: BertForTask,
     inputs: Vec<ValueSpec>,
     outputs: Vec<ValueSpec>,
     modules: Vec<String>,
 }
 
 impl ReferenceEngine {
-    /// An engine that runs this model.
-    pub fn new(model: BertModel) -> Self {
-        let symbol = |name: &str| Dim::Symbol(name.into());
+    /// An engine that runs this model: a [`BertModel`], one with a head, or a [`BertForTask`].
+    pub fn new(model: impl Into<BertForTask>) -> Self {
+        let model = model.into();
         let spec = |name: &str, dtype, shape: Vec<Dim>, optional| ValueSpec {
             name: name.into(),
             dtype,
             shape: Some(shape),
             optional,
         };
-        let tokens = || vec![symbol("batch"), symbol("sequence")];
+        let axes = || model.task().input_axes().iter().map(|axis| Dim::Symbol((*axis).into()));
         let inputs = [("input_ids", false), ("attention_mask", true), ("token_type_ids", true)];
         let dtype = match model.dtype() {
             CandleDType::F16 => DType::F16,
@@ -38,25 +36,27 @@ impl ReferenceEngine {
             CandleDType::F64 => DType::F64,
             _ => DType::F32,
         };
-        let hidden = Dim::Fixed(model.config().hidden_size);
-        let shapes =
-            [vec![symbol("batch"), symbol("sequence"), hidden.clone()], vec![symbol("batch"), hidden]];
         Self {
-            inputs: inputs.map(|(name, optional)| spec(name, DType::I64, tokens(), optional)).into(),
-            outputs: OUTPUTS
-                .into_iter()
-                .zip(shapes)
-                .take(if model.has_pooler() { 2 } else { 1 })
-                .map(|(name, shape)| spec(name, dtype, shape, false))
-                .collect(),
+            inputs: inputs.map(|(name, optional)| spec(name, DType::I64, axes().collect(), optional)).into(),
+            outputs: output_shapes(&model).map(|(name, shape)| spec(name, dtype, shape, false)).collect(),
             modules: model.module_paths(),
             model,
         }
     }
 
-    /// The model.
+    /// The encoder of the model: the model itself where it has no head.
     pub fn model(&self) -> &BertModel {
+        self.model.bert()
+    }
+
+    /// The model with its head.
+    pub fn task_model(&self) -> &BertForTask {
         &self.model
+    }
+
+    /// The path of every module whose output can be asked for, in the order of execution.
+    pub fn module_paths(&self) -> &[String] {
+        &self.modules
     }
 
     /// Runs the model, and gives those of its values that were asked for.
@@ -66,7 +66,7 @@ impl ReferenceEngine {
         // `check_inputs` has seen that it is there.
         let Some(ids) = ids else { return Ok(HashMap::new()) };
         let mut tensors = HashMap::new();
-        let output = if names.iter().all(|name| OUTPUTS.contains(name)) {
+        let outputs = if names.iter().all(|name| self.outputs.iter().any(|spec| spec.name == *name)) {
             self.model.forward(&ids, mask.as_ref(), types.as_ref())?
         } else {
             self.model.forward_with_taps(&ids, mask.as_ref(), types.as_ref(), &mut |module, tensor| {
@@ -76,10 +76,34 @@ impl ReferenceEngine {
                 Ok(())
             })?
         };
-        tensors.insert("last_hidden_state".into(), output.last_hidden_state);
-        tensors.extend(output.pooler_output.map(|pooled| ("pooler_output".into(), pooled)));
+        tensors.extend(outputs.iter().map(|(name, tensor)| (name.to_string(), tensor.clone())));
         Ok(tensors)
     }
+}
+
+/// The outputs of a model, with their shapes.
+fn output_shapes(model: &BertForTask) -> impl Iterator<Item = (&'static str, Vec<Dim>)> {
+    let config = model.config();
+    let width = match model.task() {
+        Task::FeatureExtraction => Some(config.hidden_size),
+        Task::SequenceClassification | Task::TokenClassification => Some(config.num_labels),
+        Task::MaskedLm => Some(config.vocab_size),
+        Task::NextSentencePrediction => Some(2),
+        Task::MultipleChoice | Task::QuestionAnswering => None,
+    };
+    let axes = model.task().input_axes();
+    let has_pooler = model.bert().has_pooler();
+    let names = model.task().outputs().iter().filter(move |name| has_pooler || **name != "pooler_output");
+    names.map(move |name| {
+        // What is made of the pooled token has lost the tokens' axis.
+        let pooled = match model.task() {
+            Task::FeatureExtraction => *name == "pooler_output",
+            task => task.pooler() == Some(true),
+        };
+        let axes = if pooled { &axes[..axes.len() - 1] } else { axes };
+        let symbols = axes.iter().map(|axis| Dim::Symbol((*axis).into()));
+        (*name, symbols.chain(width.map(Dim::Fixed)).collect())
+    })
 }
 
 impl Engine for ReferenceEngine {

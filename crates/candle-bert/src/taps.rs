@@ -13,7 +13,7 @@ use crate::BertConfig;
 pub(crate) type Visitor<'a> = dyn FnMut(&str, &Tensor) -> Result<()> + 'a;
 
 /// Where the forward pass stands in the tree of modules, and who wants to see their outputs, if anyone.
-pub(crate) struct Taps<'a> {
+pub struct Taps<'a> {
     visitor: Option<&'a mut Visitor<'a>>,
     path: String,
 }

@@ -19,8 +19,7 @@ pub(crate) fn config() -> BertConfig {
         max_position_embeddings: 7,
         type_vocab_size: 3,
         layer_norm_eps: 1e-12,
-        pad_token_id: 0,
-        architectures: Vec::new(),
+        ..BertConfig::default()
     }
 }
 

@@ -23,13 +23,18 @@ fn absent_and_null_fields_are_those_of_bert_base() {
         layer_norm_eps: 1e-12,
         pad_token_id: 0,
         architectures: vec![],
+        num_labels: 2,
+        id2label: vec![],
+        problem_type: None,
+        tie_word_embeddings: true,
     };
     assert_eq!(read("{}").unwrap(), base);
     let nulls = r#"{
         "vocab_size": null, "hidden_size": null, "num_hidden_layers": null, "num_attention_heads": null,
         "intermediate_size": null, "hidden_act": null, "max_position_embeddings": null, "type_vocab_size": null,
         "layer_norm_eps": null, "pad_token_id": null, "architectures": null, "model_type": null,
-        "position_embedding_type": null, "is_decoder": null, "add_cross_attention": null, "pruned_heads": null
+        "position_embedding_type": null, "is_decoder": null, "add_cross_attention": null, "pruned_heads": null,
+        "num_labels": null, "id2label": null, "label2id": null, "problem_type": null, "tie_word_embeddings": null
     }"#;
     assert_eq!(read(nulls).unwrap(), base);
 }
@@ -41,7 +46,8 @@ fn every_field_is_read_and_others_are_ignored() {
         "is_decoder": false, "pruned_heads": {}, "hidden_dropout_prob": 0.1, "surprise": [1, {"a": 2}],
         "vocab_size": 53, "hidden_size": 21, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 37,
         "hidden_act": "gelu_new", "max_position_embeddings": 38, "type_vocab_size": 5, "layer_norm_eps": 1e-05,
-        "pad_token_id": 52
+        "pad_token_id": 52, "id2label": {"10": "k", "2": "c", "0": "a", "1": "b", "3": "d", "4": "e", "5": "f", "6": "g", "7": "h",
+        "8": 8, "9": true}, "problem_type": "multi_label_classification", "tie_word_embeddings": false, "num_labels": 3
     }"#;
     let expected = BertConfig {
         vocab_size: 53,
@@ -55,6 +61,11 @@ fn every_field_is_read_and_others_are_ignored() {
         layer_norm_eps: 1e-5,
         pad_token_id: 52,
         architectures: vec!["BertForMaskedLM".into()],
+        // By number, not as text; transformers counts the names, whatever num_labels says.
+        num_labels: 11,
+        id2label: ["a", "b", "c", "d", "e", "f", "g", "h", "8", "true", "k"].map(String::from).into(),
+        problem_type: Some(ProblemType::MultiLabel),
+        tie_word_embeddings: false,
     };
     let config = read(json).unwrap();
     assert_eq!(config, expected);
@@ -166,4 +177,38 @@ fn models_that_compute_something_else_are_refused() {
     ] {
         assert_eq!(message(json), format!("config.json: {expected}"));
     }
+}
+
+#[test]
+fn labels_have_names() {
+    let named = read(r#"{"id2label": {"1": "yes", "0": "no"}}"#).unwrap();
+    assert_eq!(
+        (named.label(0), named.label(1), named.label(2)),
+        ("no".into(), "yes".into(), "LABEL_2".into())
+    );
+    assert_eq!((named.label_id("yes"), named.label_id("LABEL_1")), (Some(1), None));
+    let counted = read(r#"{"num_labels": 5, "id2label": {}}"#).unwrap();
+    assert_eq!((counted.num_labels, counted.label(4)), (5, "LABEL_4".into()));
+    assert_eq!((counted.label_id("LABEL_4"), counted.label_id("LABEL_5")), (Some(4), None));
+}
+
+#[test]
+fn labels_that_make_no_sense_are_named() {
+    assert_eq!(
+        message(r#"{"id2label": {"0": "a", "2": "b"}}"#),
+        "config.json: id2label must name the labels 0 to 1, but has none for 1"
+    );
+    for wrong in [r#"["a", "b"]"#, r#"{"a": "b"}"#, r#"{"-1": "a"}"#, r#"{"0": ["a"]}"#] {
+        let message = message(&format!(r#"{{"id2label": {wrong}}}"#));
+        assert!(message.starts_with("config.json: id2label must be an object of names by id"), "{message}");
+    }
+    assert_eq!(
+        message(r#"{"problem_type": "ranking"}"#),
+        "config.json: problem_type 'ranking' is not known; known are regression, single_label_classification, multi_label_classification"
+    );
+    let config = BertConfig { num_labels: 3, id2label: vec!["a".into()], ..BertConfig::default() };
+    assert_eq!(
+        config.validate().unwrap_err().to_string(),
+        "config.json: id2label names 1 labels, but num_labels is 3; they must agree"
+    );
 }
