@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use candle_bert::Task;
 use engine::{DType, Dim, Value, ValueSpec};
+use half::f16;
+use onnx_graph::proto::DataType;
 use onnx_graph::{Attribute, Graph, Model, Node, Tensor};
 
 use crate::dialect::Dialect;
 use crate::modules::{hierarchy_tag, scope};
 use crate::weights::Store;
-use crate::{ExportError, Options};
+use crate::{ExportError, FloatType, Options};
 
 /// The property of a node that holds its module's path.
 const MODULE: &str = "module";
@@ -20,16 +23,20 @@ pub(crate) type Name = String;
 
 pub(crate) struct Builder<'a> {
     pub dialect: Dialect,
+    /// What the graph computes in.
+    pub dtype: FloatType,
     weights: Store<'a>,
     graph: Graph,
+    task: Task,
     /// How many nodes have a name already.
     named: HashMap<String, usize>,
 }
 
 impl<'a> Builder<'a> {
-    pub fn new(dialect: Dialect, weights: Store<'a>) -> Self {
-        let graph = Graph { name: "BertModel".into(), ..Graph::default() };
-        Self { dialect, weights, graph, named: HashMap::new() }
+    pub fn new(dialect: Dialect, weights: Store<'a>, options: &Options) -> Self {
+        let &Options { task, dtype, .. } = options;
+        let graph = Graph { name: task.architecture().into(), ..Graph::default() };
+        Self { dialect, dtype, weights, graph, task, named: HashMap::new() }
     }
 
     /// Declares an input.
@@ -38,13 +45,21 @@ impl<'a> Builder<'a> {
         name.into()
     }
 
-    /// Makes a value an output of the graph. It is called so from here on; the node that makes it must be the last one.
+    /// Makes what the last node gives an output of the graph, in f32. Gives the name under which the graph goes on from there: the output's, unless it was cast.
     pub fn output(&mut self, name: &str, shape: &[Dim]) -> Name {
+        let mut computed = name.to_string();
+        if self.dtype == FloatType::F16
+            && let Some(last) = self.graph.nodes.last()
+        {
+            let module = last.metadata.get(MODULE).cloned().unwrap_or_default();
+            computed = last.outputs.first().cloned().unwrap_or_default();
+            self.cast(&module, &computed, FloatType::F32);
+        }
         if let Some(output) = self.graph.nodes.last_mut().and_then(|node| node.outputs.first_mut()) {
             *output = name.into();
         }
         self.graph.outputs.push(spec(name, DType::F32, shape));
-        name.into()
+        computed
     }
 
     /// Adds a node that belongs to a module; gives its output.
@@ -62,7 +77,7 @@ impl<'a> Builder<'a> {
     ) -> Name {
         let name = self.name(format!("{}/{op}", scope(module)));
         let output = format!("{name}_output_0");
-        let tags = [(MODULE, module.to_string()), (HIERARCHY_TAG, hierarchy_tag(module))];
+        let tags = [(MODULE, module.to_string()), (HIERARCHY_TAG, hierarchy_tag(self.task, module))];
         let doc: Vec<String> = tags.iter().map(|(key, value)| format!("{key}: {value}")).collect();
         self.graph.nodes.push(Node {
             name,
@@ -75,6 +90,15 @@ impl<'a> Builder<'a> {
             ..Node::default()
         });
         output
+    }
+
+    /// A value in another dtype.
+    pub fn cast(&mut self, module: &str, x: &Name, to: FloatType) -> Name {
+        let to = match to {
+            FloatType::F32 => DataType::Float,
+            FloatType::F16 => DataType::Float16,
+        };
+        self.node_with(module, "Cast", &[x], [("to", Attribute::Int(to as i64))])
     }
 
     /// A name that no node has yet: the second one of a kind gets a number.
@@ -106,8 +130,19 @@ impl<'a> Builder<'a> {
         self.weights.has(name)
     }
 
-    /// An f32 scalar, kept under a name that says what it is. The file has it rounded.
+    /// A scalar that is computed with, kept under a name that says what it is. The file has it rounded.
     pub fn scalar(&mut self, name: &str, number: f64) -> Name {
+        match self.dtype {
+            FloatType::F32 => self.single(name, number),
+            FloatType::F16 => {
+                let value = Value::scalar(f16::from_f64(number));
+                self.initializer(format!("constant.{name}_f16"), Tensor::from_value(&value))
+            }
+        }
+    }
+
+    /// The same in f32, whatever the graph computes in.
+    pub fn single(&mut self, name: &str, number: f64) -> Name {
         self.initializer(format!("constant.{name}"), Tensor::from_value(&Value::scalar(number as f32)))
     }
 

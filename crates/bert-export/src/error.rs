@@ -1,7 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use candle_bert::BertError;
+use candle_bert::{BertError, Task};
 use checkpoint::CheckpointError;
 use engine::DType;
 use onnx_graph::{GraphError, TensorFault};
@@ -20,9 +20,13 @@ pub enum ExportError {
     Opset { opset: i64 },
     /// A fixed shape that the model cannot take.
     #[error(
-        "inputs of {batch} rows of {sequence} tokens are not possible: there must be at least one of each, and the model has positions for {positions} tokens"
+        "inputs of {} are not possible: there must be at least one of each, and the model has positions for {positions} tokens",
+        counted(axes, found)
     )]
-    Shape { batch: usize, sequence: usize, positions: usize },
+    Shape { axes: &'static [&'static str], found: Vec<usize>, positions: usize },
+    /// A fixed shape of another number of axes.
+    #[error("the inputs of {task} are [{}], which {found:?} are not the sizes of", axes.join(", "))]
+    Axes { task: Task, axes: &'static [&'static str], found: Vec<usize> },
     /// The checkpoint does not fit the config.
     #[error(transparent)]
     Bert(#[from] BertError),
@@ -38,6 +42,19 @@ pub enum ExportError {
     /// A weight in another dtype, where the graph is to use it as it is.
     #[error("'{tensor}' is {dtype}; a graph can point only at weights in f32, so let it have a copy of them")]
     NotF32 { tensor: String, dtype: DType },
+    /// A weight that half precision cannot hold.
+    #[error("'{tensor}' has {value:e}, and f16 ends at 65504; export it in f32")]
+    TooLargeForHalf { tensor: String, value: f32 },
+    /// Half precision for candle-onnx.
+    #[error(
+        "a graph for candle-onnx must be in f32: its operators do not all take f16; leave the dtype or the target out"
+    )]
+    HalfForCandle,
+    /// Half precision with the checkpoint's own weights.
+    #[error(
+        "a graph in f16 cannot point at the checkpoint's weights, which are in f32; let it have a copy of them, rounded"
+    )]
+    HalfAsStored,
     /// A tensor whose bytes do not fit its shape.
     #[error("'{tensor}': {source}")]
     Tensor { tensor: String, source: TensorFault },
@@ -66,4 +83,17 @@ pub enum ExportError {
     /// The model could not be written.
     #[error(transparent)]
     Graph(#[from] GraphError),
+}
+
+/// `2 rows of 3 choices of 8 tokens`
+fn counted(axes: &[&str], sizes: &[usize]) -> String {
+    let counted = axes.iter().zip(sizes).map(|(axis, size)| {
+        let things = match *axis {
+            "batch" => "rows",
+            "sequence" => "tokens",
+            other => other,
+        };
+        format!("{size} {things}")
+    });
+    counted.collect::<Vec<_>>().join(" of ")
 }

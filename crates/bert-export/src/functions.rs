@@ -3,9 +3,9 @@
 use candle_bert::Activation;
 use onnx_graph::Attribute;
 
-use crate::ExportError;
 use crate::builder::{Builder, Name};
 use crate::dialect::Mean;
+use crate::{ExportError, FloatType};
 
 /// `x Wᵀ + b`.
 pub(crate) fn dense(b: &mut Builder, module: &str, x: &Name) -> Result<Name, ExportError> {
@@ -15,7 +15,7 @@ pub(crate) fn dense(b: &mut Builder, module: &str, x: &Name) -> Result<Name, Exp
     Ok(b.node(module, "Add", &[&product, &bias]))
 }
 
-/// `(x − μ) / √(σ² + ε) · weight + bias`, over the last of three axes.
+/// `(x − μ) / √(σ² + ε) · weight + bias`, over the last of three axes. In half precision all before the weight is f32, as LayerNormalization's `stash_type` has it by default.
 pub(crate) fn layer_norm(
     b: &mut Builder,
     module: &str,
@@ -29,14 +29,17 @@ pub(crate) fn layer_norm(
         let attributes = [("axis", Attribute::Int(-1)), ("epsilon", Attribute::Float(eps as f32))];
         return Ok(b.node_with(module, "LayerNormalization", &[x, &weight, &bias], attributes));
     }
-    let (two, eps) = (b.scalar("two", 2.0), b.scalar("layer_norm_eps", eps));
-    let mean = mean(b, module, x, size);
-    let centered = b.node(module, "Sub", &[x, &mean]);
+    let (two, eps) = (b.single("two", 2.0), b.single("layer_norm_eps", eps));
+    let is_half = b.dtype == FloatType::F16;
+    let x = if is_half { b.cast(module, x, FloatType::F32) } else { x.clone() };
+    let mean = mean(b, module, &x, size);
+    let centered = b.node(module, "Sub", &[&x, &mean]);
     let squares = b.node(module, "Pow", &[&centered, &two]);
     let variance = self::mean(b, module, &squares, size);
     let sum = b.node(module, "Add", &[&variance, &eps]);
     let deviation = b.node(module, "Sqrt", &[&sum]);
     let normalized = b.node(module, "Div", &[&centered, &deviation]);
+    let normalized = if is_half { b.cast(module, &normalized, FloatType::F16) } else { normalized };
     let scaled = b.node(module, "Mul", &[&normalized, &weight]);
     Ok(b.node(module, "Add", &[&scaled, &bias]))
 }
@@ -51,7 +54,7 @@ fn mean(b: &mut Builder, module: &str, x: &Name, size: usize) -> Name {
         }
         Mean::Sum => {
             // Counted from the first: candle-onnx does not know negative ones here.
-            let (axes, size) = (b.ints(&[2]), b.scalar("hidden_size", size as f64));
+            let (axes, size) = (b.ints(&[2]), b.single("hidden_size", size as f64));
             let sum = b.node(module, "ReduceSum", &[x, &axes]);
             b.node(module, "Div", &[&sum, &size])
         }

@@ -5,10 +5,21 @@
 //! layer n      a  = LayerNorm(h + Attention(h))
 //!              h' = LayerNorm(a + W₂ act(W₁ a + b₁) + b₂)
 //! pooler       p  = tanh(W h[first token] + b)
+//! heads        logits = W p + b, or W h + b for every token
 //! ```
 //!
 //! The graph takes `input_ids`, `attention_mask` and `token_type_ids`, all i64 `[batch, sequence]`, and gives `last_hidden_state`, f32 `[batch,
-//! sequence, hidden]`, and, where the checkpoint has a pooler, `pooler_output`, f32 `[batch, hidden]`.
+//! sequence, hidden]`, and, where the checkpoint has a pooler, `pooler_output`, f32 `[batch, hidden]`; or, with the head of another [`Options::task`], what optimum's
+//! graph for that task gives:
+//!
+//! | task | outputs, f32 |
+//! | --- | --- |
+//! | text-classification | `logits` `[batch, labels]` |
+//! | token-classification | `logits` `[batch, sequence, labels]` |
+//! | question-answering | `start_logits`, `end_logits` `[batch, sequence]` |
+//! | fill-mask | `logits` `[batch, sequence, vocabulary]`; a decoder that is tied to the word embeddings has no weight of its own in the graph, either |
+//! | multiple-choice | `logits` `[batch, choices]`, of inputs `[batch, choices, sequence]` |
+//! | next-sentence-prediction | `logits` `[batch, 2]` |
 //!
 //! Every node says which module it came from:
 //!
@@ -19,8 +30,10 @@
 //! | property `hierarchy_tag` | the classes in transformers: `/BertModel/BertEncoder/BertLayer.0/BertAttention/BertSelfAttention` |
 //!
 //! A tag names transformers' own classes: what PyTorch's (`Linear`, `LayerNorm`, `Embedding`) do is tagged as part of the class that holds them. The
-//! additive mask, made once for all layers, is the encoder's. The properties are the node's `metadata_props`. Those came with version 10 of the file format,
+//! additive mask, made once for all layers, is the encoder's; what turns choices into rows and back is the embeddings', the encoder's and the classifier's. The properties are the node's `metadata_props`. Those came with version 10 of the file format,
 //! which opset 21 is the first to have, and candle-onnx does not read them; for all such readers they are in the node's `doc_string`, too, a line each.
+//!
+//! With [`FloatType::F16`] the graph computes in half precision, and keeps the border of one that does not: whole numbers in, f32 out.
 //!
 //! [`export`] makes the graph; [`onnx_graph::Model::save`] and its sisters write it, with the weights inside or beside it, and [`save_beside`] lets it point
 //! into the checkpoint's own file.
@@ -58,12 +71,14 @@ mod builder;
 mod dialect;
 mod error;
 mod functions;
+mod heads;
 mod model;
 mod modules;
 mod weights;
 
-use candle_bert::{BertConfig, used_tensors};
+use candle_bert::{BertConfig, Task, used_tensors_for};
 use checkpoint::Checkpoint;
+use engine::DType;
 use onnx_graph::Model;
 
 pub use beside::save_beside;
@@ -76,6 +91,8 @@ use dialect::Dialect;
 /// What kind of graph is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
+    /// What it is for: which head it has. [`Task::of`] tells what a checkpoint was saved for.
+    pub task: Task,
     /// The version of ONNX's operators, one of [`OPSETS`].
     pub opset: i64,
     /// The shape of the inputs.
@@ -84,16 +101,25 @@ pub struct Options {
     pub target: Target,
     /// What becomes of the weights.
     pub weights: Weights,
+    /// What it computes in.
+    pub dtype: FloatType,
 }
 
 impl Default for Options {
-    /// Opset 17, the first with LayerNormalization, of 2022: every runtime in use has it. Any batch and sequence; weights as MatMul takes them.
+    /// No head, and f32. Opset 17, the first with LayerNormalization, of 2022: every runtime in use has it. Any batch and sequence; weights as MatMul takes them.
     fn default() -> Self {
-        Self { opset: 17, shape: Shape::Dynamic, target: Target::Onnx, weights: Weights::Transposed }
+        Self {
+            task: Task::FeatureExtraction,
+            opset: 17,
+            shape: Shape::Dynamic,
+            target: Target::Onnx,
+            weights: Weights::Transposed,
+            dtype: FloatType::F32,
+        }
     }
 }
 
-/// The shape of the inputs, `[batch, sequence]`.
+/// The shape of the inputs, `[batch, sequence]`, or `[batch, choices, sequence]` of a multiple choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// Any, up to as many tokens as there are positions.
@@ -105,6 +131,26 @@ pub enum Shape {
         /// The number of tokens in each.
         sequence: usize,
     },
+    /// This one and no other, for a multiple choice.
+    StaticChoices {
+        /// The number of questions.
+        batch: usize,
+        /// The number of choices of each.
+        choices: usize,
+        /// The number of tokens of each choice.
+        sequence: usize,
+    },
+}
+
+impl Shape {
+    /// The sizes of the axes, where they are fixed.
+    fn sizes(self) -> Option<Vec<usize>> {
+        match self {
+            Self::Dynamic => None,
+            Self::Static { batch, sequence } => Some(vec![batch, sequence]),
+            Self::StaticChoices { batch, choices, sequence } => Some(vec![batch, choices, sequence]),
+        }
+    }
 }
 
 /// Who will run the graph.
@@ -125,24 +171,70 @@ pub enum Weights {
     AsStored,
 }
 
-/// The graph of a BERT in f32, with the weights of its checkpoint. The prefix `bert.` and the old names `gamma` and `beta` are understood, and weights of
-/// another float dtype are rounded to f32.
-///
-/// # Errors
-/// If the opset is not known, the shape is impossible for the model, or the checkpoint does not fit the config.
-pub fn export(checkpoint: &Checkpoint, config: &BertConfig, options: &Options) -> Result<Model, ExportError> {
-    let dialect = Dialect::of(options.opset, options.target)?;
-    if let Shape::Static { batch, sequence } = options.shape {
-        let positions = config.max_position_embeddings;
-        if batch == 0 || sequence == 0 || sequence > positions {
-            return Err(ExportError::Shape { batch, sequence, positions });
+/// What a graph computes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FloatType {
+    /// Single precision.
+    F32,
+    /// Half precision, as runtimes for it want a graph: half the size, and a loss that `parity check --expect f16` measures.
+    ///
+    /// - Weights are f16: rounded to f32 first, if they are more, and then to the nearest f16. One that would become infinite, 65520 or more, is refused. What is
+    ///   too small for f16 becomes 0, as in any conversion.
+    /// - Every operator is f16 but the inside of a layer norm, which is f32: `stash_type` of LayerNormalization says so, and below opset 17 the same is spelled out.
+    ///   Squares overflow f16 from 256 on, and the eps of a BERT, 1e-12, is less than its least number.
+    /// - Outputs are f32, cast at the end. Whoever reads the f32 graph can read this one, as of ONNX Runtime's converter with `keep_io_types=True`, and sums
+    ///   over features, such as means and cosines, are not taken in f16.
+    F16,
+}
+
+impl FloatType {
+    /// It as the dtype of a value.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
         }
     }
-    let tensors = used_tensors(checkpoint, config)?;
-    let weights = weights::Store::new(tensors, options.weights)?;
-    let mut builder = Builder::new(dialect, weights);
-    model::bert(&mut builder, config, options.shape)?;
+}
+
+/// The graph of a BERT, with its head if the task has one, and with the weights of its checkpoint. The prefix `bert.` and the old names `gamma` and `beta` are understood, and weights of
+/// another float dtype are rounded to that of the graph.
+///
+/// # Errors
+/// If the opset is not known, the shape is impossible for the model, or the checkpoint does not fit the config or has no such head; and in half precision if a weight is too large for
+/// it, or it was not asked for [`Target::Onnx`] and [`Weights::Transposed`].
+pub fn export(checkpoint: &Checkpoint, config: &BertConfig, options: &Options) -> Result<Model, ExportError> {
+    let dialect = Dialect::of(options.opset, options.target)?;
+    check_shape(config, options)?;
+    check_dtype(options)?;
+    let tensors = used_tensors_for(options.task, checkpoint, config)?;
+    let weights = weights::Store::new(tensors, options.weights, options.dtype)?;
+    let mut builder = Builder::new(dialect, weights, options);
+    model::bert(&mut builder, config, options)?;
     let model = builder.finish(options);
     model.check()?;
     Ok(model)
+}
+
+/// Whether half precision is possible with what else was asked for.
+fn check_dtype(options: &Options) -> Result<(), ExportError> {
+    match options {
+        Options { dtype: FloatType::F16, target: Target::CandleOnnx, .. } => Err(ExportError::HalfForCandle),
+        Options { dtype: FloatType::F16, weights: Weights::AsStored, .. } => Err(ExportError::HalfAsStored),
+        _ => Ok(()),
+    }
+}
+
+/// Whether fixed inputs have as many axes as the task's, something on each, and no more tokens than the model has positions for.
+fn check_shape(config: &BertConfig, options: &Options) -> Result<(), ExportError> {
+    let Some(sizes) = options.shape.sizes() else { return Ok(()) };
+    let axes = options.task.input_axes();
+    if sizes.len() != axes.len() {
+        return Err(ExportError::Axes { task: options.task, axes, found: sizes });
+    }
+    let positions = config.max_position_embeddings;
+    if sizes.contains(&0) || sizes.last().is_some_and(|&sequence| sequence > positions) {
+        return Err(ExportError::Shape { axes, found: sizes, positions });
+    }
+    Ok(())
 }

@@ -1,44 +1,53 @@
 //! The model, module by module; beside it, `candle-bert` reads the same.
 
-use candle_bert::BertConfig;
+use candle_bert::{BertConfig, Task};
 use engine::{DType, Dim};
+use half::f16;
 use onnx_graph::Attribute;
 
 use crate::builder::{Builder, Name};
 use crate::functions::{activation, dense, layer_norm};
-use crate::{ExportError, Shape};
+use crate::{ExportError, FloatType, Options, Shape, heads};
 
-/// The inputs, all i64 `[batch, sequence]`.
+/// The inputs, all i64 `[rows, sequence]`.
 struct Inputs {
     input_ids: Name,
     attention_mask: Name,
     token_type_ids: Name,
 }
 
-pub(crate) fn bert(b: &mut Builder, config: &BertConfig, shape: Shape) -> Result<(), ExportError> {
-    let [batch, sequence] = match shape {
-        Shape::Dynamic => ["batch", "sequence"].map(|name| Dim::Symbol(name.into())),
-        Shape::Static { batch, sequence } => [batch, sequence].map(Dim::Fixed),
+pub(crate) fn bert(b: &mut Builder, config: &BertConfig, options: &Options) -> Result<(), ExportError> {
+    let axes = options.task.input_axes();
+    let axes: Vec<Dim> = match options.shape.sizes() {
+        None => axes.iter().map(|axis| Dim::Symbol((*axis).into())).collect(),
+        Some(sizes) => sizes.into_iter().map(Dim::Fixed).collect(),
     };
-    let hidden = Dim::Fixed(config.hidden_size);
-    let mut input = |name| b.input(name, DType::I64, &[batch.clone(), sequence.clone()]);
-    let inputs = Inputs {
+    let mut input = |name| b.input(name, DType::I64, &axes);
+    let given = Inputs {
         input_ids: input("input_ids"),
         attention_mask: input("attention_mask"),
         token_type_ids: input("token_type_ids"),
     };
+    let inputs = match options.task {
+        Task::MultipleChoice => Inputs {
+            input_ids: rows(b, "embeddings", &given.input_ids),
+            attention_mask: rows(b, "encoder", &given.attention_mask),
+            token_type_ids: rows(b, "embeddings", &given.token_type_ids),
+        },
+        _ => given,
+    };
 
-    let mut state = embeddings(b, config, &inputs, shape)?;
+    let mut state = embeddings(b, config, &inputs, options.shape)?;
     let mask = additive_mask(b, &inputs.attention_mask);
     for n in 0..config.num_hidden_layers {
         state = layer(b, config, &format!("encoder.layer.{n}"), &state, &mask)?;
     }
-    let state = b.output("last_hidden_state", &[batch.clone(), sequence, hidden.clone()]);
-    if b.has_weight("pooler.dense.weight") {
-        pooler(b, &state)?;
-        b.output("pooler_output", &[batch, hidden]);
-    }
-    Ok(())
+    heads::head(b, config, options, &axes, &state)
+}
+
+/// Choices as rows of their own: `[batch · choices, sequence]`.
+fn rows(b: &mut Builder, module: &str, input: &Name) -> Name {
+    b.node_with(module, "Flatten", &[input], [("axis", Attribute::Int(2))])
 }
 
 /// LayerNorm(word[id] + token_type[type] + position[i])
@@ -71,29 +80,35 @@ fn positions(b: &mut Builder, module: &str, ids: &Name, shape: Shape) -> Result<
             b.node(module, "Gather", &[&shape, &one])
         }
         // It is one of the table's rows at most, and so no larger than a tensor may be.
-        Shape::Static { sequence, .. } => b.ints(&[sequence as i64]),
+        Shape::Static { sequence, .. } | Shape::StaticChoices { sequence, .. } => b.ints(&[sequence as i64]),
     };
     Ok(b.node(module, "Slice", &[&table, &zero, &length, &zero]))
 }
 
-/// `[batch, 1, 1, sequence]`: what is added to the scores, 0 for a token and the lowest f32 for padding.
+/// `[batch, 1, 1, sequence]`: what is added to the scores, 0 for a token and [`lowest`] for padding.
 ///
-/// A score disappears beside the lowest f32, which is finite: in a row without any real token all of them are equal then, and attention is uniform, where −∞ would
-/// make NaN.
 fn additive_mask(b: &mut Builder, mask: &Name) -> Name {
     let module = "encoder";
     let (one, two) = (b.ints(&[1]), b.ints(&[2]));
     // One axis at a time: given both, candle-onnx adds the second in the wrong place.
     let mask = b.node(module, "Unsqueeze", &[mask, &one]);
     let mask = b.node(module, "Unsqueeze", &[&mask, &two]);
-    let mask = b.node_with(module, "Cast", &[&mask], [("to", Attribute::Int(FLOAT))]);
-    let (one, lowest) = (b.scalar("one", 1.0), b.scalar("lowest", f32::MIN.into()));
+    let mask = b.cast(module, &mask, b.dtype);
+    let (one, lowest) = (b.scalar("one", 1.0), b.scalar("lowest", lowest(b.dtype)));
     let padding = b.node(module, "Sub", &[&one, &mask]);
     b.node(module, "Mul", &[&padding, &lowest])
 }
 
-/// f32, as `Cast` is told of it.
-const FLOAT: i64 = onnx_graph::proto::DataType::Float as i64;
+/// What is added to the scores of padding. It is finite, since in a row without any real token −∞ would make NaN.
+///
+/// A score disappears beside the lowest f32: in such a row all are equal then, and attention is uniform. f16 has numbers so few apart from its lowest that a score of −16 would be −∞ beside
+/// it; half of it is as good, as exp(−32752) is 0 in f64, too, and leaves scores room.
+fn lowest(dtype: FloatType) -> f64 {
+    match dtype {
+        FloatType::F32 => f32::MIN.into(),
+        FloatType::F16 => f64::from(f16::MIN) / 2.0,
+    }
+}
 
 fn layer(
     b: &mut Builder,
@@ -158,10 +173,9 @@ fn transpose(b: &mut Builder, module: &str, x: &Name, perm: [i64; 4]) -> Name {
 }
 
 /// tanh(W h[first token] + b)
-fn pooler(b: &mut Builder, hidden: &Name) -> Result<(), ExportError> {
+pub(crate) fn pooler(b: &mut Builder, hidden: &Name) -> Result<Name, ExportError> {
     let first = b.index(0);
     let token = b.node_with("pooler", "Gather", &[hidden, &first], [("axis", Attribute::Int(1))]);
     let dense = dense(b, "pooler.dense", &token)?;
-    b.node("pooler", "Tanh", &[&dense]);
-    Ok(())
+    Ok(b.node("pooler", "Tanh", &[&dense]))
 }

@@ -1,20 +1,31 @@
 //! The classes that transformers makes a module of.
 
-/// The class of the whole.
-const ROOT: &str = "/BertModel";
+use candle_bert::Task;
+
+/// The class of the encoder.
+const ENCODER: &str = "BertModel";
 
 /// The classes on the way to a module, as hierarchy-preserving tags have them: `encoder.layer.0.attention.self.query` is part of
-/// `/BertModel/BertEncoder/BertLayer.0/BertAttention/BertSelfAttention`.
+/// `/BertModel/BertEncoder/BertLayer.0/BertAttention/BertSelfAttention`, and where the model has a head, all of that is part of the head's class.
 ///
 /// Only transformers' own classes are named: lists of modules, and PyTorch's own modules, such as `query`, are left out.
-pub(crate) fn hierarchy_tag(module: &str) -> String {
-    let mut tag = String::from(ROOT);
+pub(crate) fn hierarchy_tag(task: Task, module: &str) -> String {
+    let mut classes = vec![task.architecture().to_string()];
+    if task != Task::FeatureExtraction
+        && ["embeddings", "encoder", "pooler"].iter().any(|part| module.starts_with(part))
+    {
+        classes.push(ENCODER.into());
+    }
     let mut parent = "";
     for word in module.split('.') {
         let class = match (parent, word) {
             ("", "embeddings") => "BertEmbeddings",
             ("", "encoder") => "BertEncoder",
             ("", "pooler") => "BertPooler",
+            ("", "cls") if task == Task::NextSentencePrediction => "BertOnlyNSPHead",
+            ("", "cls") => "BertOnlyMLMHead",
+            ("cls", "predictions") => "BertLMPredictionHead",
+            ("predictions", "transform") => "BertPredictionHeadTransform",
             ("layer", _) => "BertLayer",
             ("attention", "self") => "BertSelfAttention",
             ("attention", "output") => "BertSelfOutput",
@@ -23,15 +34,14 @@ pub(crate) fn hierarchy_tag(module: &str) -> String {
             (_, "output") => "BertOutput",
             _ => "",
         };
-        if !class.is_empty() {
-            tag = tag + "/" + class;
-        }
-        if parent == "layer" {
-            tag = tag + "." + word;
+        match (class, parent) {
+            ("", _) => {}
+            (class, "layer") => classes.push(format!("{class}.{word}")),
+            (class, _) => classes.push(class.into()),
         }
         parent = word;
     }
-    tag
+    format!("/{}", classes.join("/"))
 }
 
 /// A module's path as the names of nodes have it: `/encoder/layer.0/attention/self`, where a list and the number in it stay together.
@@ -66,7 +76,30 @@ mod tests {
             ("encoder.layer.0.output.LayerNorm", "/BertModel/BertEncoder/BertLayer.0/BertOutput"),
             ("pooler.dense", "/BertModel/BertPooler"),
         ] {
-            assert_eq!(hierarchy_tag(module), tag, "{module}");
+            assert_eq!(hierarchy_tag(Task::FeatureExtraction, module), tag, "{module}");
+            let beneath = format!("/BertForMaskedLM{tag}");
+            assert_eq!(hierarchy_tag(Task::MaskedLm, module), beneath, "{module}");
+        }
+        for (task, module, tag) in [
+            (Task::SequenceClassification, "classifier", "/BertForSequenceClassification"),
+            (Task::QuestionAnswering, "qa_outputs", "/BertForQuestionAnswering"),
+            (
+                Task::MaskedLm,
+                "cls.predictions.transform.LayerNorm",
+                "/BertForMaskedLM/BertOnlyMLMHead/BertLMPredictionHead/BertPredictionHeadTransform",
+            ),
+            (
+                Task::MaskedLm,
+                "cls.predictions.decoder",
+                "/BertForMaskedLM/BertOnlyMLMHead/BertLMPredictionHead",
+            ),
+            (
+                Task::NextSentencePrediction,
+                "cls.seq_relationship",
+                "/BertForNextSentencePrediction/BertOnlyNSPHead",
+            ),
+        ] {
+            assert_eq!(hierarchy_tag(task, module), tag, "{module}");
         }
     }
 

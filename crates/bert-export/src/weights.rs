@@ -4,12 +4,10 @@ use std::collections::HashMap;
 
 use checkpoint::TensorEntry;
 use engine::DType;
+use half::f16;
 use onnx_graph::Tensor;
 
-use crate::{ExportError, Weights};
-
-/// The bytes of an f32.
-const F32_BYTES: usize = size_of::<f32>();
+use crate::{ExportError, FloatType, Weights};
 
 /// The side of the squares in which a matrix is transposed: 32 × 32 f32 of two matrices are 8 KiB, which any first-level cache holds.
 const SQUARE: usize = 32;
@@ -18,16 +16,21 @@ const SQUARE: usize = 32;
 pub(crate) struct Store<'a> {
     tensors: HashMap<String, &'a TensorEntry>,
     form: Weights,
+    dtype: FloatType,
 }
 
 impl<'a> Store<'a> {
-    pub fn new(tensors: Vec<(String, &'a TensorEntry)>, form: Weights) -> Result<Self, ExportError> {
+    pub fn new(
+        tensors: Vec<(String, &'a TensorEntry)>,
+        form: Weights,
+        dtype: FloatType,
+    ) -> Result<Self, ExportError> {
         if form == Weights::AsStored
             && let Some((_, entry)) = tensors.iter().find(|(_, entry)| entry.dtype != DType::F32)
         {
             return Err(ExportError::NotF32 { tensor: entry.name.clone(), dtype: entry.dtype });
         }
-        Ok(Self { tensors: tensors.into_iter().collect(), form })
+        Ok(Self { tensors: tensors.into_iter().collect(), form, dtype })
     }
 
     /// Whether dense weights come as `[in, out]`.
@@ -42,15 +45,18 @@ impl<'a> Store<'a> {
     /// The name and the tensor that stand for a tensor of the model. Its bytes are the checkpoint's, unless they have to be rounded.
     pub fn plain(&self, name: &str) -> Result<(String, Tensor), ExportError> {
         let entry = self.entry(name)?;
-        let bytes = match entry.dtype {
-            DType::F32 => entry.bytes.clone(),
+        let dtype = self.dtype.dtype();
+        let bytes = match self.dtype {
+            _ if entry.dtype == dtype => entry.bytes.clone(),
             // f16 and bf16 become f32 without loss; f64 is rounded.
-            _ => {
-                let elements = entry.to_value()?.to_f64();
-                elements.into_iter().flat_map(|x| (x as f32).to_le_bytes()).collect::<Vec<u8>>().into()
+            FloatType::F32 => {
+                singles(entry)?.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>().into()
+            }
+            FloatType::F16 => {
+                halves(entry)?.into_iter().flat_map(f16::to_le_bytes).collect::<Vec<u8>>().into()
             }
         };
-        let tensor = Tensor::new(DType::F32, entry.shape.clone(), bytes)
+        let tensor = Tensor::new(dtype, entry.shape.clone(), bytes)
             .map_err(|source| ExportError::Tensor { tensor: entry.name.clone(), source })?;
         // A graph that uses the weights where they lie has them under the names they have there.
         let name = if self.transposes() { name } else { &entry.name };
@@ -63,7 +69,10 @@ impl<'a> Store<'a> {
         let &[rows, columns] = shape.as_slice() else {
             return Err(ExportError::NotAMatrix { tensor: stored, shape });
         };
-        let bytes = transpose(&bytes, rows, columns);
+        let bytes = match self.dtype {
+            FloatType::F32 => transpose::<{ size_of::<f32>() }>(&bytes, rows, columns),
+            FloatType::F16 => transpose::<{ size_of::<f16>() }>(&bytes, rows, columns),
+        };
         let tensor = Tensor::new(dtype, [columns, rows], bytes)
             .map_err(|source| ExportError::Tensor { tensor: stored, source })?;
         Ok((format!("{name}_transposed"), tensor))
@@ -75,16 +84,34 @@ impl<'a> Store<'a> {
     }
 }
 
-/// A row-major matrix of f32 as bytes, with its axes swapped.
-fn transpose(bytes: &[u8], rows: usize, columns: usize) -> Vec<u8> {
+/// The elements of a tensor, rounded to f32.
+fn singles(entry: &TensorEntry) -> Result<Vec<f32>, ExportError> {
+    Ok(match entry.dtype {
+        DType::F32 => entry.bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
+        _ => entry.to_value()?.to_f64().into_iter().map(|x| x as f32).collect(),
+    })
+}
+
+/// The elements of a tensor, rounded to f16.
+fn halves(entry: &TensorEntry) -> Result<Vec<f16>, ExportError> {
+    let round = |x: f32| match f16::from_f32(x) {
+        half if half.is_infinite() && x.is_finite() => {
+            Err(ExportError::TooLargeForHalf { tensor: entry.name.clone(), value: x })
+        }
+        half => Ok(half),
+    };
+    singles(entry)?.into_iter().map(round).collect()
+}
+
+/// A row-major matrix of elements of so many bytes, with its axes swapped.
+fn transpose<const SIZE: usize>(bytes: &[u8], rows: usize, columns: usize) -> Vec<u8> {
     let mut swapped = vec![0; bytes.len()];
     for top in (0..rows).step_by(SQUARE) {
         for left in (0..columns).step_by(SQUARE) {
             for row in top..rows.min(top + SQUARE) {
                 for column in left..columns.min(left + SQUARE) {
-                    let (from, to) =
-                        ((row * columns + column) * F32_BYTES, (column * rows + row) * F32_BYTES);
-                    swapped[to..to + F32_BYTES].copy_from_slice(&bytes[from..from + F32_BYTES]);
+                    let (from, to) = ((row * columns + column) * SIZE, (column * rows + row) * SIZE);
+                    swapped[to..to + SIZE].copy_from_slice(&bytes[from..from + SIZE]);
                 }
             }
         }
@@ -107,7 +134,12 @@ mod tests {
     }
 
     fn store(checkpoint: &Checkpoint, form: Weights) -> Result<Store<'_>, ExportError> {
-        Store::new(vec![("w".into(), checkpoint.get("bert.w").unwrap())], form)
+        Store::new(vec![("w".into(), checkpoint.get("bert.w").unwrap())], form, FloatType::F32)
+    }
+
+    fn half_store(checkpoint: &Checkpoint) -> Store<'_> {
+        let tensors = vec![("w".into(), checkpoint.get("bert.w").unwrap())];
+        Store::new(tensors, Weights::Transposed, FloatType::F16).unwrap()
     }
 
     #[test]
@@ -133,6 +165,42 @@ mod tests {
     }
 
     #[test]
+    fn weights_are_rounded_to_the_nearest_f16() {
+        let f64s = [1.0 / 3.0, -2.0f64].map(f64::to_le_bytes).concat();
+        for (dtype, bytes, expected) in [
+            (Dtype::F32, [0.1f32, -2.0].map(f32::to_le_bytes).concat(), [0x2e66, 0xc000]),
+            (Dtype::F64, f64s, [0x3555, 0xc000]),
+            (Dtype::BF16, vec![0xc0, 0x3f, 0x00, 0xc0], [0x3e00, 0xc000u16]),
+            // The largest number, what is nearer to it than to the next, and what is less than the least.
+            (Dtype::F32, [65504f32, 65519.0].map(f32::to_le_bytes).concat(), [0x7bff, 0x7bff]),
+            (Dtype::F32, [6e-8f32, 2e-8].map(f32::to_le_bytes).concat(), [1, 0]),
+        ] {
+            let checkpoint = checkpoint(dtype, &bytes);
+            let (name, tensor) = half_store(&checkpoint).plain("w").unwrap();
+            assert_eq!((name.as_str(), tensor.dtype), ("w", DType::F16));
+            assert_eq!(tensor.bytes[..], expected.map(u16::to_le_bytes).concat(), "{dtype:?}");
+        }
+        // What is f16 already is not copied.
+        let checkpoint = checkpoint(Dtype::F16, &[0x00, 0x3e, 0x00, 0xc0]);
+        let (_, tensor) = half_store(&checkpoint).plain("w").unwrap();
+        assert_eq!(tensor.bytes.as_ptr(), checkpoint.get("bert.w").unwrap().bytes.as_ptr());
+    }
+
+    #[test]
+    fn a_weight_that_f16_cannot_hold_is_named() {
+        for (dtype, bytes, shown) in [
+            (Dtype::F32, [1.0f32, 65520.0].map(f32::to_le_bytes).concat(), "6.552e4"),
+            (Dtype::F64, [1.0f64, -1e6].map(f64::to_le_bytes).concat(), "-1e6"),
+        ] {
+            let checkpoint = checkpoint(dtype, &bytes);
+            for result in [half_store(&checkpoint).plain("w"), half_store(&checkpoint).transposed("w")] {
+                let error = result.unwrap_err().to_string();
+                assert_eq!(error, format!("'bert.w' has {shown}, and f16 ends at 65504; export it in f32"));
+            }
+        }
+    }
+
+    #[test]
     fn weights_in_f32_are_not_copied() {
         let checkpoint = checkpoint(Dtype::F32, &[7; 8]);
         let here = checkpoint.get("bert.w").unwrap().bytes.as_ptr();
@@ -149,11 +217,14 @@ mod tests {
         // Sides below, at and above the square's.
         for (rows, columns) in [(1, 1), (3, 5), (32, 32), (33, 70), (1, 100)] {
             let matrix: Vec<u8> = (0..rows * columns).flat_map(|x: usize| (x as f32).to_le_bytes()).collect();
-            let swapped = transpose(&matrix, rows, columns);
-            for (at, element) in swapped.chunks_exact(F32_BYTES).enumerate() {
+            let swapped = transpose::<4>(&matrix, rows, columns);
+            let narrow: Vec<u8> = matrix.chunks_exact(4).flat_map(|bytes| [bytes[2], bytes[3]]).collect();
+            let narrow = transpose::<2>(&narrow, rows, columns);
+            for (at, element) in swapped.chunks_exact(4).enumerate() {
                 let (column, row) = (at / rows, at % rows);
                 let expected = (row * columns + column) as f32;
                 assert_eq!(element, expected.to_le_bytes(), "[{row}, {column}] of [{rows}, {columns}]");
+                assert_eq!(narrow[2 * at..][..2], expected.to_le_bytes()[2..]);
             }
         }
     }
