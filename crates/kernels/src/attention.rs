@@ -1,0 +1,373 @@
+//! softmax(q · kᵀ · scale + mask) · v, per sequence and head.
+
+use crate::{
+    KernelError, Kernels, Rows, RowsMut,
+    elementwise::exponentials,
+    error::same,
+    share::Shared,
+    simd::{Kernel, Simd, dispatch, vector_width},
+    tile::{self, MR, NEAR, Operands},
+};
+
+/// Which keys a query may see.
+#[derive(Clone, Copy, Debug)]
+pub enum KeyMask<'a> {
+    /// All of its sequence.
+    None,
+    /// One number per row of `k`, added to that key's scaled scores: 0, or a very negative number.
+    Additive(&'a [f32]),
+    /// The first n keys of each sequence: one n per sequence. The rest is skipped, which gives the bits that an additive mask gives whose
+    /// exponentials are 0. A sequence of length 0 gives zeros.
+    Lengths(&'a [usize]),
+}
+
+/// An attention over T rows that belong to several sequences.
+///
+/// The rows of sequence s are `offsets[s]..offsets[s + 1]`: a padded batch has equal steps, a packed one the real lengths.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention<'a> {
+    /// Queries, T × (heads · head size).
+    pub q: Rows<'a>,
+    /// Keys, as `q`.
+    pub k: Rows<'a>,
+    /// Values, as `q`.
+    pub v: Rows<'a>,
+    /// Number of heads; head h has the h-th block of columns.
+    pub heads: usize,
+    /// What q · kᵀ is multiplied by.
+    pub scale: f32,
+    /// Where the sequences begin, and where the last one ends.
+    pub offsets: &'a [usize],
+    /// Which keys a query may see.
+    pub mask: KeyMask<'a>,
+}
+
+impl Attention<'_> {
+    pub(crate) fn head_size(&self) -> usize {
+        self.q.columns() / self.heads.max(1)
+    }
+
+    fn check(&self, out: &RowsMut<'_>) -> Result<(), KernelError> {
+        let (rows, columns) = (self.q.rows(), self.q.columns());
+        if self.heads == 0 || !columns.is_multiple_of(self.heads) {
+            return Err(KernelError::Heads { heads: self.heads, columns });
+        }
+        same("the number of rows of k", self.k.rows(), rows)?;
+        same("the number of rows of v", self.v.rows(), rows)?;
+        same("the number of rows of out", out.rows(), rows)?;
+        same("the number of columns of k", self.k.columns(), columns)?;
+        same("the number of columns of v", self.v.columns(), columns)?;
+        same("the number of columns of out", out.columns(), columns)?;
+        let mut before = 0;
+        for (index, &offset) in self.offsets.iter().enumerate() {
+            let last = index + 1 == self.offsets.len();
+            if offset < before || (index == 0 && offset != 0) || (last && offset != rows) {
+                return Err(KernelError::Offsets { index, offset, rows });
+            }
+            before = offset;
+        }
+        if self.offsets.is_empty() && rows != 0 {
+            return Err(KernelError::Offsets { index: 0, offset: 0, rows });
+        }
+        match self.mask {
+            KeyMask::None => Ok(()),
+            KeyMask::Additive(mask) => same("the length of the mask", mask.len(), rows),
+            KeyMask::Lengths(lengths) => {
+                same("the number of key lengths", lengths.len(), self.sequences())?;
+                for (sequence, (&length, ends)) in lengths.iter().zip(self.offsets.windows(2)).enumerate() {
+                    let rows = ends[1] - ends[0];
+                    if length > rows {
+                        return Err(KernelError::KeyLength { sequence, length, rows });
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn sequences(&self) -> usize {
+        self.offsets.len().saturating_sub(1)
+    }
+}
+
+/// Vectors across a panel of keys or values.
+const PANEL: usize = 2;
+
+/// Queries whose scores are made, normalised and used together, so that they stay in the first-level cache.
+const QUERIES: usize = 4 * MR;
+
+/// Queries of a task, where one sequence's heads are too few for all threads.
+const TASK_QUERIES: usize = 64;
+
+/// Products below which it is not worth waking anybody: some 10 µs.
+const ALONE: usize = 1 << 18;
+
+/// Numbers in a line of the cache: scratch begins on one.
+const LINE: usize = 16;
+
+impl Kernels {
+    /// `out = softmax(q · kᵀ · scale + mask) · v` for every sequence and head, T × (heads · head size).
+    ///
+    /// `scratch` holds at least [`Kernels::attention_scratch`] numbers; what it contains does not matter.
+    ///
+    /// # Errors
+    /// If sizes differ, heads do not divide the columns, offsets do not rise from 0 to T, or the scratch is too short.
+    pub fn attention(
+        &self,
+        attention: &Attention<'_>,
+        scratch: &mut [f32],
+        out: &mut RowsMut<'_>,
+    ) -> Result<(), KernelError> {
+        attention.check(out)?;
+        let (sequences, heads, head_size) = (attention.sequences(), attention.heads, attention.head_size());
+        let lengths = || attention.offsets.windows(2).map(|ends| ends[1] - ends[0]);
+        let longest = lengths().max().unwrap_or(0);
+        let needed = self.attention_scratch(head_size, longest);
+        if scratch.len() < needed {
+            let found = scratch.len();
+            return Err(KernelError::Size { what: "the length of the scratch", found, expected: needed });
+        }
+        let threads = self.pool().threads();
+        let products = lengths().map(|length| 2 * length * length * attention.q.columns()).sum::<usize>();
+        let alone = threads == 1 || products < ALONE;
+        let chunks =
+            if alone || sequences * heads >= 2 * threads { 1 } else { longest.div_ceil(TASK_QUERIES).max(1) };
+        let lane_len = lane_scratch(self, head_size, longest);
+        let begin = scratch.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+        let scratch = Shared::new(scratch);
+        let out_stride = out.stride();
+        let out = Shared::of(out);
+        let task = |lane: usize, task: usize| {
+            let (sequence, head, chunk) = (task / heads / chunks, task / chunks % heads, task % chunks);
+            let (first, end) = (attention.offsets[sequence], attention.offsets[sequence + 1]);
+            let queries = |chunk: usize| first + (end - first) * chunk / chunks;
+            let keys = match attention.mask {
+                KeyMask::Lengths(lengths) => lengths[sequence],
+                _ => end - first,
+            };
+            // SAFETY: rows and columns are as checked above, no two tasks have the same head and query, nor at once the same lane, whose
+            // scratch is long enough for the longest sequence; and the CPU offers `isa`.
+            unsafe {
+                let head = Head {
+                    attention,
+                    column: head * head_size,
+                    queries: (queries(chunk), queries(chunk + 1)),
+                    first,
+                    keys,
+                    scratch: scratch.at(begin + lane * lane_len),
+                    out,
+                    out_stride,
+                };
+                dispatch(self.isa(), head);
+            }
+        };
+        let tasks = sequences * heads * chunks;
+        if alone {
+            (0..tasks).for_each(|index| task(0, index))
+        } else {
+            self.pool().run_on_lanes(tasks, &task)
+        }
+        Ok(())
+    }
+
+    /// How many numbers of scratch [`Kernels::attention`] needs for heads of this size and sequences of up to `longest` rows.
+    pub fn attention_scratch(&self, head_size: usize, longest: usize) -> usize {
+        self.pool().threads() * lane_scratch(self, head_size, longest) + LINE
+    }
+}
+
+/// Keys and values in panels, and the scores of some queries, in whole lines.
+fn lane_scratch(kernels: &Kernels, head_size: usize, longest: usize) -> usize {
+    let width = PANEL * vector_width(kernels.isa());
+    let (keys, values) = (longest.next_multiple_of(width), head_size.next_multiple_of(width));
+    let parts = [keys * head_size, values * longest, QUERIES * keys];
+    parts.into_iter().map(|part| part.next_multiple_of(LINE)).sum()
+}
+
+/// Some queries of one head of one sequence.
+struct Head<'a> {
+    attention: &'a Attention<'a>,
+    /// First column of the head.
+    column: usize,
+    /// First and last row.
+    queries: (usize, usize),
+    /// First row of the keys, and how many there are.
+    first: usize,
+    keys: usize,
+    scratch: *mut f32,
+    out: Shared<'a>,
+    out_stride: usize,
+}
+
+impl Kernel for Head<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Self { attention, column, queries, first, keys, scratch, out, out_stride } = self;
+        let size = attention.head_size();
+        let width = PANEL * S::LANES;
+        let wide = keys.next_multiple_of(width);
+        // SAFETY: the caller vouches for the instruction set, the rows and columns, and for scratch of `lane_scratch` numbers.
+        unsafe {
+            let key_panels = scratch;
+            let value_panels = key_panels.add((wide * size).next_multiple_of(LINE));
+            let scores = value_panels.add((size.next_multiple_of(width) * keys).next_multiple_of(LINE));
+            pack_keys::<S>(attention.k, first, keys, column, size, key_panels);
+            pack_values::<S>(attention.v, first, keys, column, size, value_panels);
+            let mut begin = queries.0;
+            while begin < queries.1 {
+                let count = QUERIES.min(queries.1 - begin);
+                let q = attention.q.as_ptr().add(begin * attention.q.stride() + column);
+                for panel in 0..wide / width {
+                    let operands = Operands {
+                        a: q,
+                        a_stride: attention.q.stride(),
+                        b: key_panels.add(panel * width * size),
+                        k: size,
+                        c: scores.add(panel * width),
+                        c_stride: wide,
+                        columns: width,
+                        add: false,
+                        next: NEAR,
+                    };
+                    tile::product::<S, PANEL>(count, operands);
+                }
+                let mask = match attention.mask {
+                    KeyMask::Additive(mask) => Some(mask.as_ptr().add(first)),
+                    _ => None,
+                };
+                let mut sums = [0.0; QUERIES];
+                for (row, sum) in sums.iter_mut().enumerate().take(count) {
+                    let scores = scores.add(row * wide);
+                    let max = scale_and_mask::<S>(scores, keys, attention.scale, mask);
+                    *sum = exponentials::<S>(scores, keys, max);
+                }
+                let c = out.at(begin * out_stride + column);
+                for panel in 0..size.div_ceil(width) {
+                    let operands = Operands {
+                        a: scores,
+                        a_stride: wide,
+                        b: value_panels.add(panel * width * keys),
+                        k: keys,
+                        c: c.add(panel * width),
+                        c_stride: out_stride,
+                        columns: width.min(size - panel * width),
+                        add: false,
+                        next: NEAR,
+                    };
+                    tile::product::<S, PANEL>(count, operands);
+                }
+                // No key at all leaves the sum of nothing, 0.
+                for (row, &sum) in sums.iter().enumerate().take(if keys > 0 { count } else { 0 }) {
+                    divide::<S>(c.add(row * out_stride), size, sum);
+                }
+                begin += count;
+            }
+        }
+    }
+}
+
+/// Keys as the right-hand side of q · kᵀ: panels of `width` keys, each with a line for every column of the head.
+#[inline(always)]
+unsafe fn pack_keys<S: Simd>(
+    k: Rows<'_>,
+    first: usize,
+    keys: usize,
+    column: usize,
+    size: usize,
+    to: *mut f32,
+) {
+    let width = PANEL * S::LANES;
+    for key in 0..keys.next_multiple_of(width) {
+        // SAFETY: the caller vouches for the rows, the columns, and room for whole panels.
+        unsafe {
+            let to = to.add(key / width * width * size + key % width);
+            if key < keys {
+                let from = k.as_ptr().add((first + key) * k.stride() + column);
+                for i in 0..size {
+                    *to.add(i * width) = *from.add(i);
+                }
+            } else {
+                for i in 0..size {
+                    *to.add(i * width) = 0.0;
+                }
+            }
+        }
+    }
+}
+
+/// Values as the right-hand side of weights · v: panels of `width` columns, each with a line for every key.
+#[inline(always)]
+unsafe fn pack_values<S: Simd>(
+    v: Rows<'_>,
+    first: usize,
+    keys: usize,
+    column: usize,
+    size: usize,
+    to: *mut f32,
+) {
+    let width = PANEL * S::LANES;
+    for panel in 0..size.div_ceil(width) {
+        let left = size - panel * width;
+        for key in 0..keys {
+            // SAFETY: the caller vouches for the rows, the columns, and room for whole panels.
+            unsafe {
+                let from = v.as_ptr().add((first + key) * v.stride() + column + panel * width);
+                let to = to.add((panel * keys + key) * width);
+                for j in 0..PANEL {
+                    let at = j * S::LANES;
+                    let part = if left >= width {
+                        S::load(from.add(at))
+                    } else {
+                        S::load_first(from.add(at), left.saturating_sub(at))
+                    };
+                    S::store(to.add(at), part);
+                }
+            }
+        }
+    }
+}
+
+/// Replaces `len` scores by score · scale + mask and gives the largest, −∞ of none. A NaN may be passed over; its exponential will not.
+#[inline(always)]
+unsafe fn scale_and_mask<S: Simd>(x: *mut f32, len: usize, scale: f32, mask: Option<*const f32>) -> f32 {
+    let mut at = 0;
+    // SAFETY: the caller vouches for the instruction set and for `len` numbers at both pointers; scores are padded to whole vectors.
+    unsafe {
+        let lowest = S::splat(f32::NEG_INFINITY);
+        let scale = S::splat(scale);
+        let mut most = lowest;
+        while at < len {
+            let mut score = S::mul(S::load(x.add(at)), scale);
+            if let Some(mask) = mask {
+                score = S::add(score, S::load_first(mask.add(at), len - at));
+            }
+            S::store(x.add(at), score);
+            at += S::LANES;
+            if at <= len {
+                most = S::max(score, most);
+            }
+        }
+        let mut lanes = [f32::NEG_INFINITY; LINE];
+        S::store(lanes.as_mut_ptr(), most);
+        let most = lanes.into_iter().fold(f32::NEG_INFINITY, f32::max);
+        (len / S::LANES * S::LANES..len).fold(most, |most, at| most.max(*x.add(at)))
+    }
+}
+
+#[inline(always)]
+unsafe fn divide<S: Simd>(x: *mut f32, len: usize, by: f32) {
+    let mut at = 0;
+    while at < len {
+        // SAFETY: the caller vouches for the instruction set and `len` numbers.
+        unsafe {
+            let part = S::load_first(x.add(at), len - at);
+            S::store_first(x.add(at), S::div(part, S::splat(by)), len - at);
+        }
+        at += S::LANES;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use crate::{Attention, Isa, KernelError, Kernels, KeyMask, Pool, Rows, RowsMut, naive, sample::numbers};
+
+/// Of f32 against f64, for values within ±1: a context is a mean of values. Scores of up to √size in size make an exponential's argument
+/// wrong by an ULP of that, 5e-7 for 64 columns.
+const ERROR: f32 = 1e-6;
+
+fn kernels(threads: usize) -> Vec<Kernels> {
+    let pool = Arc::new(Pool::new(threads).unwrap());
+    Isa::available().iter().map(|&isa| Kernels::with(isa, Arc::clone(&pool)).unwrap()).collect()
+}
+
+/// Rows of queries, keys and values side by side.
+struct Qkv {
+    data: Vec<f32>,
+    rows: usize,
+    heads: usize,
+    size: usize,
+}
+
+impl Qkv {
+    fn new(rows: usize, heads: usize, size: usize, seed: u64) -> Self {
+        Self { data: numbers(rows * 3 * heads * size, seed), rows, heads, size }
+    }
+
+    fn rows_of(&self, order: &[usize]) -> Self {
+        let width = 3 * self.heads * self.size;
+        let data = order.iter().flat_map(|&row| &self.data[row * width..][..width]).copied().collect();
+        Self { data, rows: order.len(), ..*self }
+    }
+
+    fn attention<'a>(&'a self, offsets: &'a [usize], mask: KeyMask<'a>) -> Attention<'a> {
+        let hidden = self.heads * self.size;
+        let part = |i: usize| {
+            let data = self.data.get(i * hidden..).unwrap_or(&[]);
+            Rows::strided(data, self.rows, hidden, 3 * hidden).unwrap()
+        };
+        let scale = 1.0 / (self.size as f32).sqrt();
+        Attention { q: part(0), k: part(1), v: part(2), heads: self.heads, scale, offsets, mask }
+    }
+
+    fn run(&self, kernels: &Kernels, offsets: &[usize], mask: KeyMask<'_>) -> Vec<f32> {
+        let hidden = self.heads * self.size;
+        let mut out = vec![f32::NAN; self.rows * hidden];
+        let mut scratch = vec![f32::NAN; kernels.attention_scratch(self.size, self.rows)];
+        let attention = self.attention(offsets, mask);
+        kernels
+            .attention(&attention, &mut scratch, &mut RowsMut::new(&mut out, self.rows, hidden).unwrap())
+            .unwrap();
+        out
+    }
+
+    fn against_naive(&self, offsets: &[usize], mask: KeyMask<'_>) {
+        let hidden = self.heads * self.size;
+        let mut truth = vec![0.0; self.rows * hidden];
+        let mut to = RowsMut::new(&mut truth, self.rows, hidden).unwrap();
+        naive::attention(&self.attention(offsets, mask), &mut to);
+        for kernels in kernels(2) {
+            let found = self.run(&kernels, offsets, mask);
+            for (index, (found, truth)) in found.iter().zip(&truth).enumerate() {
+                let near = (found - truth).abs() <= ERROR;
+                let what = (self.rows, self.heads, self.size);
+                assert!(
+                    near,
+                    "{what:?} {offsets:?} at {index} on {:?}: {found} is not {truth}",
+                    kernels.isa()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_small_size() {
+    for size in [1, 3, 8, 16, 17, 31, 32, 64, 65, 200] {
+        for length in [1, 2, 5, 6, 7, 15, 16, 17, 24, 25, 33, 65] {
+            Qkv::new(2 * length, 2, size, 9).against_naive(&[0, length, 2 * length], KeyMask::None);
+        }
+    }
+    Qkv::new(512, 1, 32, 1).against_naive(&[0, 512], KeyMask::None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn any_sequences(
+        lengths in prop::collection::vec((0_usize..90, 0.0..1.0_f64), 0..5),
+        heads in 1_usize..4,
+        size in 1_usize..40,
+        seed in 0_u64..1000,
+    ) {
+        let mut offsets = vec![0];
+        for (length, _) in &lengths {
+            offsets.push(offsets[offsets.len() - 1] + length);
+        }
+        let rows = offsets[offsets.len() - 1];
+        let qkv = Qkv::new(rows, heads, size, seed);
+        let keys: Vec<usize> = lengths.iter().map(|&(length, share)| (length as f64 * share) as usize).collect();
+        let mask: Vec<f32> = numbers(rows, seed + 1).iter().map(|x| if *x > 0.5 { -10_000.0 } else { *x }).collect();
+        qkv.against_naive(&offsets, KeyMask::None);
+        qkv.against_naive(&offsets, KeyMask::Lengths(&keys));
+        qkv.against_naive(&offsets, KeyMask::Additive(&mask));
+    }
+}
+
+/// The sequences of a batch, alone, in another order, and padded in each way that there is: the same bits.
+#[test]
+fn neighbours_padding_place_and_threads_change_nothing() {
+    let lengths = [7, 40, 1, 64, 33, 200];
+    let padded = 210;
+    let (heads, size) = (3, 24);
+    let hidden = heads * size;
+    let batch = Qkv::new(lengths.len() * padded, heads, size, 4);
+    let offsets: Vec<usize> = (0..=lengths.len()).map(|i| i * padded).collect();
+    let references: Vec<Vec<f32>> =
+        kernels(1).iter().map(|kernels| batch.run(kernels, &offsets, KeyMask::Lengths(&lengths))).collect();
+    let row = |sequence: usize, position: usize| sequence * padded + position;
+    for threads in [1, 2, 4] {
+        for (kernels, reference) in kernels(threads).iter().zip(&references) {
+            assert_eq!(&batch.run(kernels, &offsets, KeyMask::Lengths(&lengths)), reference);
+            for lowest in [f32::MIN, f32::NEG_INFINITY, -10_000.0] {
+                let mask: Vec<f32> = lengths
+                    .iter()
+                    .flat_map(|&length| {
+                        (0..padded).map(move |position| if position < length { 0.0 } else { lowest })
+                    })
+                    .collect();
+                assert_eq!(
+                    &batch.run(kernels, &offsets, KeyMask::Additive(&mask)),
+                    reference,
+                    "mask of {lowest}"
+                );
+            }
+            // Packed, the sequences backwards.
+            let order: Vec<usize> =
+                (0..lengths.len()).rev().flat_map(|s| (0..lengths[s]).map(move |p| row(s, p))).collect();
+            let packed = batch.rows_of(&order);
+            let mut packed_offsets = vec![0];
+            packed_offsets.extend(lengths.iter().rev().scan(0, |end, length| {
+                *end += length;
+                Some(*end)
+            }));
+            let found = packed.run(kernels, &packed_offsets, KeyMask::None);
+            for (index, &row) in order.iter().enumerate() {
+                assert_eq!(found[index * hidden..][..hidden], reference[row * hidden..][..hidden]);
+            }
+            // Each alone, where the queries are shared out.
+            for (sequence, &length) in lengths.iter().enumerate() {
+                let order: Vec<usize> = (0..length).map(|position| row(sequence, position)).collect();
+                let found = batch.rows_of(&order).run(kernels, &[0, length], KeyMask::None);
+                assert_eq!(found, reference[row(sequence, 0) * hidden..][..length * hidden]);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_key_gives_zeros_and_a_nan_stays_visible() {
+    let mut qkv = Qkv::new(20, 2, 8, 3);
+    for kernels in kernels(1) {
+        let out = qkv.run(&kernels, &[0, 12, 20], KeyMask::Lengths(&[0, 8]));
+        assert!(out[..12 * 16].iter().all(|&x| x == 0.0));
+        assert!(out[12 * 16..].iter().all(|&x| x != 0.0));
+    }
+    // A key of the second sequence.
+    qkv.data[15 * 48 + 16] = f32::NAN;
+    for kernels in kernels(1) {
+        let out = qkv.run(&kernels, &[0, 12, 20], KeyMask::None);
+        assert!(out[..12 * 16].iter().all(|x| x.is_finite()));
+        for row in out[12 * 16..].chunks(16) {
+            assert!(row[..8].iter().all(|x| x.is_nan()) && row[8..].iter().all(|x| x.is_finite()));
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let kernels = Kernels::new(1).unwrap();
+    let qkv = Qkv::new(6, 2, 4, 1);
+    let mut out = vec![0.0; 48];
+    let mut scratch = vec![0.0; kernels.attention_scratch(4, 6)];
+    let mut run = |attention: &Attention<'_>, scratch: &mut [f32]| {
+        kernels.attention(attention, scratch, &mut RowsMut::new(&mut out, 6, 8).unwrap())
+    };
+    assert!(run(&qkv.attention(&[0, 2, 6], KeyMask::None), &mut scratch).is_ok());
+    for offsets in [&[0, 7][..], &[0, 5], &[1, 6], &[0, 4, 2, 6], &[]] {
+        let refused = run(&qkv.attention(offsets, KeyMask::None), &mut scratch);
+        assert!(matches!(refused, Err(KernelError::Offsets { .. })), "{offsets:?}");
+    }
+    let refused = run(&qkv.attention(&[0, 2, 6], KeyMask::Lengths(&[3, 4])), &mut scratch);
+    assert!(matches!(refused, Err(KernelError::KeyLength { sequence: 0, length: 3, rows: 2 })));
+    for mask in [KeyMask::Lengths(&[2]), KeyMask::Additive(&[0.0; 5])] {
+        assert!(matches!(run(&qkv.attention(&[0, 2, 6], mask), &mut scratch), Err(KernelError::Size { .. })));
+    }
+    let heads = Attention { heads: 3, ..qkv.attention(&[0, 6], KeyMask::None) };
+    assert!(matches!(run(&heads, &mut scratch), Err(KernelError::Heads { heads: 3, columns: 8 })));
+    assert!(run(&Attention { heads: 0, ..heads }, &mut scratch).is_err());
+    assert!(run(&qkv.attention(&[0, 6], KeyMask::None), &mut []).is_err());
+}

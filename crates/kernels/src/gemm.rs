@@ -1,0 +1,251 @@
+//! `out = activation(a · b + bias) + residual`.
+
+use std::marker::PhantomData;
+
+use crate::{
+    KernelError, Kernels, PackedMatrix, Rows, RowsMut, Unary,
+    error::same,
+    math::{self, Function, With},
+    share::Shared,
+    simd::{Kernel, Pair, Simd, dispatch, panel_width},
+    tile::{self, BLOCK, Finish, Leave, MR, Operands},
+};
+
+/// What is done to `a · b` while it is still in cache: in this order, bias, activation, residual; the same bits as one after the other.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// Added to every row; N numbers.
+    pub bias: Option<&'a [f32]>,
+    /// Applied to every number.
+    pub activation: Option<Unary>,
+    /// Added at the end; M×N.
+    pub residual: Option<Rows<'a>>,
+}
+
+impl Epilogue<'_> {
+    fn is_empty(&self) -> bool {
+        self.bias.is_none() && self.activation.is_none() && self.residual.is_none()
+    }
+}
+
+/// Rows of a task: with [`BLOCK`] of K they stay in the second-level cache while the panels pass.
+const TASK_ROWS: usize = 16 * MR;
+
+/// Columns of a task at least, where there are several.
+const TASK_COLUMNS: usize = 96;
+
+/// Tasks for each thread, if there are columns enough: one that is kept from working then costs an eighth of its share.
+const TASKS: usize = 8;
+
+/// Products below which a GEMM is not worth waking anybody: some 10 µs.
+const ALONE: usize = 1 << 19;
+
+impl Kernels {
+    /// `out = activation(a · b + bias) + residual`, where `a` is M×K, `b` K×N and `out` M×N.
+    ///
+    /// # Errors
+    /// If sizes differ or `b` was packed for another instruction set.
+    pub fn gemm(
+        &self,
+        a: Rows<'_>,
+        b: &PackedMatrix,
+        epilogue: &Epilogue<'_>,
+        out: &mut RowsMut<'_>,
+    ) -> Result<(), KernelError> {
+        let (m, k, n) = (a.rows(), b.k(), b.n());
+        b.check(self.isa())?;
+        same("the number of columns of a", a.columns(), k)?;
+        same("the number of rows of out", out.rows(), m)?;
+        same("the number of columns of out", out.columns(), n)?;
+        if let Some(bias) = epilogue.bias {
+            same("the length of the bias", bias.len(), n)?;
+        }
+        if let Some(residual) = epilogue.residual {
+            same("the number of rows of the residual", residual.rows(), m)?;
+            same("the number of columns of the residual", residual.columns(), n)?;
+        }
+        let width = panel_width(self.isa());
+        let panels = n.div_ceil(width);
+        let alone = self.pool().threads() == 1 || m * n * k < ALONE;
+        let down = m.div_ceil(TASK_ROWS);
+        let wanted = (TASKS * self.pool().threads()).div_ceil(down.max(1));
+        let across = if alone { 1 } else { wanted.min(n / TASK_COLUMNS).min(panels).max(1) };
+        let out_stride = out.stride();
+        let out = Shared::of(out);
+        let task = |task: usize| {
+            // Down first: neighbours in time then share panels.
+            let (row, column) = (task % down, task / down);
+            let rows = (m * row / down, m * (row + 1) / down);
+            let panels = (panels * column / across, panels * (column + 1) / across);
+            // SAFETY: the sizes are as checked above, tasks write different rows or columns, and the CPU offers `isa`.
+            unsafe { dispatch(self.isa(), Block { a, b, epilogue, rows, panels, out, out_stride }) };
+        };
+        if alone {
+            (0..down).for_each(task)
+        } else {
+            self.pool().run(down * across, &task)
+        }
+        Ok(())
+    }
+}
+
+/// The rows and panels of one task.
+struct Block<'a> {
+    a: Rows<'a>,
+    b: &'a PackedMatrix,
+    epilogue: &'a Epilogue<'a>,
+    rows: (usize, usize),
+    panels: (usize, usize),
+    out: Shared<'a>,
+    out_stride: usize,
+}
+
+impl Kernel for Block<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        match S::PANEL {
+            // SAFETY: the caller vouches for the instruction set and the sizes.
+            4 => unsafe { self.product::<S, 4>() },
+            // SAFETY: as above.
+            _ => unsafe { self.product::<S, 2>() },
+        }
+    }
+}
+
+impl Block<'_> {
+    #[inline(always)]
+    unsafe fn product<S: Simd, const NV: usize>(self) {
+        let width = NV * S::LANES;
+        let (k, n) = (self.b.k(), self.b.n());
+        let (begin, end) = self.rows;
+        let mut first = 0;
+        loop {
+            let depth = BLOCK.min(k - first);
+            for panel in self.panels.0..self.panels.1 {
+                let column = panel * width;
+                let columns = width.min(n - column);
+                // SAFETY: the panel has `k` rows of `width`, `a` has rows `begin..end` of `k`, `out` has them of `n`, and nobody else writes
+                // these columns of these rows. Bias and residual have the columns and rows of `out`.
+                unsafe {
+                    let c = self.out.at(begin * self.out_stride + column);
+                    let operands = Operands {
+                        a: self.a.as_ptr().add(begin * self.a.stride() + first),
+                        a_stride: self.a.stride(),
+                        b: self.b.as_ptr().add((panel * k + first) * width),
+                        k: depth,
+                        c,
+                        c_stride: self.out_stride,
+                        columns,
+                        add: first > 0,
+                        next: self.next(panel, first, depth, width),
+                    };
+                    if first + depth < k || self.epilogue.is_empty() {
+                        tile::rows::<S, NV>(end - begin, operands, &Leave);
+                        continue;
+                    }
+                    let epilogue = self.epilogue;
+                    let finish = Epilogued {
+                        columns,
+                        c,
+                        c_stride: self.out_stride,
+                        bias: epilogue.bias.map(|bias| bias.as_ptr().add(column)),
+                        activation: epilogue.activation,
+                        residual: epilogue.residual.map(|residual| {
+                            (residual.as_ptr().add(begin * residual.stride() + column), residual.stride())
+                        }),
+                    };
+                    tile::rows::<S, NV>(end - begin, operands, &finish);
+                }
+            }
+            first += depth;
+            if first == k {
+                break;
+            }
+        }
+    }
+}
+
+impl Block<'_> {
+    /// The block of K of the panel that follows in the order of `product`.
+    #[inline(always)]
+    fn next(&self, panel: usize, first: usize, depth: usize, width: usize) -> (*const f32, usize) {
+        let k = self.b.k();
+        let (panel, first) =
+            if panel + 1 < self.panels.1 { (panel + 1, first) } else { (self.panels.0, first + depth) };
+        (self.b.as_ptr().wrapping_add((panel * k + first) * width), BLOCK.min(k - first) * width)
+    }
+}
+
+/// An epilogue on the rows and columns of one panel.
+struct Epilogued {
+    columns: usize,
+    c: *mut f32,
+    c_stride: usize,
+    bias: Option<*const f32>,
+    activation: Option<Unary>,
+    residual: Option<(*const f32, usize)>,
+}
+
+impl Finish for Epilogued {
+    #[inline(always)]
+    unsafe fn rows<S: Simd>(&self, begin: usize, end: usize) {
+        // SAFETY: the caller vouches for the instruction set and the rows.
+        unsafe { math::with(self.activation, EpilogueRows::<S> { of: self, begin, end, simd: PhantomData }) }
+    }
+}
+
+struct EpilogueRows<'a, S> {
+    of: &'a Epilogued,
+    begin: usize,
+    end: usize,
+    simd: PhantomData<S>,
+}
+
+impl<S: Simd> With for EpilogueRows<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn call<F: Function>(self) {
+        let columns = self.of.columns;
+        let mut column = 0;
+        // SAFETY: the caller vouches for the instruction set, and for `columns` numbers of each row.
+        unsafe {
+            while column + 2 * S::LANES <= columns {
+                self.columns::<Pair<S>, F>(column, 2 * S::LANES);
+                column += 2 * S::LANES;
+            }
+            while column < columns {
+                self.columns::<S, F>(column, columns - column);
+                column += S::LANES;
+            }
+        }
+    }
+}
+
+impl<S> EpilogueRows<'_, S> {
+    /// The first `count` columns of one vector, in every row.
+    #[inline(always)]
+    unsafe fn columns<T: Simd, F: Function>(&self, column: usize, count: usize) {
+        // SAFETY: the caller vouches for the instruction set, and for the columns of each row.
+        unsafe {
+            let bias = self.of.bias.map(|bias| T::load_first(bias.add(column), count));
+            for row in self.begin..self.end {
+                let c = self.of.c.add(row * self.of.c_stride + column);
+                let mut x = T::load_first(c, count);
+                if let Some(bias) = bias {
+                    x = T::add(x, bias);
+                }
+                x = F::apply::<T>(x);
+                if let Some((residual, stride)) = self.of.residual {
+                    x = T::add(x, T::load_first(residual.add(row * stride + column), count));
+                }
+                T::store_first(c, x, count);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

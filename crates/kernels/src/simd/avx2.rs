@@ -1,0 +1,139 @@
+//! Eight numbers, AVX2 and FMA.
+
+use std::arch::x86_64::*;
+
+use super::Simd;
+
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2;
+
+/// Eight ones and eight zeros: from the right place on, a mask of any length.
+static MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// All bits set in the first `count` lanes.
+#[inline(always)]
+unsafe fn mask(count: usize) -> __m256i {
+    let begin = 8 - count.min(8);
+    // SAFETY: `begin` is at most 8, so eight numbers of `MASKS` follow it; AVX2 is there.
+    unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(begin).cast()) }
+}
+
+/// 2ⁿ for integers n from −126 to 127.
+#[inline(always)]
+unsafe fn power(n: __m256) -> __m256 {
+    // SAFETY: AVX2 is there.
+    unsafe {
+        let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+        _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
+    }
+}
+
+// SAFETY, for every block below: the trait's callers vouch for AVX2 and FMA, and for the pointers.
+impl Simd for Avx2 {
+    type V = __m256;
+    const LANES: usize = 8;
+    const PANEL: usize = 2;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, x: __m256) {
+        // SAFETY: see above.
+        unsafe { _mm256_storeu_ps(to, x) }
+    }
+    #[inline(always)]
+    unsafe fn load_first(from: *const f32, count: usize) -> __m256 {
+        // SAFETY: see above; lanes that are masked out are not read.
+        unsafe { if count >= 8 { Self::load(from) } else { _mm256_maskload_ps(from, mask(count)) } }
+    }
+    #[inline(always)]
+    unsafe fn store_first(to: *mut f32, x: __m256, count: usize) {
+        // A masked store takes a dozen cycles on Zen, so whole vectors go without.
+        // SAFETY: see above; lanes that are masked out are not written.
+        unsafe { if count >= 8 { Self::store(to, x) } else { _mm256_maskstore_ps(to, mask(count), x) } }
+    }
+    #[inline(always)]
+    unsafe fn add(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn div(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_div_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    unsafe fn min(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_min_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn max(a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_max_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn abs(x: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), x) }
+    }
+    #[inline(always)]
+    unsafe fn copysign(x: __m256, sign: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe {
+            let bit = _mm256_set1_ps(-0.0);
+            _mm256_or_ps(_mm256_andnot_ps(bit, x), _mm256_and_ps(bit, sign))
+        }
+    }
+    #[inline(always)]
+    unsafe fn select_less(a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
+    }
+    #[inline(always)]
+    unsafe fn round(x: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x) }
+    }
+    #[inline(always)]
+    unsafe fn scale(x: __m256, n: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe {
+            // In two steps, since 2⁻¹⁵⁰ and 2¹²⁸ are no f32; the first is exact. NaN comes through x.
+            let half = Self::round(_mm256_mul_ps(n, _mm256_set1_ps(0.5)));
+            let rest = _mm256_sub_ps(n, half);
+            _mm256_mul_ps(_mm256_mul_ps(x, power(half)), power(rest))
+        }
+    }
+    #[inline(always)]
+    unsafe fn scale_normal(x: __m256, n: __m256) -> __m256 {
+        // SAFETY: see above.
+        unsafe {
+            let exponent = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n));
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), exponent))
+        }
+    }
+}
