@@ -54,6 +54,7 @@ mod error;
 mod fault;
 mod inline;
 mod memory;
+mod operation;
 mod ops;
 mod oracle;
 mod program;
@@ -63,6 +64,7 @@ mod tensor;
 
 pub use error::OracleError;
 pub use fault::Fault;
+pub use operation::{Operation, operations};
 pub use ops::{Operator, operators};
 pub use oracle::{Limits, Oracle};
 pub use round::Precision;

@@ -38,7 +38,12 @@ pub enum SessionError {
         /// What about it.
         reason: String,
     },
-    /// No engine was compiled in.
-    #[error("no engine is compiled in; build onnx-session with its feature 'candle-onnx'")]
+    /// The kernels cannot be made ready: a thread that does not start, or weights that do not fit.
+    #[error("the compiled engine cannot be made ready: {0}")]
+    Kernels(#[from] kernels::KernelError),
+    /// The engine `candle` was not compiled in.
+    #[error(
+        "the engine 'candle' is not compiled in; build onnx-session with its feature 'candle-onnx', or use the engine 'compiled'"
+    )]
     NoEngine,
 }

@@ -4,6 +4,7 @@ use engine::{Engine, EngineError, NamedValues, ValueSpec};
 use onnx_graph::Model;
 
 use crate::SessionError;
+use crate::compiled::{CompiledEngine, Options};
 
 /// A graph, loaded and ready to run on one of the engines.
 ///
@@ -28,6 +29,8 @@ pub enum EngineKind {
     /// candle-onnx, over a graph that has been lowered to what it computes correctly.
     #[default]
     Candle,
+    /// The graph compiled to few steps over packed weights: see [`compiled`](crate::compiled).
+    Compiled,
 }
 
 impl Session {
@@ -52,7 +55,16 @@ impl Session {
                 let _ = model;
                 Err(SessionError::NoEngine)
             }
+            EngineKind::Compiled => Self::with(model, Options::default()),
         }
+    }
+
+    /// Loads a graph on the engine `compiled`, with its options.
+    ///
+    /// # Errors
+    /// If the engine does not know a node, or its threads cannot be started.
+    pub fn with(model: &Model, options: Options) -> Result<Self, SessionError> {
+        Ok(Self { engine: Box::new(CompiledEngine::new(model, options)?) })
     }
 
     /// What the graph takes.

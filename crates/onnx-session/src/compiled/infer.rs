@@ -1,0 +1,417 @@
+//! Dtypes and shapes, as far as operators, constants and the inputs' declarations fix them. What a file says about values in between is not read:
+//! nobody has checked it.
+
+use engine::DType;
+use onnx_eval::Operation;
+
+use super::dim::{Dim, Int, broadcast, product};
+use super::ir::{Constant, Fact, Ir, ValueId};
+
+/// What is known of one output.
+pub type Known = (Option<DType>, Option<Vec<Dim>>);
+
+/// The outputs of a node.
+pub fn infer(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>]) -> Vec<Known> {
+    let look = Look { ir, operation, inputs };
+    let (dtype, shape) = (look.dtype(), look.shape());
+    match (&*operation.node().domain, &*operation.node().op) {
+        // The further outputs of these are of other shapes.
+        ("", _) | ("com.microsoft", "EmbedLayerNormalization" | "SkipLayerNormalization" | "Attention") => {
+            vec![(dtype, shape)]
+        }
+        _ if operation.node().outputs.len() == 1 => vec![(dtype, shape)],
+        _ => Vec::new(),
+    }
+}
+
+/// The integers that a value holds, if it is a list of them or one.
+pub fn ints(ir: &Ir, value: ValueId) -> Option<Vec<Int>> {
+    match &ir.values[value].fact {
+        Fact::Const(constant) => Some(constant.ints()?.into_iter().map(Int::Known).collect()),
+        Fact::Ints(ints) => Some(ints.clone()),
+        _ => None,
+    }
+}
+
+/// The integers that a value holds, if all are numbers.
+pub fn known_ints(ir: &Ir, value: ValueId) -> Option<Vec<i64>> {
+    ints(ir, value)?.iter().map(Int::known).collect()
+}
+
+/// An axis counted from the front.
+pub fn axis(axis: i64, rank: usize) -> Option<usize> {
+    let axis = if axis < 0 { axis.checked_add(i64::try_from(rank).ok()?)? } else { axis };
+    usize::try_from(axis).ok().filter(|&axis| axis < rank)
+}
+
+pub struct Look<'a> {
+    pub ir: &'a Ir,
+    pub operation: &'a Operation,
+    pub inputs: &'a [Option<ValueId>],
+}
+
+impl Look<'_> {
+    fn id(&self, index: usize) -> Option<ValueId> {
+        self.inputs.get(index).copied().flatten()
+    }
+
+    fn of(&self, index: usize) -> Option<&[Dim]> {
+        self.ir.shape(self.id(index)?)
+    }
+
+    fn int(&self, name: &str) -> Option<i64> {
+        self.operation.node().int(name).ok().flatten()
+    }
+
+    /// A list that is an attribute in older opsets and an input in later ones. `Some(None)` if it is left out.
+    pub fn list(&self, name: &str, index: usize) -> Option<Option<Vec<i64>>> {
+        if let Ok(Some(list)) = self.operation.node().ints(name) {
+            return Some(Some(list.to_vec()));
+        }
+        match self.id(index) {
+            Some(id) => Some(Some(known_ints(self.ir, id)?)),
+            None if self.operation.node().inputs.get(index).is_none_or(String::is_empty) => Some(None),
+            None => None,
+        }
+    }
+
+    fn dtype(&self) -> Option<DType> {
+        let node = self.operation.node();
+        let first = || self.ir.values[self.id(0)?].dtype;
+        match &*node.op {
+            "Shape" | "Size" | "NonZero" | "ArgMax" | "ArgMin" => Some(DType::I64),
+            "Equal" | "Greater" | "Less" | "GreaterOrEqual" | "LessOrEqual" | "Not" | "And" | "Or"
+            | "Xor" | "IsNaN" | "IsInf" => Some(DType::Bool),
+            "Where" => self.ir.values[self.id(1)?].dtype,
+            "Cast" => from_onnx(self.int("to")?),
+            "CastLike" => self.ir.values[self.id(1)?].dtype,
+            "ConstantOfShape" => match node.tensor("value") {
+                Ok(Some(tensor)) => Some(tensor.dtype),
+                _ => Some(DType::F32),
+            },
+            "EmbedLayerNormalization" => self.ir.values[self.id(2)?].dtype,
+            "Abs"
+            | "Add"
+            | "Attention"
+            | "BiasGelu"
+            | "Clip"
+            | "Concat"
+            | "Div"
+            | "Dropout"
+            | "Erf"
+            | "Exp"
+            | "Expand"
+            | "FastGelu"
+            | "Flatten"
+            | "FusedGemm"
+            | "FusedMatMul"
+            | "Gather"
+            | "Gelu"
+            | "Gemm"
+            | "Identity"
+            | "LayerNormalization"
+            | "MatMul"
+            | "Max"
+            | "Min"
+            | "Mul"
+            | "MultiHeadAttention"
+            | "Neg"
+            | "Pow"
+            | "QuickGelu"
+            | "ReduceL2"
+            | "ReduceMax"
+            | "ReduceMean"
+            | "ReduceSum"
+            | "Relu"
+            | "Reshape"
+            | "Sigmoid"
+            | "SkipLayerNormalization"
+            | "Slice"
+            | "Softmax"
+            | "Sqrt"
+            | "Squeeze"
+            | "Sub"
+            | "Tanh"
+            | "Transpose"
+            | "Unsqueeze" => first(),
+            _ => None,
+        }
+    }
+
+    fn shape(&self) -> Option<Vec<Dim>> {
+        let node = self.operation.node();
+        match &*node.op {
+            "Abs"
+            | "BiasGelu"
+            | "Cast"
+            | "CastLike"
+            | "Clip"
+            | "Dropout"
+            | "Erf"
+            | "Exp"
+            | "FastGelu"
+            | "Gelu"
+            | "Identity"
+            | "LayerNormalization"
+            | "Neg"
+            | "Not"
+            | "QuickGelu"
+            | "Relu"
+            | "Sigmoid"
+            | "SkipLayerNormalization"
+            | "Softmax"
+            | "Sqrt"
+            | "Tanh"
+            | "IsNaN" => Some(self.of(0)?.to_vec()),
+            "Add" | "And" | "Div" | "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual"
+            | "Max" | "Min" | "Mul" | "Or" | "Pow" | "Sub" | "Where" | "Xor" => {
+                let mut shape = self.of(0)?.to_vec();
+                for index in 1..self.inputs.len() {
+                    shape = broadcast(&shape, self.of(index)?)?;
+                }
+                Some(shape)
+            }
+            "Shape" => {
+                let rank = i64::try_from(self.of(0)?.len()).ok()?;
+                let (start, end) = shape_range(self.operation, rank);
+                Some(vec![Dim::fixed(usize::try_from(end - start).ok()?)])
+            }
+            "MatMul" | "FusedMatMul" => self.matmul(),
+            "Gemm" | "FusedGemm" => {
+                let (a, b) = (self.of(0)?, self.of(1)?);
+                let [rows, columns] = [(a, "transA", 0), (b, "transB", 1)].map(|(dims, name, axis)| {
+                    let axis = if self.int(name).unwrap_or(0) != 0 { 1 - axis } else { axis };
+                    (dims.len() == 2).then(|| dims[axis].clone())
+                });
+                Some(vec![rows?, columns?])
+            }
+            "Transpose" => {
+                let dims = self.of(0)?;
+                let perm = permutation(self.operation, dims.len())?;
+                Some(perm.iter().map(|&axis| dims[axis].clone()).collect())
+            }
+            "Reshape" => self.reshape(),
+            "Unsqueeze" => {
+                let (dims, axes) = (self.of(0)?, self.list("axes", 1)??);
+                let rank = dims.len() + axes.len();
+                let axes: Vec<usize> = axes.iter().map(|&a| axis(a, rank)).collect::<Option<_>>()?;
+                let mut rest = dims.iter();
+                (0..rank)
+                    .map(|a| if axes.contains(&a) { Some(Dim::fixed(1)) } else { rest.next().cloned() })
+                    .collect()
+            }
+            "Squeeze" => {
+                let dims = self.of(0)?;
+                let axes = match self.list("axes", 1)? {
+                    Some(axes) => axes.iter().map(|&a| axis(a, dims.len())).collect::<Option<Vec<_>>>()?,
+                    // Which dimensions are 1 may depend on the run.
+                    None if dims.iter().all(|dim| dim.known().is_some()) => {
+                        (0..dims.len()).filter(|&a| dims[a].is_one()).collect()
+                    }
+                    None => return None,
+                };
+                Some(
+                    dims.iter()
+                        .enumerate()
+                        .filter(|(a, _)| !axes.contains(a))
+                        .map(|(_, d)| d.clone())
+                        .collect(),
+                )
+            }
+            "Flatten" => {
+                let dims = self.of(0)?;
+                let at = self.int("axis").unwrap_or(1);
+                let at =
+                    if at == i64::try_from(dims.len()).ok()? { dims.len() } else { axis(at, dims.len())? };
+                Some(vec![product(&dims[..at])?, product(&dims[at..])?])
+            }
+            "Concat" => {
+                let mut shape = self.of(0)?.to_vec();
+                let axis = axis(self.int("axis")?, shape.len())?;
+                let mut total = shape[axis].known()?;
+                for index in 1..self.inputs.len() {
+                    total = total.checked_add(self.of(index)?.get(axis)?.known()?)?;
+                }
+                shape[axis] = Dim::fixed(total);
+                Some(shape)
+            }
+            "Gather" => {
+                let (dims, indices) = (self.of(0)?, self.of(1)?);
+                let axis = axis(self.int("axis").unwrap_or(0), dims.len())?;
+                Some([&dims[..axis], indices, &dims[axis + 1..]].concat())
+            }
+            "Expand" => {
+                let sizes = ints(self.ir, self.id(1)?)?;
+                let sizes: Vec<Dim> = sizes.iter().map(Int::to_dim).collect::<Option<_>>()?;
+                broadcast(self.of(0)?, &sizes)
+            }
+            "ConstantOfShape" => ints(self.ir, self.id(0)?)?.iter().map(Int::to_dim).collect(),
+            "ReduceMean" | "ReduceSum" | "ReduceMax" | "ReduceL2" => {
+                let (dims, axes) = (self.of(0)?, self.list("axes", 1)??);
+                let axes: Vec<usize> = axes.iter().map(|&a| axis(a, dims.len())).collect::<Option<_>>()?;
+                if axes.is_empty() {
+                    return None;
+                }
+                let keep = self.int("keepdims").unwrap_or(1) != 0;
+                let kept = |(a, dim): (usize, &Dim)| match axes.contains(&a) {
+                    true => keep.then(|| Dim::fixed(1)),
+                    false => Some(dim.clone()),
+                };
+                Some(dims.iter().enumerate().filter_map(kept).collect())
+            }
+            "Slice" => slice(self.ir, self.operation, self.inputs)?
+                .into_iter()
+                .map(|(_, dim)| dim)
+                .collect::<Vec<_>>()
+                .into(),
+            "EmbedLayerNormalization" => Some([self.of(0)?, &[self.of(2)?.get(1)?.clone()]].concat()),
+            "Attention" if node.domain == "com.microsoft" => {
+                let x = self.of(0)?;
+                let width = self.of(1)?.get(1)?.known()?;
+                let plain = node.ints("qkv_hidden_sizes").ok()?.is_none() && x.len() == 3;
+                plain.then(|| vec![x[0].clone(), x[1].clone(), Dim::fixed(width / 3)])
+            }
+            "Attention" => {
+                let (q, v) = (self.of(0)?, self.of(2)?);
+                (q.len() == 4 && v.len() == 4)
+                    .then(|| vec![q[0].clone(), q[1].clone(), q[2].clone(), v[3].clone()])
+            }
+            "MultiHeadAttention" => {
+                let (q, v) = (self.of(0)?, self.of(2)?);
+                (q.len() == 3 && v.len() == 3).then(|| vec![q[0].clone(), q[1].clone(), v[2].clone()])
+            }
+            _ => None,
+        }
+    }
+
+    fn matmul(&self) -> Option<Vec<Dim>> {
+        let (a, b) = (self.of(0)?, self.of(1)?);
+        let flags = ["transA", "transB", "transBatchA", "transBatchB"];
+        if a.len() < 2 || b.len() < 2 || flags.iter().any(|name| self.int(name).unwrap_or(0) != 0) {
+            return None;
+        }
+        let mut shape = broadcast(&a[..a.len() - 2], &b[..b.len() - 2])?;
+        shape.push(a[a.len() - 2].clone());
+        shape.push(b[b.len() - 1].clone());
+        Some(shape)
+    }
+
+    fn reshape(&self) -> Option<Vec<Dim>> {
+        let dims = self.of(0)?;
+        let sizes = ints(self.ir, self.id(1)?)?;
+        let copies_zero = self.int("allowzero").unwrap_or(0) == 0;
+        let mut open = None;
+        let mut shape = Vec::with_capacity(sizes.len());
+        for (index, size) in sizes.iter().enumerate() {
+            shape.push(match size {
+                Int::Known(-1) => {
+                    open = Some(index);
+                    Dim::fixed(1)
+                }
+                Int::Known(0) if copies_zero => dims.get(index)?.clone(),
+                size => size.to_dim()?,
+            });
+        }
+        let all = product(dims)?;
+        match open {
+            Some(open) => {
+                shape[open] = all.divided(&product(&shape)?)?;
+                Some(shape)
+            }
+            // What does not fit is left to fail in a run.
+            None => (product(&shape)? == all).then_some(shape),
+        }
+    }
+}
+
+/// The dtype that ONNX gives this number.
+pub fn from_onnx(number: i64) -> Option<DType> {
+    Some(match number {
+        1 => DType::F32,
+        2 => DType::U8,
+        3 => DType::I8,
+        4 => DType::U16,
+        5 => DType::I16,
+        6 => DType::I32,
+        7 => DType::I64,
+        9 => DType::Bool,
+        10 => DType::F16,
+        11 => DType::F64,
+        12 => DType::U32,
+        13 => DType::U64,
+        16 => DType::BF16,
+        _ => return None,
+    })
+}
+
+/// The axes of a `Transpose`.
+pub fn permutation(operation: &Operation, rank: usize) -> Option<Vec<usize>> {
+    match operation.node().ints("perm").ok()? {
+        Some(perm) if perm.len() == rank => perm.iter().map(|&a| axis(a, rank)).collect(),
+        Some(_) => None,
+        None => Some((0..rank).rev().collect()),
+    }
+}
+
+/// The part of the shape that a `Shape` gives.
+pub fn shape_range(operation: &Operation, rank: i64) -> (i64, i64) {
+    let int = |name, default: i64| operation.node().int(name).ok().flatten().unwrap_or(default);
+    let place = |at: i64| if at < 0 { at.saturating_add(rank) } else { at }.clamp(0, rank);
+    let start = place(int("start", 0));
+    (start, place(int("end", rank)).max(start))
+}
+
+/// For each axis, where a `Slice` of step 1 starts, and how many it takes.
+pub fn slice(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>]) -> Option<Vec<(usize, Dim)>> {
+    let id = |index: usize| inputs.get(index).copied().flatten();
+    let dims = ir.shape(id(0)?)?;
+    let (starts, ends) = (known_ints(ir, id(1)?)?, ints(ir, id(2)?)?);
+    let axes = match id(3) {
+        Some(axes) => known_ints(ir, axes)?,
+        None => (0..i64::try_from(starts.len()).ok()?).collect(),
+    };
+    // Steps other than 1 do not occur; `onnxsim` writes an input 3 only.
+    if id(4)
+        .is_some_and(|steps| known_ints(ir, steps).is_none_or(|steps| steps.iter().any(|&step| step != 1)))
+    {
+        return None;
+    }
+    if operation.node().inputs.len() < 3 || starts.len() != ends.len() || starts.len() != axes.len() {
+        return None;
+    }
+    let mut result: Vec<(usize, Dim)> = dims.iter().map(|dim| (0, dim.clone())).collect();
+    for ((&start, end), &a) in starts.iter().zip(&ends).zip(&axes) {
+        let place = axis(a, dims.len())?;
+        result[place] = cut(&dims[place], start, end)?;
+    }
+    Some(result)
+}
+
+fn cut(dim: &Dim, start: i64, end: &Int) -> Option<(usize, Dim)> {
+    if let (Some(size), Some(end)) = (dim.known(), end.known()) {
+        let size = i64::try_from(size).ok()?;
+        let place = |at: i64| if at < 0 { at.saturating_add(size) } else { at }.clamp(0, size);
+        let (start, end) = (place(start), place(end));
+        return Some((usize::try_from(start).ok()?, Dim::fixed(usize::try_from((end - start).max(0)).ok()?)));
+    }
+    /// An end beyond this means "to the last".
+    const TO_THE_LAST: i64 = i32::MAX as i64;
+    match end {
+        _ if start != 0 => None,
+        Int::Known(end) if *end >= TO_THE_LAST => Some((0, dim.clone())),
+        Int::Known(_) => None,
+        Int::Size(end) if end == dim => Some((0, dim.clone())),
+        // As many as an input is long: a guard sees to it that there are so many.
+        Int::Size(end) => (dim.known().is_some() && end.as_symbol().is_some()).then(|| (0, end.clone())),
+    }
+}
+
+/// The scalar that a constant is, if all its elements are the same bits.
+pub fn splat(constant: &Constant) -> Option<engine::Value> {
+    let value = constant.value()?;
+    let bytes = value.to_le_bytes();
+    let size = value.dtype().size();
+    let (first, rest) = bytes.split_at_checked(size)?;
+    rest.chunks_exact(size).all(|element| element == first).then_some(())?;
+    engine::Value::from_le_bytes(value.dtype(), [], first).ok()
+}

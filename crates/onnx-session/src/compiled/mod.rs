@@ -1,0 +1,39 @@
+//! The engine `compiled`: a graph becomes few steps, each a kernel, and a run is a loop over them.
+//!
+//! A graph is read once into values and nodes by number. Constants are folded; shapes are found as far as they are products of numbers and of the inputs'
+//! dimensions; masks and positions are understood by what they compute. Then [`passes`](PASSES) make few nodes of many, matrices are packed, buffers are
+//! assigned. What no kernel knows runs, node by node, as the oracle runs it, in f32: so this engine runs what the oracle runs, and is fast where the
+//! graph is a BERT.
+//!
+//! **What is taken to hold, and is looked at in every run:** that a mask has 0s and 1s only, that sizes are not 0, that inputs which name no dimensions
+//! agree about them, and that a sequence is not longer than the positions there are. A run in which it does not hold is done by the oracle, in f32.
+//!
+//! **The same bits.** A row of a result does not depend on the number of threads, on the rest of the batch, on its place in it, or on padding behind it: a
+//! key that is masked contributes exactly zero, whether it is skipped or computed.
+//!
+//! **Padding.** With [`Options::skip_padding`] only real tokens are computed, and the padded positions of an output are zero. It needs a graph of which it
+//! is proven that no real token's result depends on a padded one ([`CompiledEngine::can_skip_padding`]), and a batch in which every row has real tokens
+//! first and padding after them, and at least one real token. Any other batch is run with its padding, as without the option.
+//!
+//! **Memory.** Buffers are kept between runs and grow only for shapes larger than all before. [`CompiledEngine::run_with`] allocates nothing at a shape
+//! that was seen; [`Engine::run`](engine::Engine::run) allocates what it hands out.
+
+mod arena;
+mod attempt;
+mod build;
+mod dim;
+mod engine;
+mod facts;
+mod infer;
+mod ir;
+mod ops;
+mod options;
+mod passes;
+mod plan;
+mod run;
+mod share;
+mod step;
+
+pub use self::engine::{CompiledEngine, StepInfo};
+pub use ::kernels::Pool;
+pub use options::{Options, Passes, Threads, UnknownPass};

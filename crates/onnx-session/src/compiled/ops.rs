@@ -1,0 +1,130 @@
+//! What a step may be: an operator of the file, run by the oracle's own function for it, or a kernel.
+
+use std::sync::Arc;
+
+use kernels::Unary;
+use onnx_eval::Operation;
+
+use super::dim::Dim;
+use super::ir::{Constant, Table};
+
+/// What a node computes. All but [`Op::Onnx`] are of f32.
+#[derive(Clone)]
+pub enum Op {
+    /// An operator that no kernel knows, or in a form that none knows.
+    Onnx(Operation),
+    /// The elements of input 0 under another shape.
+    View,
+    /// Input 0 + input 1, of the same shape, or input 1 a constant row.
+    Add,
+    /// A function of each element of input 0.
+    Unary(Unary),
+    /// Each row of input 0 normalised.
+    LayerNorm(Norm),
+    /// Each row of input 0 times a matrix, plus bias, then an activation, then plus the same row of input 1, if there is one.
+    Linear(Linear),
+    /// softmax(q·kᵀ·scale + mask)·v of inputs 0, 1 and 2, which hold the heads' columns side by side.
+    Attention(Attention),
+    /// Rows looked up in tables, added up and normalised. The inputs are the indices that are inputs of the graph.
+    Embed(Embed),
+    /// The row at one place of each sequence: `[batch, sequence, width]` to `[batch, width]`.
+    Token(usize),
+}
+
+impl Op {
+    /// What steps are called in a listing.
+    pub fn name(&self) -> &str {
+        match self {
+            Op::Onnx(operation) => &operation.node().op,
+            Op::View => "View",
+            Op::Add => "Add*",
+            Op::Unary(_) => "Unary*",
+            Op::LayerNorm(_) => "LayerNorm*",
+            Op::Linear(_) => "Linear*",
+            Op::Attention(_) => "Attention*",
+            Op::Embed(_) => "Embeddings*",
+            Op::Token(_) => "Token*",
+        }
+    }
+}
+
+/// A LayerNorm over the last dimension.
+#[derive(Clone)]
+pub struct Norm {
+    pub gamma: Arc<[f32]>,
+    pub beta: Option<Arc<[f32]>>,
+    pub eps: f32,
+}
+
+/// A matrix with its epilogue.
+#[derive(Clone)]
+pub struct Linear {
+    /// Matrices of as many rows each, side by side.
+    pub weights: Vec<Weight>,
+    /// One number a column.
+    pub bias: Option<Arc<[f32]>>,
+    pub activation: Option<Unary>,
+}
+
+impl Linear {
+    /// Columns of all matrices.
+    pub fn outputs(&self) -> usize {
+        self.weights.iter().map(|weight| weight.outputs).sum()
+    }
+}
+
+/// A constant matrix.
+#[derive(Clone)]
+pub struct Weight {
+    pub constant: Constant,
+    pub inputs: usize,
+    pub outputs: usize,
+    /// It lies as `outputs` rows of `inputs`.
+    pub transposed: bool,
+}
+
+/// Attention of sequences whose rows stand one after the other.
+#[derive(Clone)]
+pub struct Attention {
+    pub heads: usize,
+    pub head_size: usize,
+    pub scale: f32,
+    /// How many sequences, and how many rows each.
+    pub batch: Dim,
+    pub sequence: Dim,
+    /// What each key's scores are raised by, by what the mask has at the key: its `mask` names an input of the graph.
+    pub mask: Option<Table>,
+    /// At which column of inputs 0, 1 and 2 the heads' columns begin.
+    pub columns: [usize; 3],
+}
+
+/// Embeddings.
+#[derive(Clone)]
+pub struct Embed {
+    pub lookups: Vec<Lookup>,
+    pub norm: Norm,
+    pub batch: Dim,
+    pub sequence: Dim,
+}
+
+/// A table, and which of its rows a token takes.
+#[derive(Clone)]
+pub struct Lookup {
+    /// What the graph calls the table.
+    pub name: String,
+    pub table: Constant,
+    pub index: Index,
+    /// Whether -1 is the last row, as it is for `Gather`.
+    pub from_the_end: bool,
+}
+
+/// Which row of a table a token takes.
+#[derive(Clone)]
+pub enum Index {
+    /// What this input of the node holds at the token.
+    Input(usize),
+    /// By the token's place in its sequence.
+    Position(Arc<[i64]>),
+    /// Always the same.
+    Same(i64),
+}

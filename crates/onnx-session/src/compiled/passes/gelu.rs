@@ -1,0 +1,153 @@
+//! The activations: `Gelu`, `Tanh` and their like, and the chains that stand for GELU:
+//!
+//! ```text
+//! ½ · x · (1 + erf(x / √2))                            also with · 1/√2, and the factors in any order
+//! ½ · x · (1 + tanh(√(2/π) · (x + 0.044715 · x³)))     also with x · (1 + 0.044715 · x²) inside
+//! x · sigmoid(x),  x · sigmoid(1.702 · x)              SiLU, quick GELU
+//! ```
+
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI, SQRT_2};
+
+use kernels::Unary;
+
+use super::{binary, is, scalar, unary, with_scalar};
+use crate::compiled::ir::{Ir, Node, NodeId, ValueId};
+use crate::compiled::ops::Op;
+
+const CUBIC: f64 = 0.044715;
+const QUICK: f64 = 1.702;
+
+pub fn run(ir: &mut Ir) -> usize {
+    let mut found = 0;
+    // From the back, so that a product is met before its factors.
+    for id in ir.ids().into_iter().rev() {
+        if let Some((function, x)) = operator(ir, id).or_else(|| chain(ir, id)) {
+            let Some(node) = ir.node(id) else { continue };
+            let (label, outputs) = (node.label.clone(), node.outputs.clone());
+            ir.replace(id, Node { op: Op::Unary(function), label, inputs: vec![Some(x)], outputs });
+            found += 1;
+        }
+    }
+    found
+}
+
+fn operator(ir: &Ir, id: NodeId) -> Option<(Unary, ValueId)> {
+    let node = ir.node(id)?;
+    let Op::Onnx(operation) = &node.op else { return None };
+    let given = operation.node();
+    let (x, output) = (node.input(0)?, node.output()?);
+    let approximate = given.string("approximate").ok()?.unwrap_or("none");
+    let function = match (&*given.domain, &*given.op, approximate) {
+        ("", "Tanh", _) => Unary::Tanh,
+        ("", "Erf", _) => Unary::Erf,
+        ("", "Relu", _) => Unary::Relu,
+        ("", "Sigmoid", _) => Unary::Sigmoid,
+        ("" | "com.microsoft", "Gelu", "none") => Unary::GeluErf,
+        ("", "Gelu", "tanh") => Unary::GeluTanh,
+        _ => return None,
+    };
+    // The chains below contain an Erf or Tanh, which is met after them.
+    (node.inputs.len() == 1 && ir.is_f32(x) && ir.shape(output).is_some()).then_some((function, x))
+}
+
+fn chain(ir: &Ir, id: NodeId) -> Option<(Unary, ValueId)> {
+    let output = ir.node(id)?.output()?;
+    binary(ir, output, "Mul")?;
+    ir.shape(output)?;
+    let (number, [a, b]) = product(ir, output)?;
+    if number == 1.0 && ir.is_f32(output) {
+        return gated(ir, a, b).or_else(|| gated(ir, b, a));
+    }
+    // Halving is exact: the constant has to be, too.
+    if number != 0.5 || !ir.is_f32(output) {
+        return None;
+    }
+    let gelu = |x: ValueId, gate: ValueId| {
+        let (one, function) = with_scalar(ir, binary(ir, gate, "Add")?)?;
+        if one != 1.0
+            || !ir.is_intermediate(gate)
+            || !ir.is_intermediate(function)
+            || ir.shape(x) != ir.shape(output)
+        {
+            return None;
+        }
+        if let Some(inner) = unary(ir, function, "Erf") {
+            return (is_scaled(ir, inner, x) && ir.is_intermediate(inner)).then_some((Unary::GeluErf, x));
+        }
+        let inner = unary(ir, function, "Tanh")?;
+        is_cubic(ir, inner, x).then_some((Unary::GeluTanh, x))
+    };
+    gelu(a, b).or_else(|| gelu(b, a))
+}
+
+/// x · sigmoid(x), or with a factor inside.
+fn gated(ir: &Ir, x: ValueId, gate: ValueId) -> Option<(Unary, ValueId)> {
+    let inner = unary(ir, gate, "Sigmoid").filter(|_| ir.is_intermediate(gate) && ir.shape(x).is_some())?;
+    if inner == x {
+        return Some((Unary::Silu, x));
+    }
+    let (number, other) = with_scalar(ir, binary(ir, inner, "Mul")?)?;
+    (other == x && is(number, QUICK) && ir.is_intermediate(inner)).then_some((Unary::GeluQuick, x))
+}
+
+/// A product of constants and two more factors.
+fn product(ir: &Ir, value: ValueId) -> Option<(f32, [ValueId; 2])> {
+    let (mut number, mut factors) = (1.0, Vec::new());
+    factor(ir, value, true, &mut number, &mut factors);
+    Some((number, factors.try_into().ok()?))
+}
+
+fn factor(ir: &Ir, value: ValueId, outermost: bool, number: &mut f32, factors: &mut Vec<ValueId>) {
+    match binary(ir, value, "Mul").filter(|_| outermost || ir.is_intermediate(value)) {
+        Some(pair) => pair.into_iter().for_each(|value| factor(ir, value, false, number, factors)),
+        None => match scalar(ir, value) {
+            Some(constant) => *number *= constant,
+            None => factors.push(value),
+        },
+    }
+}
+
+/// Whether a value is x/√2.
+fn is_scaled(ir: &Ir, value: ValueId, x: ValueId) -> bool {
+    if let Some([a, b]) = binary(ir, value, "Div") {
+        return a == x && scalar(ir, b).is_some_and(|number| is(number, SQRT_2));
+    }
+    let product = binary(ir, value, "Mul").and_then(|pair| with_scalar(ir, pair));
+    product.is_some_and(|(number, other)| other == x && is(number, FRAC_1_SQRT_2))
+}
+
+/// Whether a value is √(2/π) · (x + 0.044715 · x³), with x drawn out of the bracket or not.
+fn is_cubic(ir: &Ir, value: ValueId, x: ValueId) -> bool {
+    let (mut number, mut factors) = (1.0, Vec::new());
+    factor(ir, value, true, &mut number, &mut factors);
+    let own = ir.is_intermediate(value);
+    let drawn_out = factors.len() == 2;
+    if drawn_out {
+        let Some(place) = factors.iter().position(|&factor| factor == x) else { return false };
+        factors.remove(place);
+    }
+    let [sum] = factors[..] else { return false };
+    let Some([a, b]) = binary(ir, sum, "Add") else { return false };
+    let power = |first: ValueId, second: ValueId| {
+        let fits = if drawn_out { scalar(ir, first) == Some(1.0) } else { first == x };
+        let (mut number, mut factors) = (1.0, Vec::new());
+        factor(ir, second, true, &mut number, &mut factors);
+        let exponent: f32 = factors.iter().map(|&factor| exponent(ir, factor, x)).sum();
+        let wanted = if drawn_out { 2.0 } else { 3.0 };
+        fits && is(number, CUBIC) && exponent == wanted && ir.is_intermediate(second)
+    };
+    own && is(number, FRAC_2_PI.sqrt()) && ir.is_intermediate(sum) && (power(a, b) || power(b, a))
+}
+
+/// Which power of x a factor is; NaN if none.
+fn exponent(ir: &Ir, value: ValueId, x: ValueId) -> f32 {
+    if value == x {
+        return 1.0;
+    }
+    match binary(ir, value, "Pow") {
+        Some([base, power]) if base == x && ir.is_intermediate(value) => {
+            scalar(ir, power).unwrap_or(f32::NAN)
+        }
+        _ => f32::NAN,
+    }
+}

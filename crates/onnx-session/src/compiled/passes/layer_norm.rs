@@ -1,0 +1,104 @@
+//! `LayerNormalization`, and the chain that older exporters write for it:
+//!
+//! ```text
+//! d = x − mean(x);  d / √(mean(d²) + ε) · γ + β
+//! ```
+
+use super::{binary, row, scalar, unary, with_scalar};
+use crate::compiled::infer::{axis, known_ints};
+use crate::compiled::ir::{Ir, Node, NodeId, ValueId};
+use crate::compiled::ops::{Norm, Op};
+
+pub fn run(ir: &mut Ir) -> usize {
+    let mut found = 0;
+    for id in ir.ids() {
+        if let Some(node) = operator(ir, id).or_else(|| chain(ir, id)) {
+            ir.replace(id, node);
+            found += 1;
+        }
+    }
+    found
+}
+
+/// The operator, over the last axis.
+fn operator(ir: &Ir, id: NodeId) -> Option<Node> {
+    let node = ir.node(id)?;
+    let Op::Onnx(operation) = &node.op else { return None };
+    let given = operation.node();
+    if given.op != "LayerNormalization" || !given.domain.is_empty() {
+        return None;
+    }
+    let (x, output) = (node.input(0)?, node.outputs.first().copied().flatten()?);
+    let more = node.outputs.iter().skip(1).flatten();
+    let rank = ir.shape(x)?.len();
+    let last = axis(given.int("axis").ok()?.unwrap_or(-1), rank)? + 1 == rank;
+    // Statistics in f32, as the kernel has them, or better.
+    let in_f32 = given.int("stash_type").ok()?.unwrap_or(1) == 1;
+    if !last || !in_f32 || !ir.is_f32(x) || more.clone().any(|&v| ir.uses(v) > 0 || ir.is_output(v)) {
+        return None;
+    }
+    let width = ir.width(x)?;
+    let beta = match node.input(2) {
+        Some(beta) => Some(row(ir, beta, width)?),
+        None => None,
+    };
+    let norm = Norm {
+        gamma: row(ir, node.input(1)?, width)?,
+        beta,
+        eps: given.float("epsilon").ok()?.unwrap_or(1e-5),
+    };
+    Some(normalised(norm, &node.label, x, output))
+}
+
+/// The chain, by its last node: the sum with β.
+fn chain(ir: &Ir, id: NodeId) -> Option<Node> {
+    let node = ir.node(id)?;
+    let output = node.output()?;
+    let width = ir.width(output)?;
+    let [a, b] = binary(ir, output, "Add")?;
+    let (beta, scaled) = row(ir, b, width).map(|beta| (beta, a)).or_else(|| Some((row(ir, a, width)?, b)))?;
+    let [a, b] = binary(ir, scaled, "Mul")?;
+    let (gamma, quotient) =
+        row(ir, b, width).map(|gamma| (gamma, a)).or_else(|| Some((row(ir, a, width)?, b)))?;
+    let [difference, deviation] = binary(ir, quotient, "Div")?;
+    let moved = unary(ir, deviation, "Sqrt")?;
+    let (eps, variance) = with_scalar(ir, binary(ir, moved, "Add")?)?;
+    let square = mean_of(ir, variance)?;
+    let (squares, reads) = square_of(ir, square)?;
+    let [x, mean] = binary(ir, difference, "Sub")?;
+    let same =
+        squares == difference && mean_of(ir, mean)? == x && ir.is_f32(x) && ir.shape(x) == ir.shape(output);
+    let inner = [scaled, quotient, deviation, moved, variance, square, mean];
+    // The difference is divided once more than it is squared.
+    let own = ir.uses(difference) == reads + 1 && !ir.is_output(difference);
+    if !same || !own || !inner.iter().all(|&value| ir.is_intermediate(value)) {
+        return None;
+    }
+    Some(normalised(Norm { gamma, beta: Some(beta), eps }, &node.label, x, output))
+}
+
+/// What a value is the mean of, over the last axis, which stays as 1.
+fn mean_of(ir: &Ir, value: ValueId) -> Option<ValueId> {
+    let (_, node, operation) = ir.onnx(value, "ReduceMean")?;
+    let x = node.input(0)?;
+    let axes = match operation.node().ints("axes").ok()? {
+        Some(axes) => axes.to_vec(),
+        None => known_ints(ir, node.input(1)?)?,
+    };
+    let rank = ir.shape(x)?.len();
+    let keeps = operation.node().int("keepdims").ok()?.unwrap_or(1) != 0;
+    (keeps && axes.len() == 1 && axis(axes[0], rank)? + 1 == rank).then_some(x)
+}
+
+/// What a value is the square of, and how often the square reads it.
+fn square_of(ir: &Ir, value: ValueId) -> Option<(ValueId, usize)> {
+    if let Some([x, power]) = binary(ir, value, "Pow") {
+        return (scalar(ir, power)? == 2.0).then_some((x, 1));
+    }
+    let [a, b] = binary(ir, value, "Mul")?;
+    (a == b).then_some((a, 2))
+}
+
+fn normalised(norm: Norm, label: &str, x: ValueId, output: ValueId) -> Node {
+    Node { op: Op::LayerNorm(norm), label: label.into(), inputs: vec![Some(x)], outputs: vec![Some(output)] }
+}

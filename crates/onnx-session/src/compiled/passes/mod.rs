@@ -1,0 +1,116 @@
+//! What makes few steps of many nodes. [`PASSES`] is the whole list, in the order they run in.
+//!
+//! A pass replaces a node and those it depends on by one node of [`Op`](super::ops::Op). It takes only what computes the same function, and it leaves a
+//! value alone that anybody else reads: what is replaced must be read by the nodes that are replaced with it, and be no output. Every pass may be
+//! switched off; a graph runs as well without it, only slower.
+
+mod attention;
+mod embeddings;
+mod gelu;
+mod heads;
+mod layer_norm;
+mod linear;
+mod microsoft;
+mod qkv;
+mod token;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+pub use attention::MASKED;
+
+use super::ir::{Ir, ValueId};
+use super::ops::Op;
+
+/// A pass.
+pub struct Pass {
+    /// What it is switched off by.
+    pub name: &'static str,
+    /// Changes the graph; returns how many times it has found what it looks for.
+    pub run: fn(&mut Ir) -> usize,
+}
+
+/// All passes, in order.
+pub const PASSES: &[Pass] = &[
+    // What only names elements anew, so that the others can look through it.
+    Pass { name: "ViewFusion", run: view::run },
+    // ONNX Runtime's fused operators, as what they are made of: SkipLayerNormalization is a sum and a LayerNorm.
+    Pass { name: "MicrosoftFusion", run: microsoft::run },
+    Pass { name: "LayerNormFusion", run: layer_norm::run },
+    Pass { name: "GeluFusion", run: gelu::run },
+    Pass { name: "LinearFusion", run: linear::run },
+    Pass { name: "BiasFusion", run: linear::bias },
+    Pass { name: "ActivationFusion", run: linear::activation },
+    // Before the residual: what is added to the result of an attention's output is often its input.
+    Pass { name: "AttentionFusion", run: attention::run },
+    Pass { name: "QkvFusion", run: qkv::run },
+    Pass { name: "ResidualFusion", run: linear::residual },
+    Pass { name: "EmbeddingsFusion", run: embeddings::run },
+    Pass { name: "TokenFusion", run: token::run },
+];
+
+/// Runs the passes that `wanted` names.
+pub fn run(ir: &mut Ir, wanted: impl Fn(&str) -> bool) {
+    for pass in PASSES.iter().filter(|pass| wanted(pass.name)) {
+        (pass.run)(ir);
+        ir.settle();
+    }
+}
+
+/// Whether a constant is this number, within one unit in the last place of f32.
+fn is(found: f32, wanted: f64) -> bool {
+    let wanted = wanted as f32;
+    found.is_finite() && (found == wanted || found == wanted.next_up() || found == wanted.next_down())
+}
+
+/// The one number that a value is.
+fn scalar(ir: &Ir, value: ValueId) -> Option<f32> {
+    ir.constant(value)?.float()
+}
+
+/// The inputs of the `op` that makes a value, if it has two and no other.
+fn binary(ir: &Ir, value: ValueId, op: &str) -> Option<[ValueId; 2]> {
+    let (_, node) = ir.producer(value)?;
+    if !(op == "Add" && matches!(node.op, Op::Add)) {
+        ir.onnx(value, op)?;
+    }
+    match node.inputs[..] {
+        [Some(a), Some(b)] => Some([a, b]),
+        _ => None,
+    }
+}
+
+/// The input of the `op` that makes a value, if it has one.
+fn unary(ir: &Ir, value: ValueId, op: &str) -> Option<ValueId> {
+    let (_, node, _) = ir.onnx(value, op)?;
+    match node.inputs[..] {
+        [Some(x)] => Some(x),
+        _ => None,
+    }
+}
+
+/// Of two inputs in either order, the number and the other one.
+fn with_scalar(ir: &Ir, [a, b]: [ValueId; 2]) -> Option<(f32, ValueId)> {
+    scalar(ir, a).map(|number| (number, b)).or_else(|| scalar(ir, b).map(|number| (number, a)))
+}
+
+/// The elements of a constant that is one row of so many.
+fn row(ir: &Ir, value: ValueId, width: usize) -> Option<std::sync::Arc<[f32]>> {
+    let constant = ir.constant(value)?;
+    let one_row = constant.shape().last() == Some(&width) && constant.len() == width;
+    one_row.then(|| constant.floats().map(Into::into)).flatten()
+}
+
+/// Looks through views that keep the rows: the value that they are a view of. What lies between is read once.
+fn rows_of(ir: &Ir, value: ValueId) -> ValueId {
+    let mut value = value;
+    while let Some((_, node)) = ir.producer(value) {
+        let Some(source) = node.input(0).filter(|_| matches!(node.op, Op::View)) else { break };
+        if ir.width(source) != ir.width(value) || ir.width(value).is_none() || !ir.is_intermediate(value) {
+            break;
+        }
+        value = source;
+    }
+    value
+}

@@ -1,0 +1,35 @@
+//! One place of each sequence, such as the first token, which the pooler takes.
+
+use crate::compiled::infer::axis;
+use crate::compiled::ir::{Ir, Node, NodeId};
+use crate::compiled::ops::Op;
+
+pub fn run(ir: &mut Ir) -> usize {
+    let mut found = 0;
+    for id in ir.ids() {
+        if let Some(node) = matched(ir, id) {
+            ir.replace(id, node);
+            found += 1;
+        }
+    }
+    found
+}
+
+fn matched(ir: &Ir, id: NodeId) -> Option<Node> {
+    let node = ir.node(id)?;
+    let output = node.output()?;
+    let (_, _, operation) = ir.onnx(output, "Gather")?;
+    let (x, index) = (node.input(0)?, node.input(1)?);
+    let [_, _, width] = ir.shape(x)? else { return None };
+    width.known()?;
+    let place = match ir.constant(index)?.ints()?[..] {
+        [place] => usize::try_from(place).ok()?,
+        _ => return None,
+    };
+    let along_the_sequence = axis(operation.node().int("axis").ok()?.unwrap_or(0), 3)? == 1;
+    if !along_the_sequence || !ir.is_f32(x) || ir.constant(x).is_some() {
+        return None;
+    }
+    let (label, outputs) = (node.label.clone(), node.outputs.clone());
+    Some(Node { op: Op::Token(place), label, inputs: vec![Some(x)], outputs })
+}
