@@ -1,0 +1,7 @@
+//! One module a runtime.
+
+pub mod candle_models;
+pub mod house;
+pub mod onnxruntime;
+pub mod rten;
+pub mod tract;
