@@ -1,9 +1,10 @@
 use std::error::Error;
 
+use candle_bert::{BertError, ConfigError};
 use checkpoint::CheckpointError;
-use engine::ValueError;
+use engine::{EngineError, ValueError};
 
-/// Why a text could not be turned into inputs, or outputs into an embedding.
+/// Why a text could not be turned into inputs, a model not be run, or its outputs not be turned into an answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PipelineError {
@@ -104,13 +105,219 @@ pub enum PipelineError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// The model's sentence-transformers files ask for something that is not done here.
-    #[error("{file} asks for {what}, which is not done here: mean and cls pooling, and normalisation, are")]
+    #[error("{file} asks for {what}, which is not done here")]
     UnsupportedPooling {
         /// The file.
         file: String,
         /// What it asks for.
         what: String,
     },
+    /// So much of a text repeats in the next part of it that no part would be new.
+    #[error(
+        "a stride of {stride} tokens leaves nothing new in a part of a long text: there is room for {room} tokens of it, so take a smaller stride"
+    )]
+    Stride {
+        /// How many tokens two parts share.
+        stride: usize,
+        /// How many tokens of the text a part has.
+        room: usize,
+    },
+    /// A stride is of use only where what the parts say is joined.
+    #[error(
+        "a stride needs an aggregation strategy other than 'none', since entities of overlapping parts are merged"
+    )]
+    StrideWithoutAggregation,
+    /// The tokenizer cannot turn tokens into a text again.
+    #[error("the tokenizer cannot turn tokens into a text: {source}")]
+    Decode {
+        /// What the tokenizer said.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// A text is empty that transformers refuses, too.
+    #[error("the {what} of text number {} is empty", .text + 1)]
+    EmptyText {
+        /// Which text, counted from 0.
+        text: usize,
+        /// Question or context.
+        what: &'static str,
+    },
+    /// A question without a context.
+    #[error("text number {} has no context to answer from: give it as the second text of a pair", .text + 1)]
+    NoContext {
+        /// Which text, counted from 0.
+        text: usize,
+    },
+    /// The question leaves no room for its context.
+    #[error("the question of text number {} has {tokens} tokens, which leaves no room for the context in a row of {length}: shorten it", .text + 1)]
+    LongQuestion {
+        /// Which text, counted from 0.
+        text: usize,
+        /// The question's tokens.
+        tokens: usize,
+        /// The most tokens of a row.
+        length: usize,
+    },
+    /// Two texts where the task takes one.
+    #[error("text number {} is a pair, and {task} takes single texts", .text + 1)]
+    Pair {
+        /// Which text, counted from 0.
+        text: usize,
+        /// The task.
+        task: &'static str,
+    },
+    /// Nothing to choose from, or to rank.
+    #[error("there are no {what}")]
+    NoCandidates {
+        /// Choices or documents.
+        what: &'static str,
+    },
+    /// A text for fill-mask has nothing to fill.
+    #[error("text number {} has no '{mask}' to fill", .text + 1)]
+    NoMask {
+        /// Which text, counted from 0.
+        text: usize,
+        /// The mask token.
+        mask: String,
+    },
+    /// The vocabulary has no mask token.
+    #[error("the vocabulary has no mask token '{mask}', so there is nothing that could be filled")]
+    NoMaskToken {
+        /// The mask token.
+        mask: String,
+    },
+    /// A target of fill-mask is not one token.
+    #[error("the target '{target}' is not a token of the vocabulary: it is {}", spaced(.pieces))]
+    Target {
+        /// The target.
+        target: String,
+        /// The tokens that the tokenizer makes of it.
+        pieces: Vec<String>,
+    },
+    /// Settings that contradict each other, or are 0.
+    #[error("{setting} must be {expected}, found {found}")]
+    Argument {
+        /// The setting.
+        setting: &'static str,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: usize,
+    },
+    /// The checkpoint was saved for something else.
+    #[error("{model} has no head for {task}: config.json's architectures are {}", listed(.architectures))]
+    WrongTask {
+        /// The model.
+        model: String,
+        /// The task.
+        task: &'static str,
+        /// The architectures of config.json.
+        architectures: Vec<String>,
+    },
+    /// A ranking needs one score a document.
+    #[error(
+        "config.json gives {labels} labels; to rank documents a model must have one, the score of a document"
+    )]
+    NotARanking {
+        /// How many labels there are.
+        labels: usize,
+    },
+    /// config.json does not name what the model tells apart.
+    #[error(
+        "the model gives {found} scores, and config.json has {labels} labels (id2label, or num_labels): name one for each"
+    )]
+    NoLabels {
+        /// How many scores the model gives.
+        found: usize,
+        /// How many labels there are.
+        labels: usize,
+    },
+    /// A prompt of that name is not in config_sentence_transformers.json.
+    #[error("there is no prompt '{name}'; config_sentence_transformers.json has {}", listed(.has))]
+    NoPrompt {
+        /// The name.
+        name: String,
+        /// The names that there are.
+        has: Vec<String>,
+    },
+    /// The model has no graph, and one was asked for.
+    #[error("{model} has no ONNX graph: give one, or have the native engine run the checkpoint")]
+    NoGraph {
+        /// The model.
+        model: String,
+    },
+    /// A graph does not give what the task needs.
+    #[error("{engine} has no output '{output}', which {task} needs; it has {}", listed(.has))]
+    NoOutput {
+        /// What runs the model.
+        engine: String,
+        /// The output.
+        output: &'static str,
+        /// The task.
+        task: &'static str,
+        /// The outputs that it has.
+        has: Vec<String>,
+    },
+    /// A graph wants an input that no tokenizer gives.
+    #[error("{engine} wants an input '{input}', which cannot be made of a text here")]
+    UnknownInput {
+        /// What runs the model.
+        engine: String,
+        /// The input, with its dtype and shape.
+        input: String,
+    },
+    /// A graph cannot be told what it needs to know.
+    #[error("{engine} has no input '{input}', so {what}")]
+    NoInput {
+        /// What runs the model.
+        engine: String,
+        /// The input.
+        input: &'static str,
+        /// What cannot be done.
+        what: &'static str,
+    },
+    /// An output is not what the task's outputs are.
+    #[error("output '{output}' must be {expected}, found {found:?}")]
+    BadOutput {
+        /// The output.
+        output: String,
+        /// The shape it must have.
+        expected: String,
+        /// The shape it has.
+        found: Vec<usize>,
+    },
+    /// The model computed no number.
+    #[error("output '{output}' for text number {} has a value that is not finite", .text + 1)]
+    NotFinite {
+        /// The output.
+        output: String,
+        /// Which text, counted from 0.
+        text: usize,
+    },
+    /// The weights of a layer after the pooling do not fit its config.
+    #[error("{file}: {reason}")]
+    BadLayer {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// config.json is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The checkpoint does not make this model.
+    #[error(transparent)]
+    Bert(#[from] BertError),
+    /// The graph cannot be run by any engine that was tried.
+    #[error("{graph} cannot be run: {source}")]
+    Graph {
+        /// The graph.
+        graph: String,
+        /// Why not.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The model could not be run.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// Two tensors do not belong together.
     #[error("{name} must be {expected}, found {found:?}")]
     Shape {
@@ -152,4 +359,30 @@ pub enum PipelineError {
     /// candle failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+impl PipelineError {
+    /// An error about a text of a part of many, as one about a text of them all.
+    pub(crate) fn counted_from(mut self, first: usize) -> Self {
+        if let Self::TooLong { text, .. }
+        | Self::Tokenize { text, .. }
+        | Self::EmptyText { text, .. }
+        | Self::NoContext { text }
+        | Self::LongQuestion { text, .. }
+        | Self::Pair { text, .. }
+        | Self::NoMask { text, .. }
+        | Self::NotFinite { text, .. } = &mut self
+        {
+            *text += first;
+        }
+        self
+    }
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+fn spaced(tokens: &[String]) -> String {
+    if tokens.is_empty() { "nothing".to_owned() } else { tokens.join(" ") }
 }

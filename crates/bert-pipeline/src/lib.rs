@@ -1,9 +1,13 @@
 //! From text to a model's inputs, and from its outputs to embeddings.
 //!
 //! * [`Tokenizer`]: text to `input_ids`, `attention_mask`, `token_type_ids`, padded to the longest of the batch;
+//! * [`pipeline`]: labels, entities, answers, missing words, embeddings, over the checkpoint or its graph: transformers' pipelines;
 //! * [`Pooling`]: token states to one vector a text; [`normalize`] and [`cosine_similarity`] for what follows.
 //!
-//! Nothing is cut without being asked: a text longer than the model is an error, not a shorter text.
+//! Nothing is cut without being asked: a text longer than the model is an error, not a shorter text. Pipelines cut where transformers' do,
+//! and say so.
+//!
+//! Features: `candle-onnx` (on by default) is the engine `candle` for graphs, whose build needs protoc.
 //!
 //! ```
 //! use bert_pipeline::{Pooling, Text, Tokenizer};
@@ -25,9 +29,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod chars;
+mod dense;
 mod encoded;
 mod error;
+pub mod pipeline;
 mod pooling;
+mod scores;
+mod sentence;
 mod settings;
 mod similarity;
 mod text;

@@ -2,26 +2,31 @@ use std::fmt;
 
 use candle_core::{D, DType, Tensor};
 use checkpoint::ModelFiles;
-use serde_json::Value;
 
 use crate::PipelineError;
-use crate::settings::Settings;
+use crate::sentence::{Layer, Sentence};
 
 /// The least norm that a vector is divided by: PyTorch's default for `nn.functional.normalize`.
 const MIN_NORM: f64 = 1e-12;
 
-const MODULES: &str = "modules.json";
-const POOLING_CONFIG: &str = "1_Pooling/config.json";
-
-/// How a text's token states become one vector.
+/// How a text's token states become one vector, by the names that sentence-transformers gives it.
 ///
 /// `Mean`: e = Σᵢ mᵢhᵢ / Σᵢ mᵢ over the positions i, with mᵢ 1 for a real token and 0 for padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Pooling {
     /// The mean of the real tokens' states, special tokens included.
     Mean,
     /// The state of the first position, `[CLS]`.
     Cls,
+    /// The largest of the real tokens' states, in each dimension.
+    Max,
+    /// Σᵢ mᵢhᵢ / √Σᵢ mᵢ.
+    MeanSqrtLenTokens,
+    /// The mean with later tokens weighing more: Σᵢ i·mᵢhᵢ / Σᵢ i·mᵢ, with i counted from 1.
+    WeightedMean,
+    /// The state of the last real token.
+    LastToken,
     /// The model's own `pooler_output`: tanh of a linear layer over `[CLS]`.
     Pooler,
 }
@@ -31,6 +36,10 @@ impl fmt::Display for Pooling {
         f.pad(match self {
             Pooling::Mean => "mean",
             Pooling::Cls => "cls",
+            Pooling::Max => "max",
+            Pooling::MeanSqrtLenTokens => "mean_sqrt_len_tokens",
+            Pooling::WeightedMean => "weightedmean",
+            Pooling::LastToken => "lasttoken",
             Pooling::Pooler => "pooler",
         })
     }
@@ -41,66 +50,19 @@ impl Pooling {
     /// sentence-transformers keeps (modules.json, 1_Pooling/config.json). Without them: the mean, not normalised.
     ///
     /// # Errors
-    /// If a file is malformed, or asks for another pooling or a further layer.
+    /// If a file is malformed, or asks for several poolings or for a further layer, which [`crate::pipeline::Embeddings`] follows.
     pub fn from_files(files: &ModelFiles) -> Result<(Self, bool), PipelineError> {
-        let Some(bytes) = files.read(MODULES)? else {
-            return Ok((Self::from_config(files, POOLING_CONFIG)?.unwrap_or(Self::Mean), false));
+        let sentence = Sentence::from_files(files)?;
+        let unsupported =
+            |file: &str, what: String| PipelineError::UnsupportedPooling { file: file.to_owned(), what };
+        let &[pooling] = sentence.poolings.as_slice() else {
+            let names: Vec<String> = sentence.poolings.iter().map(Self::to_string).collect();
+            return Err(unsupported(&sentence.pooling_file, format!("pooling by {}", names.join(" and "))));
         };
-        let modules: Vec<Value> = serde_json::from_slice(&bytes)
-            .map_err(|source| PipelineError::Json { file: MODULES.to_owned(), source })?;
-        let (mut pooling, mut normalizes) = (Self::Mean, false);
-        for module in &modules {
-            let class = module["type"].as_str().unwrap_or_default();
-            match class.rsplit('.').next().unwrap_or_default() {
-                "Transformer" => {}
-                "Pooling" => {
-                    let folder = module["path"].as_str().unwrap_or_default();
-                    let file = if folder.is_empty() {
-                        "config.json".to_owned()
-                    } else {
-                        format!("{folder}/config.json")
-                    };
-                    pooling = Self::from_config(files, &file)?.unwrap_or(Self::Mean);
-                }
-                "Normalize" => normalizes = true,
-                _ => {
-                    return Err(PipelineError::UnsupportedPooling {
-                        file: MODULES.to_owned(),
-                        what: format!("a module of type '{class}'"),
-                    });
-                }
-            }
-        }
-        Ok((pooling, normalizes))
-    }
-
-    /// The one mode that a pooling config has switched on; `None` if there is no such file.
-    fn from_config(files: &ModelFiles, file: &str) -> Result<Option<Self>, PipelineError> {
-        let Some(config) = Settings::read_if_there(files, file)? else { return Ok(None) };
-        let mut modes = Vec::new();
-        for (setting, value) in config.iter() {
-            // Older files have a switch for each mode, newer ones may name the mode.
-            if setting == "pooling_mode" {
-                modes.push(config.string(setting)?.unwrap_or_default());
-            } else if let Some(mode) = setting.strip_prefix("pooling_mode_")
-                && value.as_bool().ok_or_else(|| config.wrong(setting, "true or false", value))?
-            {
-                modes.push(mode);
-            }
-        }
-        match modes[..] {
-            // The mean is switched on unless it is switched off.
-            [] if config.get("pooling_mode_mean_tokens").is_none() => Ok(Some(Self::Mean)),
-            ["mean_tokens" | "mean"] => Ok(Some(Self::Mean)),
-            ["cls_token" | "cls"] => Ok(Some(Self::Cls)),
-            _ => Err(PipelineError::UnsupportedPooling {
-                file: config.file().to_owned(),
-                what: if modes.is_empty() {
-                    "no pooling at all".to_owned()
-                } else {
-                    format!("pooling by {}", modes.join(" and "))
-                },
-            }),
+        match sentence.layers.as_slice() {
+            [] => Ok((pooling, false)),
+            [Layer::Normalize] => Ok((pooling, true)),
+            _ => Err(unsupported(crate::sentence::MODULES, "a layer after the pooling".to_owned())),
         }
     }
 
@@ -128,12 +90,18 @@ impl Pooling {
         check_float("last_hidden_state", last_hidden_state)?;
         check_shape("attention_mask", attention_mask, &[batch, sequence])?;
         match self {
-            Self::Mean => masked_mean(last_hidden_state, attention_mask),
-            Self::Cls if sequence == 0 => Err(PipelineError::Shape {
+            _ if sequence == 0 => Err(PipelineError::Shape {
                 name: "last_hidden_state",
                 expected: "of at least one position".to_owned(),
                 found: last_hidden_state.dims().to_vec(),
             }),
+            Self::Mean => weighted_sum(last_hidden_state, attention_mask, |_| 1., |sum| sum),
+            Self::MeanSqrtLenTokens => weighted_sum(last_hidden_state, attention_mask, |_| 1., f64::sqrt),
+            Self::WeightedMean => {
+                weighted_sum(last_hidden_state, attention_mask, |at| (at + 1) as f64, |sum| sum)
+            }
+            Self::Max => masked_max(last_hidden_state, attention_mask),
+            Self::LastToken => last_token(last_hidden_state, attention_mask),
             Self::Cls => Ok(last_hidden_state.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?),
             Self::Pooler => {
                 let pooled = pooler_output.ok_or(PipelineError::NoPoolerOutput)?;
@@ -144,18 +112,56 @@ impl Pooling {
     }
 }
 
-fn masked_mean(states: &Tensor, mask: &Tensor) -> Result<Tensor, PipelineError> {
+/// Σᵢ wᵢmᵢhᵢ / divisor(Σᵢ wᵢmᵢ), with a weight wᵢ for each position.
+fn weighted_sum(
+    states: &Tensor,
+    mask: &Tensor,
+    weight: impl Fn(usize) -> f64,
+    divisor: fn(f64) -> f64,
+) -> Result<Tensor, PipelineError> {
     let dtype = states.dtype();
     let states = states.to_dtype(working_dtype(dtype))?;
-    let is_real = mask.ne(0f64)?;
-    let counts = is_real.to_dtype(DType::F64)?.sum(D::Minus1)?.to_vec1::<f64>()?;
-    if let Some(row) = counts.iter().position(|&count| count == 0.) {
-        return Err(PipelineError::NoRealToken { row });
+    let (sequence, device) = (states.dim(1)?, states.device());
+    let weights: Vec<f64> = (0..sequence).map(weight).collect();
+    let is_real = real_tokens(mask)?;
+    let divisors: Vec<f64> = is_real
+        .iter()
+        .map(|row| row.iter().zip(&weights).filter(|(is_real, _)| **is_real).map(|(_, weight)| weight).sum())
+        .map(divisor)
+        .collect();
+    let weights = Tensor::new(weights, device)?.to_dtype(states.dtype())?.reshape((1, sequence, 1))?;
+    let weighted = states.broadcast_mul(&weights)?;
+    let is_real = mask.ne(0f64)?.unsqueeze(2)?.broadcast_as(states.shape())?;
+    let sum = is_real.where_cond(&weighted, &weighted.zeros_like()?)?.sum(1)?;
+    let divisors = Tensor::new(divisors, device)?.to_dtype(states.dtype())?.unsqueeze(1)?;
+    Ok(sum.broadcast_div(&divisors)?.to_dtype(dtype)?)
+}
+
+fn masked_max(states: &Tensor, mask: &Tensor) -> Result<Tensor, PipelineError> {
+    real_tokens(mask)?;
+    let least =
+        Tensor::new(f32::MIN, states.device())?.to_dtype(states.dtype())?.broadcast_as(states.shape())?;
+    let is_real = mask.ne(0f64)?.unsqueeze(2)?.broadcast_as(states.shape())?;
+    Ok(is_real.where_cond(states, &least)?.max(1)?)
+}
+
+fn last_token(states: &Tensor, mask: &Tensor) -> Result<Tensor, PipelineError> {
+    let last = real_tokens(mask)?.into_iter().enumerate().map(|(row, is_real)| {
+        let last = is_real.iter().rposition(|&is_real| is_real).unwrap_or(0);
+        states.narrow(0, row, 1)?.narrow(1, last, 1)?.squeeze(1)
+    });
+    Ok(Tensor::cat(&last.collect::<Result<Vec<_>, _>>()?, 0)?)
+}
+
+/// Which positions are real tokens, and that every row has some.
+fn real_tokens(mask: &Tensor) -> Result<Vec<Vec<bool>>, PipelineError> {
+    let rows: Vec<Vec<u8>> = mask.ne(0f64)?.to_vec2()?;
+    let rows: Vec<Vec<bool>> =
+        rows.into_iter().map(|row| row.into_iter().map(|mask| mask != 0).collect()).collect();
+    match rows.iter().position(|row| !row.contains(&true)) {
+        Some(row) => Err(PipelineError::NoRealToken { row }),
+        None => Ok(rows),
     }
-    let is_real = is_real.unsqueeze(2)?.broadcast_as(states.shape())?;
-    let sum = is_real.where_cond(&states, &states.zeros_like()?)?.sum(1)?;
-    let count = Tensor::new(counts, states.device())?.to_dtype(states.dtype())?.unsqueeze(1)?;
-    Ok(sum.broadcast_div(&count)?.to_dtype(dtype)?)
 }
 
 /// Vectors of length 1: x / max(‖x‖₂, 1e-12) along the last dimension, as PyTorch's `nn.functional.normalize`. A vector of zeros stays

@@ -23,10 +23,6 @@ impl Settings {
         Ok(Some(Self { file: file.to_owned(), map }))
     }
 
-    pub(crate) fn file(&self) -> &str {
-        &self.file
-    }
-
     pub(crate) fn get(&self, setting: &str) -> Option<&Value> {
         self.map.get(setting).filter(|value| !value.is_null())
     }
@@ -47,6 +43,13 @@ impl Settings {
     pub(crate) fn string(&self, setting: &str) -> Result<Option<&str>, PipelineError> {
         self.get(setting)
             .map(|value| value.as_str().ok_or_else(|| self.wrong(setting, "a string", value)))
+            .transpose()
+    }
+
+    pub(crate) fn size(&self, setting: &str) -> Result<Option<usize>, PipelineError> {
+        let size = |value: &Value| usize::try_from(value.as_u64().filter(|&size| size > 0)?).ok();
+        self.get(setting)
+            .map(|value| size(value).ok_or_else(|| self.wrong(setting, "a whole number above 0", value)))
             .transpose()
     }
 

@@ -1,12 +1,16 @@
+mod rows;
+
 use std::fmt;
 
 use checkpoint::ModelFiles;
 use serde_json::Value;
-use tokenizers::{Encoding, PostProcessor, TruncationParams};
+use tokenizers::{Encoding, PostProcessorWrapper};
 
 use crate::settings::Settings;
 use crate::wordpiece;
 use crate::{Encoded, PipelineError, Text};
+
+pub(crate) use rows::{Cut, CutFrom};
 
 pub(crate) const CONFIG: &str = "tokenizer_config.json";
 pub(crate) const VOCABULARY: &str = "vocab.txt";
@@ -17,11 +21,29 @@ const DEFAULT_PAD_TOKEN: &str = "[PAD]";
 /// A model's tokenizer: texts to `input_ids`, `attention_mask` and `token_type_ids`.
 #[derive(Clone)]
 pub struct Tokenizer {
+    /// Text to tokens, and no further.
     inner: tokenizers::Tokenizer,
+    /// Puts the special tokens around.
+    processor: Option<PostProcessorWrapper>,
     pad_id: u32,
     max_positions: Option<usize>,
-    truncation: Option<usize>,
+    cut: Option<Cut>,
     recommended: Option<usize>,
+    words: Words,
+}
+
+/// What the pipelines ask a tokenizer beside the tokens of a text.
+#[derive(Debug, Clone)]
+struct Words {
+    /// `model_max_length` of tokenizer_config.json, where it is a length; files that know none have 10³⁰ there.
+    model_max_length: Option<usize>,
+    mask: String,
+    unknown: String,
+    classification: String,
+    /// What a token that continues a word begins with; `None` for tokenizers that do not know.
+    subword_prefix: Option<String>,
+    /// `clean_up_tokenization_spaces`.
+    cleans_up: bool,
 }
 
 impl Tokenizer {
@@ -70,6 +92,7 @@ impl Tokenizer {
             None => json["padding"]["pad_token"].as_str().unwrap_or(DEFAULT_PAD_TOKEN),
         }
         .to_owned();
+        let words = Words::read(config, &json)?;
         let added_tokens: Vec<(String, u64)> = json["added_tokens"]
             .as_array()
             .into_iter()
@@ -81,6 +104,8 @@ impl Tokenizer {
             serde_json::from_value(json).map_err(|error| bad(error.to_string()))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| bad(error.to_string()))?;
+        let processor = inner.get_post_processor().cloned();
+        inner.with_post_processor(None::<PostProcessorWrapper>);
 
         // The library numbers added tokens anew where the file's numbers do not fit, and says so only in its log.
         for (token, id) in added_tokens {
@@ -97,7 +122,7 @@ impl Tokenizer {
             role: wordpiece::role("pad_token"),
             token: pad_token,
         })?;
-        Ok(Self { inner, pad_id, max_positions, truncation: None, recommended })
+        Ok(Self { inner, processor, pad_id, max_positions, cut: None, recommended, words })
     }
 
     /// This tokenizer, cutting texts to so many tokens, the special ones included; `None` to cut nothing, as at first.
@@ -107,21 +132,10 @@ impl Tokenizer {
     /// If the length is beyond what the model takes, or has no place for the special tokens.
     pub fn with_truncation(mut self, length: Option<usize>) -> Result<Self, PipelineError> {
         if let Some(length) = length {
-            if let Some(limit) = self.max_positions
-                && length > limit
-            {
-                let reason = format!("the model takes at most {limit}");
-                return Err(PipelineError::Truncation { length, reason });
-            }
+            self.check_length(length)?;
             self.check_room(length, false)?;
         }
-        let parameters =
-            length.map(|max_length| TruncationParams { max_length, ..TruncationParams::default() });
-        self.inner.with_truncation(parameters).map_err(|error| PipelineError::Truncation {
-            length: length.unwrap_or(0),
-            reason: error.to_string(),
-        })?;
-        self.truncation = length;
+        self.cut = length.map(|length| Cut { length, stride: 0, from: CutFrom::Longest });
         Ok(self)
     }
 
@@ -165,25 +179,23 @@ impl Tokenizer {
     }
 
     fn encode_one(&self, index: usize, text: &Text<'_>) -> Result<Encoding, PipelineError> {
-        if let Some(length) = self.truncation {
-            self.check_room(length, text.second.is_some())?;
-        }
-        let encoding = match text.second {
-            Some(second) => self.inner.encode((text.first, second), true),
-            None => self.inner.encode(text.first, true),
-        }
-        .map_err(|source| PipelineError::Tokenize { text: index, source })?;
+        let (rows, _) = self.rows_by(index, text, |text| self.inner.encode(text, false))?;
+        rows.into_iter().next().ok_or(PipelineError::NoTexts)
+    }
+
+    fn check_length(&self, length: usize) -> Result<(), PipelineError> {
         match self.max_positions {
-            Some(limit) if encoding.len() > limit => {
-                Err(PipelineError::TooLong { text: index, tokens: encoding.len(), limit })
+            Some(limit) if length > limit => {
+                let reason = format!("the model takes at most {limit}");
+                Err(PipelineError::Truncation { length, reason })
             }
-            _ => Ok(encoding),
+            _ => Ok(()),
         }
     }
 
-    /// Checks that the special tokens fit, which the library subtracts from the length without a look.
+    /// Checks that the special tokens fit.
     fn check_room(&self, length: usize, is_pair: bool) -> Result<(), PipelineError> {
-        let special = self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(is_pair));
+        let special = self.special_tokens(is_pair);
         if length < special {
             let of = if is_pair { "a pair" } else { "a text" };
             let reason = format!("{special} of them are the special tokens of {of}");
@@ -199,8 +211,33 @@ impl fmt::Debug for Tokenizer {
             .field("vocabulary", &self.inner.get_vocab_size(true))
             .field("pad_id", &self.pad_id)
             .field("max_positions", &self.max_positions)
-            .field("truncation", &self.truncation)
+            .field("truncation", &self.cut.map(|cut| cut.length))
             .finish_non_exhaustive()
+    }
+}
+
+impl Words {
+    /// No tokenizer takes texts that long: the number means that there is no limit.
+    const NO_LIMIT: f64 = 1e9;
+
+    fn read(config: &Settings, json: &Value) -> Result<Self, PipelineError> {
+        let token = |setting, default: &str| -> Result<String, PipelineError> {
+            Ok(config.token(setting)?.unwrap_or(default).to_owned())
+        };
+        let longest = config.get("model_max_length").and_then(Value::as_f64);
+        Ok(Self {
+            model_max_length: longest
+                .filter(|length| (1. ..Self::NO_LIMIT).contains(length))
+                .map(|length| length as usize),
+            mask: token("mask_token", "[MASK]")?,
+            unknown: token("unk_token", "[UNK]")?,
+            classification: token("cls_token", "[CLS]")?,
+            subword_prefix: json["model"]["continuing_subword_prefix"]
+                .as_str()
+                .filter(|prefix| !prefix.is_empty())
+                .map(str::to_owned),
+            cleans_up: config.bool("clean_up_tokenization_spaces")?.unwrap_or(false),
+        })
     }
 }
 

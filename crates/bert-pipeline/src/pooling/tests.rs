@@ -2,6 +2,7 @@ use bytes::Bytes;
 use candle_core::Device;
 
 use super::*;
+use crate::sentence::{MODULES, POOLING_CONFIG};
 
 /// last_hidden_state [2, 3, 2] in f64.
 fn states() -> Tensor {
@@ -9,7 +10,7 @@ fn states() -> Tensor {
     Tensor::new(&data, &Device::Cpu).unwrap()
 }
 
-fn mask(rows: [[i64; 3]; 2]) -> Tensor {
+fn mask<const N: usize>(rows: [[i64; 3]; N]) -> Tensor {
     Tensor::new(&rows, &Device::Cpu).unwrap()
 }
 
@@ -66,6 +67,21 @@ fn cls_is_the_first_position() {
     let empty = Tensor::zeros((2, 0, 2), DType::F32, &Device::Cpu).unwrap();
     let mask = Tensor::zeros((2, 0), DType::I64, &Device::Cpu).unwrap();
     assert!(matches!(Pooling::Cls.pool(&empty, &mask, None), Err(PipelineError::Shape { .. })));
+}
+
+#[test]
+fn the_other_poolings_by_hand() {
+    let states = Tensor::new(&[[[1f64, -2.], [5., -6.], [99., f64::NAN]]], &Device::Cpu).unwrap();
+    let mask = mask([[1, 1, 0]]);
+    let pooled = |pooling: Pooling| pooling.pool(&states, &mask, None).unwrap().to_vec2::<f64>().unwrap();
+    assert_eq!(pooled(Pooling::Max), [[5., -2.]]);
+    assert_eq!(pooled(Pooling::LastToken), [[5., -6.]]);
+    assert_eq!(pooled(Pooling::MeanSqrtLenTokens), [[6. / 2f64.sqrt(), -8. / 2f64.sqrt()]]);
+    assert_eq!(pooled(Pooling::WeightedMean), [[(1. + 2. * 5.) / 3., (-2. - 2. * 6.) / 3.]]);
+    let none = Tensor::zeros((1, 3), DType::I64, &Device::Cpu).unwrap();
+    for pooling in [Pooling::Max, Pooling::LastToken, Pooling::MeanSqrtLenTokens, Pooling::WeightedMean] {
+        assert!(matches!(pooling.pool(&states, &none, None), Err(PipelineError::NoRealToken { row: 0 })));
+    }
 }
 
 #[test]
@@ -149,6 +165,9 @@ fn sentence_transformers_files_tell_the_pooling() {
         (r#"{"pooling_mode":"mean"}"#, Pooling::Mean),
         (r#"{"pooling_mode":"cls"}"#, Pooling::Cls),
         (r#"{"pooling_mode_mean_tokens":true,"pooling_mode_max_tokens":false}"#, Pooling::Mean),
+        (r#"{"pooling_mode_max_tokens":true}"#, Pooling::Max),
+        (r#"{"pooling_mode":["lasttoken"]}"#, Pooling::LastToken),
+        (r#"{"pooling_mode_weightedmean_tokens":true}"#, Pooling::WeightedMean),
     ] {
         assert_eq!(files(&[(POOLING_CONFIG, config)]).unwrap(), (pooling, false), "{config}");
     }
@@ -157,19 +176,18 @@ fn sentence_transformers_files_tell_the_pooling() {
 #[test]
 fn other_poolings_are_refused_by_name() {
     for (config, name) in [
-        (r#"{"pooling_mode_max_tokens":true}"#, "pooling by max_tokens"),
-        (r#"{"pooling_mode":"lasttoken"}"#, "pooling by lasttoken"),
-        (
-            r#"{"pooling_mode_cls_token":true,"pooling_mode_mean_tokens":true}"#,
-            "pooling by cls_token and mean_tokens",
-        ),
+        (r#"{"pooling_mode_mean_tokens":false,"pooling_mode_median":true}"#, "pooling by median"),
+        (r#"{"pooling_mode":"median"}"#, "pooling by median"),
+        (r#"{"pooling_mode_cls_token":true,"pooling_mode_mean_tokens":true}"#, "pooling by cls and mean"),
         (r#"{"pooling_mode_mean_tokens":false}"#, "no pooling at all"),
     ] {
         let error = files(&[(POOLING_CONFIG, config)]).unwrap_err().to_string();
         assert!(error.starts_with(&format!("1_Pooling/config.json asks for {name}")), "{error}");
     }
+    let error = files(&[(MODULES, modules(&["Pooling", "WordWeights"]))]).unwrap_err().to_string();
+    assert!(error.contains("a module of type 'sentence_transformers.models.WordWeights'"), "{error}");
     let error = files(&[(MODULES, modules(&["Pooling", "Dense"]))]).unwrap_err().to_string();
-    assert!(error.contains("a module of type 'sentence_transformers.models.Dense'"), "{error}");
+    assert!(error.contains("1_Dense/config.json"), "{error}");
     assert!(matches!(files(&[(MODULES, "{}")]), Err(PipelineError::Json { .. })));
     assert!(matches!(
         files(&[(POOLING_CONFIG, r#"{"pooling_mode_cls_token":1}"#)]),

@@ -1,0 +1,221 @@
+//! What every pipeline has: config, tokenizer, and something that runs the model.
+
+use candle_bert::{BertConfig, BertForTask, ReferenceEngine, Task};
+use checkpoint::{ModelFiles, OnnxSource};
+use engine::Engine;
+use onnx_session::{EngineKind, Model, Session};
+use tokenizers::Encoding;
+
+use super::runner::{Runner, Wanted};
+use super::{EngineChoice, Options};
+use crate::tokenizer::{Cut, CutFrom};
+use crate::{PipelineError, Text, Tokenizer};
+
+/// The engines for graphs, the fastest first.
+const FASTEST_FIRST: [EngineKind; 2] = [EngineKind::Compiled, EngineKind::Candle];
+
+/// What a pipeline needs of a model.
+#[derive(Clone, Copy)]
+pub(crate) struct Need {
+    pub(crate) task: Task,
+    /// What the pipeline is called, in errors.
+    pub(crate) name: &'static str,
+    pub(crate) wanted: &'static [Wanted],
+}
+
+pub(crate) struct Core {
+    pub(crate) config: BertConfig,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) runner: Runner,
+    pub(crate) options: Options,
+    /// Why the graph is not run, where there is one and it is not.
+    note: Option<String>,
+}
+
+impl Core {
+    /// The model by the engine that the options ask for.
+    pub(crate) fn open(files: &ModelFiles, need: Need, options: &Options) -> Result<Self, PipelineError> {
+        let config = Self::config_for(files, need)?;
+        let runner = |engine| Runner::new(engine, need.name, need.wanted, width(&config, need.task));
+        let native = || runner(native(files, &config, need.task, options)?);
+        let (found, note) = match options.engine {
+            EngineChoice::Native => (native()?, None),
+            EngineChoice::Session(kind) => {
+                let graph = graph(files, options)?;
+                let source =
+                    graph.ok_or_else(|| PipelineError::NoGraph { model: files.name().to_owned() })?;
+                (runner(session(source, &[kind])?)?, None)
+            }
+            EngineChoice::Auto => match graph(files, options)? {
+                None => (native()?, None),
+                Some(source) => match session(source, &FASTEST_FIRST).and_then(runner) {
+                    Ok(runner) => (runner, None),
+                    // A graph that was given by name must be the one that runs.
+                    Err(refusal) if options.onnx.is_some() => return Err(refusal),
+                    // Without a checkpoint there is only the graph, and so only its refusal to tell.
+                    Err(refusal) => match native() {
+                        Ok(runner) => (runner, Some(refusal.to_string())),
+                        Err(PipelineError::Checkpoint(_)) => return Err(refusal),
+                        Err(error) => return Err(error),
+                    },
+                },
+            },
+        };
+        Self::new(files, config, found, note, options)
+    }
+
+    /// The model by an engine of the caller's.
+    pub(crate) fn with_engine(
+        files: &ModelFiles,
+        engine: Box<dyn Engine>,
+        need: Need,
+        options: &Options,
+    ) -> Result<Self, PipelineError> {
+        let config = Self::config_for(files, need)?;
+        let runner = Runner::new(engine, need.name, need.wanted, width(&config, need.task))?;
+        Self::new(files, config, runner, None, options)
+    }
+
+    fn config_for(files: &ModelFiles, need: Need) -> Result<BertConfig, PipelineError> {
+        let config = BertConfig::from_json(&files.config()?)?;
+        let fits = match need.task {
+            // Every head stands on an encoder.
+            Task::FeatureExtraction => true,
+            // A checkpoint of several heads, or one that does not say, may have this one: its tensors will tell.
+            task => match Task::of(&config) {
+                Ok(Task::FeatureExtraction) => !config.architectures.iter().any(|class| class == "BertModel"),
+                Ok(found) => found == task,
+                Err(_) => false,
+            },
+        };
+        if !fits {
+            let architectures = config.architectures;
+            return Err(PipelineError::WrongTask {
+                model: files.name().to_owned(),
+                task: need.name,
+                architectures,
+            });
+        }
+        Ok(config)
+    }
+
+    fn new(
+        files: &ModelFiles,
+        config: BertConfig,
+        runner: Runner,
+        note: Option<String>,
+        options: &Options,
+    ) -> Result<Self, PipelineError> {
+        for (setting, found) in [("batch_size", options.batch_size), ("read_ahead", options.read_ahead)] {
+            if found == 0 {
+                return Err(PipelineError::Argument { setting, expected: "1 or more".to_owned(), found });
+            }
+        }
+        let positions = config.max_position_embeddings.min(runner.fixed_sequence().unwrap_or(usize::MAX));
+        let tokenizer = Tokenizer::from_files(files, Some(positions))?;
+        Ok(Self { config, tokenizer, runner, options: options.clone(), note })
+    }
+
+    /// What runs the model.
+    pub(crate) fn engine(&self) -> &str {
+        self.runner.engine()
+    }
+
+    pub(crate) fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
+    /// How many texts are read ahead of an iteration.
+    pub(crate) fn window(&self) -> usize {
+        self.options.batch_size.saturating_mul(self.options.read_ahead)
+    }
+
+    /// Cuts texts to what the model takes, if the options ask for it, or else if the task does.
+    pub(crate) fn cut_if(&mut self, by_default: Option<usize>) -> Result<(), PipelineError> {
+        let length = match self.options.truncation {
+            Some(true) => by_default.or(self.tokenizer.longest_row()),
+            Some(false) => None,
+            None => by_default,
+        };
+        if let Some(length) = length {
+            self.tokenizer = self.tokenizer.cutting(Cut { length, stride: 0, from: CutFrom::Longest })?;
+        }
+        Ok(())
+    }
+
+    /// One row a text, cut or refused where it is too long, and which were cut.
+    pub(crate) fn encode(&self, texts: &[Text<'_>]) -> Result<(Vec<Encoding>, Vec<bool>), PipelineError> {
+        let mut encodings = Vec::with_capacity(texts.len());
+        let mut is_cut = Vec::with_capacity(texts.len());
+        for (index, text) in texts.iter().enumerate() {
+            let (rows, was_cut) = self.tokenizer.rows(index, text)?;
+            is_cut.push(was_cut);
+            encodings.extend(rows.into_iter().take(1));
+        }
+        Ok((encodings, is_cut))
+    }
+
+    /// A label for each of so many scores.
+    pub(crate) fn labels(&self, scores: usize) -> Result<Vec<String>, PipelineError> {
+        let labels = self.config.num_labels;
+        if scores != labels {
+            return Err(PipelineError::NoLabels { found: scores, labels });
+        }
+        Ok((0..labels).map(|id| self.config.label(id).into_owned()).collect())
+    }
+}
+
+/// Pairs would be one text to a task that takes single ones.
+pub(crate) fn refuse_pairs(texts: &[Text<'_>], task: &'static str) -> Result<(), PipelineError> {
+    match texts.iter().position(|text| text.second.is_some()) {
+        Some(text) => Err(PipelineError::Pair { text, task }),
+        None => Ok(()),
+    }
+}
+
+fn width(config: &BertConfig, task: Task) -> usize {
+    if task == Task::MaskedLm { config.vocab_size } else { config.hidden_size }
+}
+
+fn native(
+    files: &ModelFiles,
+    config: &BertConfig,
+    task: Task,
+    options: &Options,
+) -> Result<Box<dyn Engine>, PipelineError> {
+    let checkpoint = files.checkpoint()?;
+    let loaded = BertForTask::from_checkpoint(task, &checkpoint, config, options.dtype, &options.device)?;
+    Ok(Box::new(ReferenceEngine::new(loaded.model)))
+}
+
+fn graph(files: &ModelFiles, options: &Options) -> Result<Option<OnnxSource>, PipelineError> {
+    match &options.onnx {
+        Some(path) => Ok(Some(OnnxSource::File(path.clone()))),
+        None => Ok(files.onnx()?),
+    }
+}
+
+/// The graph on the first of these engines that takes it; the refusal told is the last one's.
+fn session(source: OnnxSource, kinds: &[EngineKind]) -> Result<Box<dyn Engine>, PipelineError> {
+    let name = source.to_string();
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| PipelineError::Graph {
+        graph: name.clone(),
+        source,
+    };
+    let model = match source {
+        OnnxSource::File(path) => Model::open(path),
+        OnnxSource::Memory { bytes, .. } => Model::from_bytes(bytes),
+    }
+    .map_err(|error| failed(error.into()))?;
+    let mut refusal = None;
+    for &kind in kinds {
+        match Session::new(&model, kind) {
+            Ok(session) => return Ok(Box::new(session)),
+            Err(error) => refusal = Some(error),
+        }
+    }
+    Err(match refusal {
+        Some(error) => failed(error.into()),
+        None => failed("there is no engine for graphs in this build".into()),
+    })
+}

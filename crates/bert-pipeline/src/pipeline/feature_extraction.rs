@@ -1,0 +1,48 @@
+use candle_bert::Task;
+use checkpoint::ModelFiles;
+
+use super::core::{Core, Need, refuse_pairs};
+use super::runner::Wanted;
+use super::text_classification::outputs;
+use super::{Output, Pipeline, constructors};
+use crate::{PipelineError, Text};
+
+const NEED: Need =
+    Need { task: Task::FeatureExtraction, name: "feature-extraction", wanted: &[Wanted::HIDDEN] };
+
+/// The hidden state of each token after the last layer, `[tokens][hidden]`, special tokens included: transformers'
+/// `feature-extraction`, which has one more dimension, of size 1, around that.
+pub struct FeatureExtraction {
+    core: Core,
+}
+
+constructors!(FeatureExtraction, FeatureExtraction::from_core);
+
+impl FeatureExtraction {
+    fn from_core(_: &ModelFiles, mut core: Core) -> Result<Self, PipelineError> {
+        core.cut_if(None)?;
+        Ok(Self { core })
+    }
+}
+
+impl Pipeline for FeatureExtraction {
+    type Prediction = Vec<Vec<f32>>;
+
+    fn run_texts(&self, texts: &[Text<'_>]) -> Result<Vec<Output<Self::Prediction>>, PipelineError> {
+        refuse_pairs(texts, NEED.name)?;
+        let (rows, is_cut) = self.core.encode(texts)?;
+        let mut features = vec![Vec::new(); texts.len()];
+        self.core.runner.run(&rows, self.core.options.batch_size, &|row| row, &mut |row, outputs| {
+            if let (Some(place), [states]) = (features.get_mut(row), outputs) {
+                *place = states.tokens().map(<[f32]>::to_vec).collect();
+            }
+            Ok(())
+        })?;
+        Ok(outputs(features, is_cut))
+    }
+
+    /// One batch: features are large.
+    fn window(&self) -> usize {
+        self.core.options.batch_size
+    }
+}
