@@ -254,7 +254,8 @@ fn what_pytorch_recorded_holds_for_every_side() {
                 .map(|side| (side["engine"].as_str().unwrap(), side["dtype"].as_str().unwrap()))
                 .collect();
             let first = if raw.ends_with(".onnx") { "oracle" } else { "reference" };
-            assert_eq!(sides, [(first, "f32"), (first, "f64"), ("oracle", "f64"), ("candle", "f32")]);
+            let engines = [("oracle", "f64"), ("candle", "f32"), ("compiled", "f32")];
+            assert_eq!(sides, [&[(first, "f32"), (first, "f64")][..], &engines].concat());
             for side in recorded {
                 assert_eq!(side["outputs"].as_array().unwrap().len(), 2);
                 // Both f64 sides are PyTorch's, where it was recorded in f64; a graph held against a graph knows no config.json, and none is needed.

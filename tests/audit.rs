@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use candle_bert::BertConfig;
+use candle_bert::{BertConfig, Task};
 use checkpoint::Checkpoint;
 use common::{change_weight, fixture, house, index};
 use engine::{DType, Value};
@@ -59,7 +59,7 @@ fn told(audit: &Audit) -> String {
 /// A graph of `baseline` against its checkpoint.
 fn of_baseline(model: &Model) -> Audit {
     let (checkpoint, config) = subject("baseline");
-    audit(&checkpoint, &config, model, Expect::Exact).unwrap()
+    audit(&checkpoint, Task::FeatureExtraction, &config, model, Expect::Exact).unwrap()
 }
 
 /// Every graph that is right: the file, its fixture, and what it is expected to be.
@@ -98,7 +98,7 @@ fn a_good_graph_is_clean() {
         let (checkpoint, config) = subject(&name);
         let model = open(&path);
         for model in [&model, &anonymous(model.clone())] {
-            let audit = audit(&checkpoint, &config, model, expect).unwrap();
+            let audit = audit(&checkpoint, Task::FeatureExtraction, &config, model, expect).unwrap();
             let shown = || format!("{}: {}", path.display(), told(&audit));
             assert!(matches!(audit.verdict, Verdict::Pass | Verdict::Rounding), "{}", shown());
             assert!(audit.findings.iter().all(|finding| !finding.fails), "{}", shown());
@@ -127,7 +127,7 @@ fn the_embedded_default_is_clean() {
     let subject = Subject::open(None).unwrap();
     let checkpoint = subject.files().checkpoint().unwrap();
     let (_, model) = subject.graph(None).unwrap();
-    let audit = audit(&checkpoint, subject.config(), &model, Expect::Exact).unwrap();
+    let audit = audit(&checkpoint, Task::FeatureExtraction, subject.config(), &model, Expect::Exact).unwrap();
     assert_eq!(audit.verdict, Verdict::Pass, "{}", told(&audit));
     assert!(audit.untraced.is_empty() && audit.leftover.is_empty(), "{}", told(&audit));
 }
@@ -140,7 +140,8 @@ fn a_conversion_that_nobody_asked_for_fails() {
             continue;
         }
         let (checkpoint, config) = subject(&name);
-        let audit = audit(&checkpoint, &config, &open(&path), Expect::Exact).unwrap();
+        let audit =
+            audit(&checkpoint, Task::FeatureExtraction, &config, &open(&path), Expect::Exact).unwrap();
         assert_eq!(audit.verdict, Verdict::Fail, "{}", path.display());
         let option = if expect == Expect::F16 { "--expect f16" } else { "--expect int8" };
         let kinds =
@@ -492,7 +493,7 @@ fn another_eps() {
         let norms = 1 + 2 * config.num_hidden_layers;
         for eps in [if config.layer_norm_eps == 1e-5 { 1e-12 } else { 1e-5 }, 0.0, 1e-6] {
             config.layer_norm_eps = eps;
-            let audit = audit(&checkpoint, &config, &open(&path), expect).unwrap();
+            let audit = audit(&checkpoint, Task::FeatureExtraction, &config, &open(&path), expect).unwrap();
             let found: Vec<&Finding> =
                 audit.findings.iter().filter(|finding| finding.kind == FindingKind::Eps).collect();
             assert_eq!(audit.verdict, Verdict::Fail, "{}", path.display());
@@ -527,7 +528,8 @@ fn quantized_weights() {
     let path = house().join("tests/fixtures/forms/baseline/int8.onnx");
     let (checkpoint, config) = subject("baseline");
     let model = open(path);
-    let audited = |model: &Model| audit(&checkpoint, &config, model, Expect::Int8).unwrap();
+    let audited =
+        |model: &Model| audit(&checkpoint, Task::FeatureExtraction, &config, model, Expect::Int8).unwrap();
     let good = audited(&model);
     let tensor = "encoder.layer.0.attention.self.query.weight";
     let trace = the(&good, tensor);
@@ -569,7 +571,8 @@ fn quantized_weights() {
 fn half_precision_weights() {
     let (checkpoint, config) = subject("baseline");
     let mut model = open(house().join("tests/fixtures/forms/baseline/f16.onnx"));
-    let audited = |model: &Model| audit(&checkpoint, &config, model, Expect::F16).unwrap();
+    let audited =
+        |model: &Model| audit(&checkpoint, Task::FeatureExtraction, &config, model, Expect::F16).unwrap();
     let tensor = "encoder.layer.1.intermediate.dense.weight";
     let name = the(&audited(&model), tensor).initializer.clone();
     let held = model.graph.initializers.get_mut(&name).unwrap();
@@ -601,7 +604,8 @@ fn a_real_model_in_seconds() {
     let checkpoint = subject.files().checkpoint().unwrap();
     let (_, model) = subject.graph(None).unwrap();
     let start = std::time::Instant::now();
-    let report = audit(&checkpoint, subject.config(), &model, Expect::Exact).unwrap();
+    let report =
+        audit(&checkpoint, Task::FeatureExtraction, subject.config(), &model, Expect::Exact).unwrap();
     println!("a good graph: {:?}, {} tensors, {}", start.elapsed(), report.tensors(), told(&report));
     assert!(start.elapsed().as_secs() < SECONDS, "{:?}", start.elapsed());
     assert_eq!(report.verdict, Verdict::Pass, "{}", told(&report));
@@ -614,7 +618,7 @@ fn a_real_model_in_seconds() {
         change_weight(&mut stale, name, |elements, _| elements.iter_mut().for_each(|x| *x += 1e-5));
     }
     let start = std::time::Instant::now();
-    let audit = audit(&checkpoint, subject.config(), &stale, Expect::Exact).unwrap();
+    let audit = audit(&checkpoint, Task::FeatureExtraction, subject.config(), &stale, Expect::Exact).unwrap();
     println!("a stale graph: {:?}", start.elapsed());
     assert!(start.elapsed().as_secs() < SECONDS, "{:?}", start.elapsed());
     assert_eq!(audit.traced.iter().filter(|trace| trace.exact).count(), 0);

@@ -227,7 +227,7 @@ fn embeddings_are_the_same_by_both_engines() {
     let default = embed(&folder, &texts);
     assert_eq!(reference.len(), 3);
     assert!(apart(&reference, &candle) <= EMBEDDINGS_APART, "{:e}", apart(&reference, &candle));
-    assert_eq!(default, candle);
+    assert!(apart(&default, &candle) <= EMBEDDINGS_APART, "{:e}", apart(&default, &candle));
     // The same text is the same vector, another is not.
     assert_eq!(candle[0], candle[2]);
     assert!(apart(&candle[..1], &candle[1..2]) > 0.1);
@@ -267,7 +267,7 @@ fn bench(args: &[&str]) -> Vec<Json> {
 fn bench_times_both_engines() {
     let results = bench(&["--threads", "1", "--batch", "2", "--seq", "8"]);
     let engines: Vec<&str> = results.iter().map(|result| result["engine"].as_str().unwrap()).collect();
-    assert_eq!(engines, ["reference", "candle"]);
+    assert_eq!(engines, ["reference", "candle", "compiled"]);
     for result in &results {
         assert_eq!(result["threads"], 1);
         assert!(result["runs"].as_u64().unwrap() >= 30, "{result}");
@@ -385,13 +385,13 @@ fn the_oracle_runs_a_graph_in_f64() {
 }
 
 #[test]
-fn a_graph_that_candle_refuses_runs_on_the_oracle_and_the_report_says_so() {
+fn a_graph_that_candle_refuses_runs_on_another_engine_and_the_report_says_so() {
     let folder = Folder::new();
     let model = fixture("baseline");
     let graph = in_fixture("forms", "baseline/ort-all-ts14.onnx");
     let args = [model.to_str().unwrap(), "--onnx", &graph, "--atol", "1e-5"];
     let run = folder.run(&args).exits(0);
-    assert!(run.stdout.contains("was run on the oracle, because the candle engine cannot run node"), "{run}");
+    assert!(run.stdout.contains("was run on compiled, because the candle engine cannot run node"), "{run}");
     assert!(run.stdout.contains("(com.microsoft.FusedMatMul, opset 1)"), "{run}");
     folder.run(&[&args[..], &["--engine", "candle"]].concat()).is_mistake(&["FusedMatMul", "the oracle can"]);
     folder.run(&[&args[..], &["--engine", "oracle"]].concat()).exits(0);

@@ -191,7 +191,8 @@ fn the_command_line_asks_for_it() {
             (0, &"rounding".into(), &expect.into())
         );
         let losses = report["precision"]["loss"].as_array().unwrap();
-        assert_eq!(losses.len(), 2);
+        // Both outputs, on the oracle and on what the graph would be deployed on.
+        assert_eq!(losses.len(), 4, "{losses:?}");
         assert!(losses.iter().all(|loss| loss["max_abs"].as_f64().unwrap() > 1e-4), "{losses:?}");
         let shown = folder.run(&[&with[..], &["--markdown", "report.md", "--html", "report.html"]].concat());
         let shown = shown.exits(0).stdout;
@@ -244,7 +245,7 @@ fn fails_naming(report: &GraphReport, tensor: &str) {
 fn trace(model: &Model, expect: Expect, tensor: &str) -> Trace {
     let subject = Subject::open(fixture("baseline").to_str()).unwrap();
     let checkpoint = subject.files().checkpoint().unwrap();
-    let audit = parity::audit::audit(&checkpoint, subject.config(), model, expect).unwrap();
+    let audit = parity::audit::audit(&checkpoint, subject.task(), subject.config(), model, expect).unwrap();
     audit.traced.into_iter().find(|trace| trace.tensor == tensor).unwrap()
 }
 

@@ -317,6 +317,27 @@ fn what_the_command_writes_is_proven() {
 }
 
 #[test]
+fn a_model_without_a_graph_is_checked_on_one_made_in_memory() {
+    let folder = Folder::new();
+    folder.copy_fixture("baseline", "model");
+    let before = folder.listing();
+    let (code, report) = folder.report(&["model"]);
+    assert_eq!(code, 0, "{report:#}");
+    let proof = report["proof"]["max_rel"].as_f64().unwrap();
+    assert!(proof > 0.0 && proof <= PROVEN, "{proof}");
+    assert_eq!(report["onnx"], "model (exported in memory)");
+    assert_eq!(report["checks"][0]["engine"], "candle");
+    let notes: Vec<&str> =
+        report["notes"].as_array().unwrap().iter().filter_map(|note| note.as_str()).collect();
+    assert!(notes.iter().any(|note| note.contains("no ONNX file lies beside model")), "{notes:?}");
+    assert_eq!(folder.listing(), before);
+
+    // What cannot be exported is no graph that passes.
+    std::fs::remove_file(folder.at("model/model.safetensors")).unwrap();
+    folder.run(&["model"]).is_mistake(&["model", "model.safetensors"]);
+}
+
+#[test]
 fn mistakes_are_named() {
     let folder = Folder::new();
     folder.copy_fixture("types1", "model");

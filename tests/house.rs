@@ -10,11 +10,12 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 /// Each crate and what it may use of the others, tests and benches aside.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("engine", &[]),
+    ("kernels", &[]),
     ("checkpoint", &["engine"]),
     ("onnx-graph", &["engine"]),
     ("candle-bert", &["engine", "checkpoint"]),
     ("onnx-eval", &["engine", "onnx-graph"]),
-    ("onnx-session", &["engine", "onnx-graph", "onnx-eval"]),
+    ("onnx-session", &["engine", "onnx-graph", "onnx-eval", "kernels"]),
     ("bert-export", &["engine", "checkpoint", "candle-bert", "onnx-graph"]),
     ("bert-pipeline", &["engine", "checkpoint", "candle-bert", "onnx-session"]),
     ("bert-tiny", &[]),

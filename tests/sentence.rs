@@ -145,10 +145,10 @@ fn what_modules_json_says_goes_before_the_values() {
     assert!(words.contains("modules.json asks for the state of the first token, of length 1"), "{words}");
 
     // What is not known here is left to the values.
-    declare(&folder, "weightedmean_tokens");
+    declare(&folder, "lastbutone_token");
     let (code, report) = check(&folder);
     assert_eq!(code, 0);
-    is_noted(&report, "by its values, as 1_Pooling/config.json asks for pooling by weightedmean_tokens");
+    is_noted(&report, "by its values, as 1_Pooling/config.json asks for pooling by lastbutone_token");
 }
 
 #[test]

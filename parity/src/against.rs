@@ -17,15 +17,12 @@ use onnx_graph::Model;
 pub use inputs::cases;
 
 use crate::ParityError;
-use crate::check::{Exact, Expected, check, fit_inputs};
+use crate::check::Expected;
 use crate::judge::Bounds;
-use crate::proof::{Budget, Known, Promoted, Proof, Truth, promotions_to, prove, widened};
-use crate::report::{Culprit, EngineCheck, GraphReport, TokenErrors};
+use crate::proof::{Known, Oracles, Promoted, Proven, Runs, Truth, promotions_to};
+use crate::report::{GraphReport, TokenErrors};
 use crate::suite::Case;
 use crate::verdict::Verdict;
-
-/// How many elements the ids of the input may have on which values are looked at, if there is one so small: every value of both graphs is kept.
-const TELLING: usize = 256;
 
 /// The first graph, made ready for comparison with the second.
 pub struct Original {
@@ -72,7 +69,9 @@ impl Side {
 fn by_position(spec: &ValueSpec, inputs: &[ValueSpec]) -> ValueSpec {
     let mut spec = spec.clone();
     let mask = inputs.iter().find(|input| input.name == "attention_mask");
-    let mask = mask.and_then(|mask| mask.shape.as_ref()).and_then(|dims| dims.get(1));
+    // Of several choices for a text each is a row, and no output has a position for each of their tokens.
+    let mask =
+        mask.and_then(|mask| mask.shape.as_ref()).filter(|dims| dims.len() == 2).and_then(|dims| dims.get(1));
     let Some(dims) = &mut spec.shape else { return spec };
     let rank = dims.len();
     let Some(second) = dims.get_mut(1) else { return spec };
@@ -147,113 +146,26 @@ pub fn judge(
     let Comparison { cases, engines, bounds } = comparison;
     let expected = Expected::compute(&original.single, cases, &mut progress)?;
     let truth = Truth::compute(&original.double, cases, &mut progress)?;
-    let sides = original.exact(optimised).and_then(|(double, promoted)| {
-        let single = Oracle::with(optimised, Precision::F32, Limits::default());
-        let refused = |source| ParityError::Oracle { onnx: onnx.into(), source: Box::new(source) };
-        Ok((double, promoted, single.map_err(refused)?))
-    });
-    let (proof, budget, oracle) = match sides {
-        Err(refused) => (Proof::impossible(refused.to_string(), bounds.proof_tol), None, None),
-        Ok((double, promoted, single)) => {
-            let (mut proof, exact) = prove(&truth, &double, cases, bounds.proof_tol, &mut progress)?;
-            proof.promoted = promoted;
-            let rounded = runs(&single, cases, &exact, &mut progress)?;
-            let budget = Budget::measure(&truth, &expected, &exact, &rounded);
-            (proof, Some(budget), Some(double))
+    let oracles = original.exact(optimised).map_err(|refused| refused.to_string());
+    let oracles =
+        oracles.and_then(|double| Oracles::new(optimised, double).map_err(|refused| refused.to_string()));
+    let proven = Proven::of(oracles, (&expected, &truth), cases, bounds.proof_tol, &mut progress)?;
+    let checks = proven.checks(engines, onnx, &bounds.options, progress)?;
+    let Proven { proof, runs, .. } = proven;
+    let mut report = GraphReport::new(onnx, proof, None, checks);
+    if let (Some(Runs { oracles, .. }), Some(case)) = (&runs, report.proof.telling_case(cases)) {
+        if report.proof.verdict == Verdict::Fail {
+            // A graph that cannot run the input has been judged already.
+            report.culprits =
+                parting::culprits(&original.double.oracle, &oracles.double, case).unwrap_or_default();
         }
-    };
-    let exact = budget.as_ref().map(|budget| Exact { truth: &truth, budget });
-    let checks: Vec<EngineCheck> = engines
-        .iter()
-        .map(|engine| check(&expected, *engine, onnx, &bounds.options, exact, &mut progress))
-        .collect::<Result<_, _>>()?;
-    let verdict = Verdict::worst(checks.iter().map(|check| check.verdict)).max(proof.verdict);
-    let telling = telling_case(&proof, cases);
-    let (mut culprits, mut tokens) = (Vec::new(), Vec::new());
-    if let (Some(oracle), Some(case)) = (&oracle, telling) {
-        if proof.verdict == Verdict::Fail {
-            culprits = parted(original, oracle, case);
-        }
-        let at = cases.iter().position(|other| other.name == case.name).unwrap_or(0);
-        tokens = errors_by_token(&truth, at, case, oracle, engines);
+        let exact = ("f64", &oracles.double as &dyn Engine);
+        let sides: Vec<_> =
+            [exact].into_iter().chain(engines.first().map(|&engine| (engine.name(), engine))).collect();
+        report.tokens = TokenErrors::on(case, (cases, &truth), &sides);
     }
-    Ok(GraphReport {
-        onnx: onnx.into(),
-        verdict,
-        proof,
-        weights: None,
-        checks,
-        located: None,
-        culprits,
-        explanation: None,
-        relations: Vec::new(),
-        stress: Vec::new(),
-        held: Vec::new(),
-        tokens,
-        precision: None,
-        notes: Vec::new(),
-    })
-}
-
-/// What the graph in f32 gives for each case, of the outputs that it gave in f64. Where it fails the proof has failed, too.
-pub(crate) fn runs(
-    graph: &dyn Engine,
-    cases: &[Case],
-    exact: &[NamedValues],
-    mut progress: impl FnMut(&Case),
-) -> Result<Vec<NamedValues>, ParityError> {
-    let run = |(case, exact): (&Case, &NamedValues)| {
-        progress(case);
-        let names: Vec<&str> = exact.names().collect();
-        Ok(graph.run_for(&fit_inputs(&case.inputs, graph.inputs())?, &names).unwrap_or_default())
-    };
-    cases.iter().zip(exact).map(run).collect()
-}
-
-/// The nodes that compute something else. A graph that cannot run the input has been judged already.
-fn parted(original: &Original, oracle: &Oracle, case: &Case) -> Vec<Culprit> {
-    parting::culprits(&original.double.oracle, oracle, case).unwrap_or_default()
-}
-
-/// The input on which values are looked at: a short one of those that fail, with the largest difference if that one is short; an input of several
-/// tokens is preferred, since a softmax over one of them is 1 whatever its scores are.
-fn telling_case<'a>(proof: &Proof, cases: &'a [Case]) -> Option<&'a Case> {
-    let size = |case: &&Case| case.inputs.iter().map(|(_, value)| value.len()).max().unwrap_or(0);
-    let failing = proof.failing_inputs();
-    let mut found: Vec<&Case> =
-        cases.iter().filter(|case| failing.is_empty() || failing.contains(&case.name.as_str())).collect();
-    found.sort_by_key(size);
-    let short: Vec<&Case> = found.iter().copied().filter(|case| size(case) <= TELLING).collect();
-    let worst = proof.outputs.iter().find_map(|output| output.worst_input.as_deref());
-    let is_worst = |case: &&&Case| worst == Some(case.name.as_str()) && size(case) > 1;
-    short.iter().find(is_worst).or(short.last()).or(found.first()).copied()
-}
-
-/// The errors by token of the first output that has a position for each, in f64 and on the first engine.
-fn errors_by_token(
-    truth: &Truth,
-    at: usize,
-    case: &Case,
-    oracle: &Oracle,
-    engines: &[&dyn Engine],
-) -> Vec<TokenErrors> {
-    let is_by_token = |spec: &&ValueSpec| {
-        let second = spec.shape.as_ref().and_then(|dims| dims.get(1));
-        matches!(second, Some(Dim::Symbol(name)) if name == "sequence")
-    };
-    let Some(spec) = truth.specs().iter().find(is_by_token) else { return Vec::new() };
-    let Some(reference) = truth.outputs().get(at).and_then(|outputs| outputs.get(&spec.name)) else {
-        return Vec::new();
-    };
-    let sides =
-        [Some(("f64", oracle as &dyn Engine)), engines.first().map(|engine| (engine.name(), *engine))];
-    let errors = |(name, engine): (&str, &dyn Engine)| {
-        let inputs = fit_inputs(&case.inputs, engine.inputs()).ok()?;
-        let found = engine.run_for(&inputs, &[&spec.name]).ok()?.remove(&spec.name)?;
-        let mask = case.inputs.get("attention_mask");
-        TokenErrors::between(&case.name, &spec.name, name, reference, &widened(&found), mask)
-    };
-    sides.into_iter().flatten().filter_map(errors).collect()
+    report.budget = runs.map(|runs| runs.budget);
+    Ok(report)
 }
 
 #[cfg(test)]

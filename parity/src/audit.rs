@@ -10,7 +10,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 
-use candle_bert::{BertConfig, BertError};
+use candle_bert::{BertConfig, BertError, Task};
 use checkpoint::Checkpoint;
 use onnx_graph::Model;
 use serde::Serialize;
@@ -63,7 +63,7 @@ pub struct Audit {
     pub traced: Vec<Trace>,
     /// Tensors of the model that nothing in the graph carries. No fault by itself: a graph without `pooler_output` has no pooler.
     pub untraced: Vec<String>,
-    /// Tensors of the checkpoint that the base model does not use and the graph does not hold: those of heads.
+    /// Tensors of the checkpoint that the model of the task does not use and the graph does not hold: those of other heads.
     pub unused: Vec<String>,
     /// Constants and float attributes with an origin.
     pub constants: Vec<Constant>,
@@ -195,17 +195,18 @@ impl Audit {
     }
 }
 
-/// Traces every tensor of the checkpoint to what carries it in the graph.
+/// Traces every tensor of the checkpoint, of the encoder and of the task's head, to what carries it in the graph.
 ///
 /// # Errors
 /// If the checkpoint does not fit its config.
 pub fn audit(
     checkpoint: &Checkpoint,
+    task: Task,
     config: &BertConfig,
     model: &Model,
     expect: Expect,
 ) -> Result<Audit, BertError> {
-    Ok(audit_held(checkpoint, config, model, expect)?.0)
+    Ok(audit_held(checkpoint, task, config, model, expect)?.0)
 }
 
 /// The same, with the elements of the tensors that the graph holds rounded or quantized as expected.
@@ -214,11 +215,12 @@ pub fn audit(
 /// If the checkpoint does not fit its config.
 pub fn audit_held(
     checkpoint: &Checkpoint,
+    task: Task,
     config: &BertConfig,
     model: &Model,
     expect: Expect,
 ) -> Result<(Audit, Held), BertError> {
-    let weights = weights::weights(checkpoint, config)?;
+    let weights = weights::weights(checkpoint, task, config)?;
     let flow = Flow::new(model);
     let (carriers, quantization) = carriers::carriers(&flow, &weights);
     let head = (config.hidden_size / config.num_attention_heads.max(1)) as f64;

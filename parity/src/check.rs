@@ -1,9 +1,11 @@
 //! One engine against another, over a set of inputs.
 
 use engine::{DType, Dim, Engine, EngineError, NamedValues, Value, ValueError, ValueSpec};
+use onnx_eval::Fault;
 
 use crate::ParityError;
 use crate::compare::{Comparison, Distance, compare};
+use crate::decide::{self, Decides};
 use crate::expect::single;
 use crate::proof::{Budget, Truth, widened};
 use crate::report::{EngineCheck, FromTruth, OutputReport};
@@ -23,11 +25,13 @@ pub struct Options {
     pub outputs: Vec<String>,
     /// An output of half precision is held against the reference's f32 by its numbers, instead of differing in dtype.
     pub half: bool,
+    /// How logits are read, where they are: see [`Decides::of`].
+    pub decides: Option<Decides>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { atol: DEFAULT_ATOL, outputs: Vec::new(), half: false }
+        Self { atol: DEFAULT_ATOL, outputs: Vec::new(), half: false, decides: None }
     }
 }
 
@@ -112,12 +116,13 @@ pub fn common_inputs(
 pub fn deciding(spec: &ValueSpec, attention_mask: Option<&Value>) -> Vec<bool> {
     // Whatever its dtype: two graphs may agree on another.
     let mask = attention_mask.map(|mask| (mask.shape(), mask.to_f64()));
-    let Some(([_, sequence], mask)) = mask else { return Vec::new() };
+    // Of several choices for a text, each is a row.
+    let Some(([_, sequence] | [_, _, sequence], mask)) = mask else { return Vec::new() };
     let by_position = matches!(
         spec.shape.as_deref(),
         Some([_, Dim::Symbol(second), ..]) if second == "sequence"
     );
-    if by_position {
+    if by_position && attention_mask.is_some_and(|mask| mask.shape().len() == 2) {
         return mask.iter().map(|&bit| bit != 0.0).collect();
     }
     mask.chunks(*sequence.max(&1)).map(|row| row.iter().any(|&bit| bit != 0.0)).collect()
@@ -227,8 +232,8 @@ pub fn check(
                 outputs.into_iter().map(|(name, value)| (name, single(value))).collect()
             }
             Ok(outputs) => outputs,
-            Err(error @ EngineError::Node { .. }) => {
-                failure = Some(format!("on input '{}': {error}", case.name));
+            Err(error) if let Some(verdict) = failed_node(&error) => {
+                failure = Some((verdict, format!("on input '{}': {error}", case.name)));
                 break;
             }
             Err(error) => return Err(error.into()),
@@ -240,8 +245,12 @@ pub fn check(
             };
             let decides = deciding(spec, case.inputs.get("attention_mask"));
             tally.add(&case.name, reference, candidate, &decides, options.atol);
-            if let Some(truth) = truth.and_then(|truth| truth.get(&spec.name)) {
+            let truth = truth.and_then(|truth| truth.get(&spec.name));
+            if let Some(truth) = truth {
                 tally.add_truth(truth, reference, candidate, &decides);
+            }
+            if let Some(how) = options.decides {
+                tally.decisions.add(how, &case.name, truth.unwrap_or(reference), candidate, &decides);
             }
         }
         progress(case);
@@ -252,13 +261,14 @@ pub fn check(
         .map(|(spec, tally)| {
             let budget = exact.and_then(|exact| exact.budget.of(&spec.name));
             let truth = exact.map(|_| FromTruth::new(&tally.from_truth[0], &tally.from_truth[1]));
-            OutputReport::new(&spec.name, &tally.total, tally.worst_input, tally.mismatch, budget, truth)
+            let output =
+                OutputReport::new(&spec.name, &tally.total, tally.worst_input, tally.mismatch, budget, truth);
+            OutputReport { decisions: tally.decisions.close(output.max_abs), ..output }
         })
         .collect();
     let mut verdict = Verdict::worst(outputs.iter().map(|output| output.verdict));
-    if failure.is_some() {
-        verdict = verdict.max(Verdict::Fail);
-    }
+    let (failed, failure) = failure.unzip();
+    verdict = verdict.max(failed.unwrap_or(verdict));
     if !unknown.is_empty() {
         verdict = verdict.max(Verdict::Inconclusive);
     }
@@ -275,6 +285,14 @@ pub fn check(
     })
 }
 
+/// What it means that a node failed: the graph cannot compute the input, unless it was only the oracle that ran out of what it may take. Nothing for
+/// other errors, which are not the graph's.
+pub(crate) fn failed_node(error: &EngineError) -> Option<Verdict> {
+    let EngineError::Node { source, .. } = error else { return None };
+    let out_of_memory = matches!(source.downcast_ref(), Some(Fault::TooLarge { .. }));
+    Some(if out_of_memory { Verdict::Inconclusive } else { Verdict::Fail })
+}
+
 /// One output over all cases.
 #[derive(Clone, Default)]
 struct Tally {
@@ -283,6 +301,7 @@ struct Tally {
     mismatch: Option<String>,
     /// The reference, and the candidate.
     from_truth: [Distance; 2],
+    decisions: decide::Tally,
 }
 
 impl Tally {

@@ -7,7 +7,6 @@ use crate::audit::{Audit, Finding};
 use crate::explain::{Evidence, Weights, explain};
 use crate::locate::{Findings, Kind, Suspect};
 use crate::report::Culprit;
-use crate::suite::Case;
 
 /// What is known when culprits are named.
 pub(crate) struct Facts<'a> {
@@ -17,8 +16,8 @@ pub(crate) struct Facts<'a> {
     pub paths: &'a [String],
     pub audit: Option<&'a Audit>,
     pub findings: Option<&'a Findings>,
-    /// The input that the findings are from.
-    pub case: Option<&'a Case>,
+    /// What the findings are from.
+    pub inputs: &'a NamedValues,
 }
 
 /// The modules that are wrong, in the order of execution.
@@ -46,9 +45,12 @@ impl Facts<'_> {
     fn explained(&self, suspect: &Suspect) -> Culprit {
         let explanation = || {
             let (findings, found) = (self.findings?, suspect.found.as_ref()?);
-            let inputs: &NamedValues = &self.case?.inputs;
-            let evidence =
-                Evidence { config: self.config, weights: self.weights?, inputs, taps: &findings.taps };
+            let evidence = Evidence {
+                config: self.config,
+                weights: self.weights?,
+                inputs: self.inputs,
+                taps: &findings.taps,
+            };
             // What cannot be explained is none the less wrong.
             explain(&evidence, &suspect.module, found).ok().flatten()
         };

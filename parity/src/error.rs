@@ -1,5 +1,6 @@
+use bert_export::ExportError;
 use bert_pipeline::PipelineError;
-use candle_bert::{BertError, ConfigError};
+use candle_bert::{BertError, ConfigError, TaskError};
 use checkpoint::CheckpointError;
 use engine::{EngineError, ValueError};
 use onnx_eval::OracleError;
@@ -31,6 +32,14 @@ pub enum ParityError {
         /// What is wrong.
         source: ConfigError,
     },
+    /// The model is for something that is not known here.
+    #[error("{model}: {source}")]
+    Task {
+        /// The model.
+        model: String,
+        /// What is wrong.
+        source: TaskError,
+    },
     /// The model's weights do not fit its config.json.
     #[error("the checkpoint of {model} does not fit its config.json: {source}")]
     Weights {
@@ -40,10 +49,20 @@ pub enum ParityError {
         source: Box<BertError>,
     },
     /// There is no graph beside the checkpoint.
-    #[error("{model} has no ONNX graph, neither onnx/model.onnx nor model.onnx: give one with --onnx FILE")]
+    #[error(
+        "{model} has no ONNX graph, neither onnx/model.onnx nor model.onnx: give one with --onnx FILE, or make one with 'parity export'"
+    )]
     NoGraph {
         /// The model.
         model: String,
+    },
+    /// No graph can be made of the checkpoint.
+    #[error("no graph can be made of {model}: {source}")]
+    Export {
+        /// The model.
+        model: String,
+        /// What is wrong.
+        source: Box<ExportError>,
     },
     /// A graph is malformed.
     #[error("{}", with_file(.onnx, .source))]

@@ -8,7 +8,8 @@
 mod floats;
 mod overflow;
 
-use candle_bert::{BertConfig, used_tensors};
+use candle_bert::{BertConfig, Task, used_tensors_for};
+use candle_core::Device;
 use checkpoint::{Checkpoint, TensorEntry};
 use engine::{DType, Engine, NamedValues, Value};
 use onnx_eval::{Limits, Oracle, Precision};
@@ -63,18 +64,20 @@ pub(crate) fn converted(
 ) -> Result<(Audit, References), ParityError> {
     let unfit = |source| ParityError::Weights { model: subject.name().into(), source: Box::new(source) };
     let checkpoint = subject.files().checkpoint()?;
-    let (audit, held) = audit_held(&checkpoint, subject.config(), model, expect).map_err(unfit)?;
-    let entries = entries(&checkpoint, subject.config(), &held).map_err(unfit)?;
-    Ok((audit, References::of(subject, checkpoint.replacing(entries))?))
+    let (audit, held) =
+        audit_held(&checkpoint, subject.task(), subject.config(), model, expect).map_err(unfit)?;
+    let entries = entries(&checkpoint, subject.task(), subject.config(), &held).map_err(unfit)?;
+    Ok((audit, References::of(subject, checkpoint.replacing(entries), &Device::Cpu)?))
 }
 
 /// The converted tensors as entries of a checkpoint.
 fn entries(
     checkpoint: &Checkpoint,
+    task: Task,
     config: &BertConfig,
     held: &Held,
 ) -> Result<Vec<TensorEntry>, candle_bert::BertError> {
-    let used = used_tensors(checkpoint, config)?;
+    let used = used_tensors_for(task, checkpoint, config)?;
     let entry = |(name, entry): (String, &TensorEntry)| {
         let elements = held.get(&name)?;
         let (dtype, bytes): (_, Vec<u8>) = if elements.iter().all(|&x| f64::from(x as f32) == x) {

@@ -19,6 +19,7 @@ mod dense;
 mod embeddings;
 mod formulas;
 mod general;
+mod head;
 mod layer_norm;
 mod pooler;
 mod sublayer;
@@ -29,7 +30,7 @@ mod whole;
 use std::fmt;
 
 use candle_bert::BertConfig;
-use candle_core::{Device, Error, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use engine::{EngineError, NamedValues, Value};
 use serde::Serialize;
 
@@ -60,9 +61,9 @@ pub struct Evidence<'a> {
     pub config: &'a BertConfig,
     /// Its checkpoint.
     pub weights: &'a Weights,
-    /// `input_ids`, and `attention_mask` and `token_type_ids` where the model was given them: i64 `[batch, sequence]`.
+    /// `input_ids`, and `attention_mask` and `token_type_ids` where the model was given them: i64 `[batch, sequence]`, or `[batch, choices, sequence]`.
     pub inputs: &'a NamedValues,
-    /// What every module of [`candle_bert::BertModel::module_paths`] gave, f64, under its path.
+    /// What every module of [`candle_bert::BertForTask::module_paths`] gave, f64, under its path.
     pub taps: &'a NamedValues,
 }
 
@@ -111,31 +112,6 @@ pub fn explain(
     find(evidence, module, found).map_err(|error| EngineError::Backend(error.into()).into())
 }
 
-/// The constant that `module`, an `….attention.self`, adds to masked scores, read off the rows without any real token: with the most negative
-/// number they attend to all tokens equally, with −1e4 they do not. Such rows never decide, so this is no fault, and worth a line.
-///
-/// Nothing if there is no such row, or it is as in the reference, or another thing is the matter.
-///
-/// # Errors
-/// As [`explain`].
-pub fn unusual_mask(
-    evidence: &Evidence<'_>,
-    module: &str,
-    found: &Value,
-) -> std::result::Result<Option<Explanation>, ParityError> {
-    if !evidence.taps.contains(module) {
-        return Err(EngineError::UnknownValue { name: module.into() }.into());
-    }
-    let find = || {
-        let Some(mut trial) = Trial::of_empty_rows(evidence, module, found)? else { return Ok(None) };
-        if let Some((layer, "attention.self")) = layer_of(module) {
-            attention::constants(evidence, layer, &mut trial)?;
-        }
-        Ok(trial.close())
-    };
-    find().map_err(|error: Error| EngineError::Backend(error.into()).into())
-}
-
 fn find(evidence: &Evidence<'_>, module: &str, found: &Value) -> Result<Option<Explanation>> {
     let Some(mut trial) = Trial::new(evidence, module, found)? else { return Ok(None) };
     let trial = &mut trial;
@@ -159,6 +135,10 @@ fn find(evidence: &Evidence<'_>, module: &str, found: &Value) -> Result<Option<E
             "embeddings" | "embeddings.LayerNorm" => embeddings::explain(evidence, trial)?,
             "pooler" => pooler::explain(evidence, trial)?,
             "pooler.dense" => dense::explain(evidence, &end, trial)?,
+            head if head::is_dense(head) => dense::explain(evidence, head, trial)?,
+            head if head.strip_suffix(".LayerNorm").unwrap_or(head) == head::TRANSFORM => {
+                head::explain_transform(evidence, trial)?;
+            }
             table => embeddings::explain_table(evidence, table, trial)?,
         },
     }
@@ -203,11 +183,14 @@ impl Evidence<'_> {
         }
     }
 
-    /// Batch and sequence.
+    /// Batch and sequence; several choices for a text are as many rows.
     fn dims(&self) -> Result<(usize, usize)> {
         match self.inputs.get("input_ids").map(Value::shape) {
             Some(&[batch, sequence]) => Ok((batch, sequence)),
-            _ => candle_core::bail!("input_ids must be there, [batch, sequence]"),
+            Some(&[batch, choices, sequence]) => Ok((batch * choices, sequence)),
+            _ => {
+                candle_core::bail!("input_ids must be there, [batch, sequence] or [batch, choices, sequence]")
+            }
         }
     }
 
@@ -216,7 +199,7 @@ impl Evidence<'_> {
         let (batch, sequence) = self.dims()?;
         match self.inputs.get(name) {
             None => Ok(vec![default; batch * sequence]),
-            Some(value) if value.shape() == [batch, sequence] => Ok(value.to_f64()),
+            Some(value) if value.len() == batch * sequence => Ok(value.to_f64()),
             Some(_) => candle_core::bail!("{name} must have the shape of input_ids"),
         }
     }

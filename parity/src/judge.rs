@@ -2,30 +2,25 @@
 
 use std::borrow::Cow;
 
-use candle_core::DType;
+use candle_core::{DType, Device};
 use checkpoint::Checkpoint;
 use engine::{Engine, NamedValues};
-use onnx_eval::{Limits, Oracle};
+use onnx_eval::Oracle;
 use onnx_graph::Model;
 
-use crate::against::runs;
 use crate::audit::{Audit, Expect, FindingKind, audit};
-use crate::check::{Exact, Expected, Options, check, fit_inputs};
+use crate::check::{Expected, Options, fit_inputs};
 use crate::culprits::{Facts, culprits};
 use crate::expect::{self, Conversion, not_finite};
 use crate::explain::{Weights, explain_whole};
 use crate::locate::locate;
-use crate::outputs::{self, Further};
-use crate::proof::ProofOutput;
-use crate::proof::{Budget, DEFAULT_PROOF_TOL, Promoted, Proof, Truth, exact_graph, prove, widened};
+use crate::outputs::{Extended, Further};
+use crate::proof::{Budget, DEFAULT_PROOF_TOL, Oracles, Proven, Runs, TELLING, Truth, exact_graph};
 use crate::relations::{self, Bound, Relation};
 use crate::report::{EngineCheck, GraphReport, TokenErrors};
 use crate::suite::Case;
 use crate::verdict::Verdict;
 use crate::{ParityError, Reference, Subject};
-
-/// How many tokens the input may have on which modules are looked at, if there is one so small: every value of the graph is kept.
-const TELLING: usize = 256;
 
 /// Against what a graph is held.
 #[derive(Debug, Clone)]
@@ -44,6 +39,15 @@ impl Default for Bounds {
     }
 }
 
+/// A graph that is judged: on which engines, and by what bounds.
+#[derive(Clone, Copy)]
+pub(crate) struct Graph<'a> {
+    pub onnx: &'a str,
+    pub model: &'a Model,
+    pub engines: &'a [&'a dyn Engine],
+    pub bounds: &'a Bounds,
+}
+
 /// What the checkpoint says: the model in f32, as it would be deployed, and in f64, as it is meant.
 pub struct References {
     /// In f32.
@@ -55,18 +59,38 @@ pub struct References {
 }
 
 impl References {
-    /// Loads the checkpoint in both.
+    /// Loads the checkpoint in both, on the CPU.
     ///
     /// # Errors
     /// If a weight is missing or has the wrong shape.
     pub fn load(subject: &Subject) -> Result<Self, ParityError> {
-        Self::of(subject, subject.files().checkpoint()?)
+        Self::load_on(subject, &Device::Cpu)
+    }
+
+    /// The same with the one in f32 on that device. The one in f64 judges, and stays on the CPU.
+    ///
+    /// # Errors
+    /// As [`References::load`].
+    pub fn load_on(subject: &Subject, device: &Device) -> Result<Self, ParityError> {
+        Self::of(subject, subject.files().checkpoint()?, device)
     }
 
     /// The same with the weights of another checkpoint.
-    pub(crate) fn of(subject: &Subject, checkpoint: Checkpoint) -> Result<Self, ParityError> {
-        let reference = |dtype| subject.reference_of(&checkpoint, dtype);
-        Ok(Self { single: reference(DType::F32)?, double: reference(DType::F64)?, checkpoint })
+    pub(crate) fn of(
+        subject: &Subject,
+        checkpoint: Checkpoint,
+        device: &Device,
+    ) -> Result<Self, ParityError> {
+        Ok(Self {
+            single: subject.reference_of(&checkpoint, DType::F32, device)?,
+            double: subject.reference_of(&checkpoint, DType::F64, &Device::Cpu)?,
+            checkpoint,
+        })
+    }
+
+    /// The model in f32 and in f64, with what [`Trial::further`] found.
+    pub fn extended<'a>(&'a self, further: Option<&'a Further>) -> [Extended<'a>; 2] {
+        [&self.single, &self.double].map(|side| Extended::new(&side.engine, further))
     }
 }
 
@@ -112,10 +136,15 @@ impl<'a> Trial<'a> {
 
     /// The checkpoint in f64, by the names that the graph has for its outputs.
     pub(crate) fn truth_as(&self, subject: &Subject, model: &Model) -> Cow<'_, Truth> {
-        match Further::of(model, &[], subject.files(), self.cases, &self.truth) {
+        match self.further(subject, model, &[]) {
             Some(further) => Cow::Owned(further.truth(&self.truth, self.cases)),
             None => Cow::Borrowed(&self.truth),
         }
+    }
+
+    /// What a graph gives beyond the model's own outputs, such as a `sentence_embedding`; nothing if it has none of those. See [`References::extended`].
+    pub fn further(&self, subject: &Subject, model: &Model, engines: &[&dyn Engine]) -> Option<Further> {
+        Further::of(model, engines, subject.files(), self.cases, &self.truth)
     }
 
     /// Holds a graph, on engines that have taken it, against the checkpoint. `progress` is called twice for each case, and once more for each engine;
@@ -132,30 +161,28 @@ impl<'a> Trial<'a> {
         bounds: &Bounds,
         mut progress: impl FnMut(&Case),
     ) -> Result<GraphReport, ParityError> {
+        let graph = Graph { onnx, model, engines, bounds };
         if bounds.expect != Expect::Exact {
             let (weights, references) = expect::converted(subject, model, bounds.expect)?;
             let mut trial = Trial::new(&references, self.cases, &mut progress)?;
             trial.unconverted = Some(self.truth.clone());
-            return trial.judge_with(subject, onnx, model, weights, engines, bounds, progress);
+            return trial.judge_audited(subject, graph, weights, progress);
         }
         let weights = self.audit(subject, model)?;
-        self.judge_with(subject, onnx, model, weights, engines, bounds, progress)
+        self.judge_audited(subject, graph, weights, progress)
     }
 
     /// The same with an audit that has been made.
-    #[expect(clippy::too_many_arguments, reason = "those of `judge`, and what it makes first")]
-    pub(crate) fn judge_with(
+    pub(crate) fn judge_audited(
         &self,
         subject: &Subject,
-        onnx: &str,
-        model: &Model,
+        graph: Graph,
         weights: Audit,
-        engines: &[&dyn Engine],
-        bounds: &Bounds,
         progress: impl FnMut(&Case),
     ) -> Result<GraphReport, ParityError> {
-        let Some(further) = Further::of(model, engines, subject.files(), self.cases, &self.truth) else {
-            return self.judge_outputs(subject, onnx, model, weights, engines, bounds, progress);
+        let Graph { model, engines, bounds, .. } = graph;
+        let Some(further) = self.further(subject, model, engines) else {
+            return self.judge_outputs(subject, graph, weights, progress);
         };
         let trial = Trial {
             expected: further.expected(&self.expected),
@@ -164,80 +191,49 @@ impl<'a> Trial<'a> {
             references: self.references,
             cases: self.cases,
         };
-        let bounds = Bounds { options: further.options(&bounds.options), ..bounds.clone() };
-        let mut report = trial.judge_outputs(subject, onnx, model, weights, engines, &bounds, progress)?;
+        let bounds = &Bounds { options: further.options(&bounds.options), ..bounds.clone() };
+        let mut report = trial.judge_outputs(subject, Graph { bounds, ..graph }, weights, progress)?;
         further.explain(&mut report);
         Ok(report)
     }
 
     /// The same for the outputs that the reference has.
-    #[expect(clippy::too_many_arguments, reason = "those of `judge_with`")]
     fn judge_outputs(
         &self,
         subject: &Subject,
-        onnx: &str,
-        model: &Model,
+        graph: Graph,
         weights: Audit,
-        engines: &[&dyn Engine],
-        bounds: &Bounds,
         mut progress: impl FnMut(&Case),
     ) -> Result<GraphReport, ParityError> {
+        let Graph { onnx, model, engines, bounds } = graph;
         let Bounds { options, proof_tol, expect } = bounds;
         let options = &Options { half: *expect == Expect::F16, ..options.clone() };
-        let (proof, budget, sides) = match exact(subject, model, *expect, &weights) {
-            Err(refused) => (Proof::impossible(refused, *proof_tol), None, None),
-            Ok(sides) => {
-                let (mut proof, exact) =
-                    prove(&self.truth, &sides.double, self.cases, *proof_tol, &mut progress)?;
-                proof.promoted = sides.promoted.clone();
-                let runs = runs(&sides.single, self.cases, &exact, &mut progress)?;
-                let budget = Budget::measure(&self.truth, &self.expected, &exact, &runs);
-                (proof, Some(budget), Some((sides, exact, runs)))
-            }
-        };
-        let exact = budget.as_ref().map(|budget| Exact { truth: &self.truth, budget });
-        let checks: Vec<EngineCheck> = engines
-            .iter()
-            .map(|engine| check(&self.expected, *engine, onnx, options, exact, &mut progress))
-            .collect::<Result<_, _>>()?;
-        let verdicts = checks.iter().map(|check| check.verdict);
-        let verdict = Verdict::worst(verdicts).max(proof.verdict).max(weights.verdict);
+        let oracles = oracles(subject, model, *expect, &weights);
+        let sides = (&self.expected, &self.truth);
+        let proven = Proven::of(oracles, sides, self.cases, *proof_tol, &mut progress)?;
+        let checks = proven.checks(engines, onnx, options, progress)?;
         // What to say if the conversion was meant.
         let hints = weights.findings.iter().filter(|finding| finding.kind == FindingKind::Precision);
         let hints = hints.map(ToString::to_string).chain(expect::in_vain(*expect, &weights));
         let notes = hints.map(|hint| format!("{onnx}: {hint}")).collect();
-        let mut report = GraphReport {
-            onnx: onnx.into(),
-            verdict,
-            proof,
-            weights: Some(weights),
-            checks,
-            located: None,
-            culprits: Vec::new(),
-            explanation: None,
-            relations: Vec::new(),
-            stress: Vec::new(),
-            held: Vec::new(),
-            tokens: Vec::new(),
-            notes,
-            precision: None,
-        };
-        if let (Some((Sides { double, .. }, ..)), Some(budget)) = (&sides, &budget) {
-            self.look_closer(subject, double, engines, (*proof_tol, budget), &mut report)?;
-        }
-        if let (Some(meant), Some((Sides { double, single, .. }, exact, runs))) = (&self.unconverted, &sides)
-        {
-            report.precision = Some(Conversion::measure(*expect, meant, self.cases, runs, engines)?);
-            if let Some(found) = not_finite((double, exact), (single, runs), &self.truth, self.cases) {
+        let Proven { proof, runs, .. } = proven;
+        let mut report = GraphReport { notes, ..GraphReport::new(onnx, proof, Some(weights), checks) };
+        let Some(runs) = runs else { return Ok(report) };
+        self.look_closer(subject, &runs, graph, &mut report)?;
+        if let Some(meant) = &self.unconverted {
+            let Runs { oracles: Oracles { double, single, .. }, exact, rounded, .. } = &runs;
+            report.precision = Some(Conversion::measure(*expect, meant, self.cases, rounded, engines)?);
+            if let Some(found) = not_finite((double, exact), (single, rounded), &self.truth, self.cases) {
                 report.verdict = report.verdict.max(Verdict::Fail);
                 found.tell(&mut report);
             }
         }
+        report.budget = Some(runs.budget);
         Ok(report)
     }
 
     pub(crate) fn audit(&self, subject: &Subject, model: &Model) -> Result<Audit, ParityError> {
-        audit(&subject.files().checkpoint()?, subject.config(), model, Expect::Exact)
+        audit(&subject.files().checkpoint()?, subject.task(), subject.config(), model, Expect::Exact)
             .map_err(|source| ParityError::Weights { model: subject.name().into(), source: Box::new(source) })
     }
 
@@ -245,13 +241,12 @@ impl<'a> Trial<'a> {
     fn look_closer(
         &self,
         subject: &Subject,
-        oracle: &Oracle,
-        engines: &[&dyn Engine],
-        (proof_tol, budget): (f64, &Budget),
+        Runs { oracles: Oracles { double: oracle, .. }, budget, .. }: &Runs,
+        Graph { engines, bounds, .. }: Graph,
         report: &mut GraphReport,
     ) -> Result<(), ParityError> {
         let reference = &self.references.double.engine;
-        let Some(case) = self.telling_case(&report.proof) else { return Ok(()) };
+        let Some(case) = report.proof.telling_case(self.cases) else { return Ok(()) };
         // Where the graph cannot run the input, there is nothing to look at.
         let mut findings = locate(reference, oracle, case).ok();
         let wrong = report.proof.verdict == Verdict::Fail;
@@ -261,19 +256,19 @@ impl<'a> Trial<'a> {
         if wrong || unknown || report.proof.outputs.is_empty() {
             report.explanation = self.explain_whole(oracle, case);
         }
-        let weights = Weights::new(&self.references.checkpoint, subject.config()).ok();
-        let paths = reference.model().module_paths();
         // In a graph that is proven, and has the right weights, nobody is to blame.
-        let blame = wrong || report.weights.as_ref().is_none_or(|audit| audit.verdict == Verdict::Fail);
-        let all = culprits(&Facts {
-            config: subject.config(),
-            weights: weights.as_ref(),
-            paths: &paths,
-            audit: report.weights.as_ref(),
-            findings: findings.as_ref(),
-            case: Some(case),
-        });
-        report.culprits = if blame { all } else { Vec::new() };
+        if wrong || report.weights.as_ref().is_none_or(|audit| audit.verdict == Verdict::Fail) {
+            report.culprits = culprits(&Facts {
+                config: subject.config(),
+                weights: Weights::new(&self.references.checkpoint, subject.task(), subject.config())
+                    .ok()
+                    .as_ref(),
+                paths: reference.module_paths(),
+                audit: report.weights.as_ref(),
+                findings: findings.as_ref(),
+                inputs: &case.inputs,
+            });
+        }
         if let (Some(findings), [engine, ..]) = (&mut findings, engines) {
             findings.measure(*engine, case);
         }
@@ -282,7 +277,7 @@ impl<'a> Trial<'a> {
             report.located = Some(findings.located);
         }
         if !wrong {
-            match self.relations(oracle, engines, (proof_tol, budget), &report.checks) {
+            match self.relations(oracle, engines, (bounds.proof_tol, budget), &report.checks) {
                 Ok(relations) => report.relations = relations,
                 // What has been judged stands.
                 Err(error) => report.notes.push(format!("what must change nothing was not tried: {error}")),
@@ -291,7 +286,10 @@ impl<'a> Trial<'a> {
                 report.verdict = report.verdict.max(Verdict::Fail);
             }
         }
-        report.tokens = self.tokens(oracle, engines, case);
+        let exact = ("f64", oracle as &dyn Engine);
+        let first = engines.first().map(|&engine| (engine.name(), engine));
+        let sides: Vec<_> = [exact].into_iter().chain(first).collect();
+        report.tokens = TokenErrors::on(case, (self.cases, &self.truth), &sides);
         Ok(())
     }
 
@@ -323,59 +321,6 @@ impl<'a> Trial<'a> {
             .map(|explanation| explanation.to_string())
     }
 
-    /// The errors by token, in f64 and on the first engine.
-    fn tokens(&self, oracle: &Oracle, engines: &[&dyn Engine], case: &Case) -> Vec<TokenErrors> {
-        let Some(at) = self.cases.iter().position(|other| other.name == case.name) else { return Vec::new() };
-        let has = |name: &&str| oracle.outputs().iter().any(|spec| spec.name == *name);
-        let Some(hidden) = [outputs::HIDDEN, outputs::TOKENS].into_iter().find(has) else {
-            return Vec::new();
-        };
-        let Some(truth) = self.truth.outputs().get(at).and_then(|outputs| outputs.get(hidden)) else {
-            return Vec::new();
-        };
-        let sides = [Some(oracle as &dyn Engine), engines.first().copied()];
-        let run = |engine: &dyn Engine| {
-            engine.run_for(&fit_inputs(&case.inputs, engine.inputs()).ok()?, &[hidden]).ok()?.remove(hidden)
-        };
-        let names =
-            ["f64".to_string(), engines.first().map(|engine| engine.name().to_string()).unwrap_or_default()];
-        sides
-            .into_iter()
-            .zip(names)
-            .filter_map(|(engine, name)| {
-                let found = widened(&run(engine?)?);
-                TokenErrors::between(
-                    &case.name,
-                    hidden,
-                    &name,
-                    truth,
-                    &found,
-                    case.inputs.get("attention_mask"),
-                )
-            })
-            .collect()
-    }
-
-    /// The input on which modules are looked at: of those on which the proof fails the one with the largest difference, but not a long one if a
-    /// short one will do; a small one with several rows where it holds.
-    fn telling_case(&self, proof: &Proof) -> Option<&Case> {
-        let positions = |case: &Case| case.inputs.get("input_ids").map_or(0, |ids| ids.len());
-        let failing = proof.failing_inputs();
-        let mut cases: Vec<&Case> = self
-            .cases
-            .iter()
-            .filter(|case| failing.is_empty() || failing.contains(&case.name.as_str()))
-            .collect();
-        cases.sort_by_key(|case| positions(case));
-        let short: Vec<&Case> = cases.iter().copied().filter(|case| positions(case) <= TELLING).collect();
-        let off = |output: &&ProofOutput| output.max_rel.unwrap_or(f64::INFINITY);
-        let beyond = proof.outputs.iter().filter(|output| output.verdict == Verdict::Fail);
-        let worst =
-            beyond.max_by(|a, b| off(a).total_cmp(&off(b))).and_then(|output| output.worst_input.as_deref());
-        let is_worst = |case: &&&Case| worst == Some(case.name.as_str());
-        short.iter().find(is_worst).or(short.last()).or(cases.first()).copied()
-    }
-
     /// The largest of the short inputs with several rows, or else of the short ones.
     fn batch_case(&self) -> Option<&Case> {
         let ids =
@@ -391,18 +336,10 @@ impl<'a> Trial<'a> {
 }
 
 /// The graph on both oracles; or why one does not take it.
-fn exact(subject: &Subject, model: &Model, expect: Expect, audit: &Audit) -> Result<Sides, String> {
-    let (double, promoted) = match expect {
+fn oracles(subject: &Subject, model: &Model, expect: Expect, audit: &Audit) -> Result<Oracles, String> {
+    let double = match expect {
         Expect::Exact => exact_graph(model, subject.config()).map_err(|error| error.to_string())?,
         _ => expect::exact_graph(model, subject.config(), expect, audit)?,
     };
-    let single = Oracle::with(model, onnx_eval::Precision::F32, Limits::default());
-    Ok(Sides { double, promoted, single: single.map_err(|error| error.to_string())? })
-}
-
-/// The oracle on a graph, in f64 as it was meant, and in f32 as it is.
-struct Sides {
-    double: Oracle,
-    promoted: Vec<Promoted>,
-    single: Oracle,
+    Oracles::new(model, double).map_err(|error| error.to_string())
 }

@@ -23,6 +23,7 @@ pub(crate) use self::taps::Kind;
 use self::taps::{Tap, taps};
 use crate::ParityError;
 use crate::check::fit_inputs;
+use crate::compare::compare;
 use crate::outputs;
 use crate::report::{Located, ModuleError};
 use crate::suite::Case;
@@ -88,29 +89,13 @@ impl Findings {
 fn single(engine: &dyn Engine, case: &Case, value: &str, tap: &Value) -> Option<f64> {
     let inputs = fit_inputs(&case.inputs, engine.inputs()).ok()?;
     let found = engine.run_for(&inputs, &[value]).ok()?.remove(value)?;
-    single_error(tap, &found, case.inputs.get("attention_mask"))
-}
-
-/// How far a value is from a module's output at the positions that decide.
-fn single_error(tap: &Value, value: &Value, mask: Option<&Value>) -> Option<f64> {
-    if tap.len() != value.len() {
-        return None;
-    }
-    let mask = mask.and_then(|mask| mask.as_slice::<i64>().ok());
-    let by_position =
-        mask.filter(|mask| tap.shape().len() == 3 && tap.shape()[0] * tap.shape()[1] == mask.len());
-    let width = tap.shape().last().copied().unwrap_or(1).max(1);
-    let mut largest = 0f64;
-    for (at, (a, b)) in tap.to_f64().into_iter().zip(value.to_f64()).enumerate() {
-        if by_position.is_none_or(|mask| mask[at / width] != 0) {
-            let difference = (a - b).abs();
-            if !difference.is_finite() {
-                return None;
-            }
-            largest = largest.max(difference);
-        }
-    }
-    Some(largest)
+    let positions: usize = tap.shape().iter().take(2).product();
+    let mask =
+        case.inputs.get("attention_mask").filter(|mask| tap.shape().len() == 3 && mask.len() == positions);
+    let decides: Vec<bool> = mask.iter().flat_map(|mask| mask.to_f64()).map(|bit| bit != 0.0).collect();
+    // In the module's shape: a graph may have all tokens on one axis.
+    let found = Value::new(tap.shape(), found.to_f64()).ok()?;
+    compare(tap, &found, &decides, 0.0).ok()?.deciding.max_abs()
 }
 
 /// A module that the graph computes otherwise.
@@ -326,6 +311,7 @@ impl Search<'_> {
         let last_stage = self.taps.iter().map(|tap| tap.stage).max().unwrap_or(0);
         match name {
             "pooler_output" => tap.module == "pooler" && tap.kind == Kind::Output,
+            "logits" => tap.stage == last_stage && tap.kind == Kind::Output,
             // Also by sentence-transformers' name.
             outputs::HIDDEN | outputs::TOKENS => {
                 let pooler = self.taps.last().is_some_and(|tap| tap.module == "pooler");

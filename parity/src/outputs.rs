@@ -7,7 +7,7 @@ mod way;
 
 use bert_pipeline::Pooling;
 use checkpoint::ModelFiles;
-use engine::{DType, Dim, Engine, NamedValues, Value, ValueSpec};
+use engine::{DType, Dim, Engine, EngineError, NamedValues, Value, ValueSpec};
 use onnx_eval::{Limits, Oracle, Precision};
 use onnx_graph::Model;
 
@@ -38,7 +38,7 @@ const TELLING: usize = 256;
 
 /// What a graph with such outputs is held against.
 #[derive(Debug)]
-pub(crate) struct Further {
+pub struct Further {
     /// Whether `token_embeddings` is among them, and `last_hidden_state` is, too.
     tokens: bool,
     hidden: bool,
@@ -59,7 +59,7 @@ struct Embedding {
 
 impl Further {
     /// What the graph has beyond the reference; nothing if it has none of these outputs.
-    pub fn of(
+    pub(crate) fn of(
         model: &Model,
         engines: &[&dyn Engine],
         files: &ModelFiles,
@@ -81,17 +81,21 @@ impl Further {
     }
 
     /// What the reference gives in f32, by these names.
-    pub fn expected<'a>(&self, expected: &Expected<'a>) -> Expected<'a> {
-        expected.with_outputs(|specs| self.specs(specs), |case, outputs| self.outputs(case, outputs))
+    pub(crate) fn expected<'a>(&self, expected: &Expected<'a>) -> Expected<'a> {
+        expected.with_outputs(|specs| self.specs(specs), |case, outputs| self.outputs(&case.inputs, outputs))
     }
 
     /// What it gives in f64.
-    pub fn truth(&self, truth: &Truth, cases: &[Case]) -> Truth {
-        truth.with_outputs(cases, |specs| self.specs(specs), |case, outputs| self.outputs(case, outputs))
+    pub(crate) fn truth(&self, truth: &Truth, cases: &[Case]) -> Truth {
+        truth.with_outputs(
+            cases,
+            |specs| self.specs(specs),
+            |case, outputs| self.outputs(&case.inputs, outputs),
+        )
     }
 
     /// `--output last_hidden_state` asks for `token_embeddings`.
-    pub fn options(&self, options: &Options) -> Options {
+    pub(crate) fn options(&self, options: &Options) -> Options {
         let mut options = options.clone();
         if self.renames() {
             options.outputs.iter_mut().filter(|name| *name == HIDDEN).for_each(|name| *name = TOKENS.into());
@@ -100,7 +104,7 @@ impl Further {
     }
 
     /// Says in the report what was taken for what, and what is wrong with the embedding: it explains the whole where no module is wrong.
-    pub fn explain(&self, report: &mut GraphReport) {
+    pub(crate) fn explain(&self, report: &mut GraphReport) {
         if self.tokens {
             report.notes.push(format!("{}: output '{TOKENS}' is judged as {HIDDEN}", report.onnx));
         }
@@ -140,7 +144,7 @@ impl Further {
         all
     }
 
-    fn outputs(&self, case: &Case, outputs: &NamedValues) -> NamedValues {
+    fn outputs(&self, inputs: &NamedValues, outputs: &NamedValues) -> NamedValues {
         let Some(states) = outputs.get(HIDDEN) else { return outputs.clone() };
         let renamed = |name: &str| if self.renames() && name == HIDDEN { TOKENS } else { name }.to_string();
         let mut all: NamedValues =
@@ -149,13 +153,53 @@ impl Further {
             all.insert(TOKENS, states.clone());
         }
         if let Some(embedding) = &self.embedding {
-            let mask = case.inputs.get("attention_mask");
+            let mask = inputs.get("attention_mask");
             let rows = embedding.should.embed(states, outputs.get(POOLED), mask);
             if let Some(value) = rows.and_then(|rows| rounded(rows, states)) {
                 all.insert(SENTENCE, value);
             }
         }
         all
+    }
+}
+
+/// The reference with the outputs that a graph has, under the graph's names.
+pub struct Extended<'a> {
+    engine: &'a dyn Engine,
+    further: Option<&'a Further>,
+    outputs: Vec<ValueSpec>,
+}
+
+impl<'a> Extended<'a> {
+    /// The reference, for a graph that may have further outputs.
+    pub(crate) fn new(engine: &'a dyn Engine, further: Option<&'a Further>) -> Self {
+        let specs = engine.outputs();
+        let outputs = further.map_or_else(|| specs.to_vec(), |further| further.specs(specs));
+        Self { engine, further, outputs }
+    }
+}
+
+impl Engine for Extended<'_> {
+    fn name(&self) -> &str {
+        self.engine.name()
+    }
+
+    fn inputs(&self) -> &[ValueSpec] {
+        self.engine.inputs()
+    }
+
+    fn outputs(&self) -> &[ValueSpec] {
+        &self.outputs
+    }
+
+    fn run_for(&self, inputs: &NamedValues, names: &[&str]) -> Result<NamedValues, EngineError> {
+        let own = |name: &&str| self.engine.outputs().iter().any(|spec| spec.name == *name);
+        let Some(further) = self.further.filter(|_| !names.iter().all(own)) else {
+            return self.engine.run_for(inputs, names);
+        };
+        let all = further.outputs(inputs, &self.engine.run(inputs)?);
+        let unknown = |name: &str| EngineError::UnknownValue { name: name.into() };
+        names.iter().map(|&name| Ok((name, all.get(name).cloned().ok_or_else(|| unknown(name))?))).collect()
     }
 }
 
@@ -246,7 +290,12 @@ fn declared(files: &ModelFiles) -> Result<Way, String> {
     let pool = match pooling {
         Pooling::Mean => Pool::Mean,
         Pooling::Cls => Pool::First,
+        Pooling::Max => Pool::Largest,
+        Pooling::MeanSqrtLenTokens => Pool::Rooted,
+        Pooling::WeightedMean => Pool::Weighted,
+        Pooling::LastToken => Pool::Last,
         Pooling::Pooler => Pool::Pooler,
+        other => return Err(format!("{MODULES} asks for pooling by {other}, which is not known here")),
     };
     Ok(Way { pool, normalized })
 }

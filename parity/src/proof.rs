@@ -10,13 +10,15 @@
 
 mod budget;
 mod promote;
+mod run;
 
 pub use budget::{BUDGET_FACTOR, BUDGET_ULPS, Budget};
 pub(crate) use budget::{ulp, widened};
 pub(crate) use promote::{Known, half_promotions, promotions_to};
 pub use promote::{Promoted, promotions};
+pub(crate) use run::{Oracles, Proven, Runs, runs};
 
-use engine::{Engine, EngineError, NamedValues, ValueSpec};
+use engine::{Engine, NamedValues, ValueSpec};
 use onnx_eval::{Limits, Oracle, OracleError};
 use onnx_graph::Model;
 use serde::Serialize;
@@ -24,7 +26,7 @@ use serde::Serialize;
 use candle_bert::BertConfig;
 
 use crate::ParityError;
-use crate::check::{deciding, fit_inputs};
+use crate::check::{deciding, failed_node, fit_inputs};
 use crate::compare::{Comparison, compare};
 use crate::suite::Case;
 use crate::verdict::Verdict;
@@ -33,6 +35,9 @@ use crate::verdict::Verdict;
 /// and one wrong bit in one f32 weight that is used to 1e-9 and more; this lies between, with room on the side of correct ones for deep models,
 /// whose f64 error grows with depth.
 pub const DEFAULT_PROOF_TOL: f64 = 1e-10;
+
+/// How many tokens the input may have on which values are looked at, if there is one so small: every value of the graph is kept.
+pub(crate) const TELLING: usize = 256;
 
 /// What the two f64 runs came to.
 #[derive(Debug, Clone, Serialize)]
@@ -105,6 +110,24 @@ impl Proof {
             }
         }
         names
+    }
+
+    /// The input on which values are looked at: of those on which the proof fails the one with the largest difference, but not a long one if a short
+    /// one will do; a short one with as many tokens as possible where it holds. One of several tokens is preferred, since a softmax over one is 1
+    /// whatever its scores are.
+    pub(crate) fn telling_case<'a>(&self, cases: &'a [Case]) -> Option<&'a Case> {
+        let size = |case: &Case| case.inputs.iter().map(|(_, value)| value.len()).max().unwrap_or(0);
+        let failing = self.failing_inputs();
+        let candidates = |case: &&Case| failing.is_empty() || failing.contains(&case.name.as_str());
+        let mut found: Vec<&Case> = cases.iter().filter(candidates).collect();
+        found.sort_by_key(|case| size(case));
+        let short: Vec<&Case> = found.iter().copied().filter(|case| size(case) <= TELLING).collect();
+        let off = |output: &&ProofOutput| output.max_rel.unwrap_or(f64::INFINITY);
+        let beyond = self.outputs.iter().filter(|output| output.verdict == Verdict::Fail);
+        let worst =
+            beyond.max_by(|a, b| off(a).total_cmp(&off(b))).and_then(|output| output.worst_input.as_deref());
+        let is_worst = |case: &&&Case| worst == Some(case.name.as_str()) && size(case) > 1;
+        short.iter().find(is_worst).or(short.last()).or(found.first()).copied()
     }
 }
 
@@ -189,8 +212,8 @@ pub fn prove(
         progress(case);
         let outputs = match graph.run_for(&fit_inputs(&case.inputs, graph.inputs())?, &names) {
             Ok(outputs) => outputs,
-            Err(error @ EngineError::Node { .. }) => {
-                failure = Some(format!("on input '{}': {error}", case.name));
+            Err(error) if let Some(verdict) = failed_node(&error) => {
+                failure = Some((verdict, format!("on input '{}': {error}", case.name)));
                 break;
             }
             Err(error) => return Err(error.into()),
@@ -212,9 +235,8 @@ pub fn prove(
     let outputs: Vec<ProofOutput> =
         shared.iter().zip(tallies).map(|(spec, tally)| tally.close(&spec.name, tol)).collect();
     let mut verdict = Verdict::worst(outputs.iter().map(|output| output.verdict));
-    if failure.is_some() {
-        verdict = verdict.max(Verdict::Fail);
-    }
+    let (failed, failure) = failure.unzip();
+    verdict = verdict.max(failed.unwrap_or(verdict));
     let largest = |pick: fn(&ProofOutput) -> Option<f64>| {
         // One that is not finite makes the whole so.
         let all: Option<Vec<f64>> = outputs.iter().map(pick).collect();

@@ -2,7 +2,7 @@
 //!
 //! This is another judge than the proof: it also sees a fault that the checkpoint's reference and the graph have in common.
 
-use engine::{DType, Engine, EngineError, NamedValues, Value, ValueSpec};
+use engine::{Engine, EngineError, NamedValues, ValueSpec};
 use serde::Serialize;
 
 use crate::ParityError;
@@ -71,7 +71,7 @@ pub fn judge(
             let spec = specs.iter().chain(engine.outputs()).find(|spec| spec.name == output)?;
             let decides = deciding(spec, case.inputs.get("attention_mask"));
             let wanted = recorded.get(output)?;
-            let (comparison, mismatch) = match compare(&as_f64(wanted), &as_f64(found), &decides, atol) {
+            let (comparison, mismatch) = match compare(&widened(wanted), &widened(found), &decides, atol) {
                 Ok(comparison) => (comparison, None),
                 Err(mismatch) => (Comparison::default(), Some(mismatch.to_string())),
             };
@@ -93,11 +93,6 @@ pub fn judge(
         not_compared,
         outputs,
     })
-}
-
-/// A float as f64; what is none stays what it is, and differs in dtype.
-fn as_f64(value: &Value) -> Value {
-    if value.dtype() == DType::F64 { value.clone() } else { widened(value) }
 }
 
 impl Recorded {

@@ -9,10 +9,9 @@ use onnx_graph::Model;
 use serde::Serialize;
 
 use crate::ParityError;
-use crate::against::runs;
 use crate::check::{Exact, Expected, check, fit_inputs};
 use crate::judge::Bounds;
-use crate::proof::{Budget, Truth, prove};
+use crate::proof::{Budget, Truth, prove, runs};
 use crate::report::GraphReport;
 use crate::repro::{self, Repro, ReproError};
 use crate::shrink::shrink;

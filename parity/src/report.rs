@@ -9,9 +9,10 @@ pub use tokens::TokenErrors;
 use crate::audit::Audit;
 use crate::bench::Timing;
 use crate::compare::{Comparison, Distance};
+use crate::decide::Decisions;
 use crate::expect::Conversion;
 use crate::locate::Held;
-use crate::proof::{Proof, ulp};
+use crate::proof::{Budget, Proof, ulp};
 use crate::recorded::Recorded;
 use crate::relations::Relation;
 use crate::replay::Replay;
@@ -118,12 +119,40 @@ pub struct GraphReport {
     pub stress: Vec<Stress>,
     #[serde(skip)]
     pub(crate) held: Vec<Held>,
+    /// What rounding alone may do to each output; nothing where the oracle does not take the graph.
+    #[serde(skip)]
+    pub budget: Option<Budget>,
     /// What it costs that the graph was converted on purpose; left out of one that was not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub precision: Option<Conversion>,
     /// What was taken for what, for a person to read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+}
+
+impl GraphReport {
+    /// What was judged of a graph, before anybody looks where and why.
+    pub(crate) fn new(onnx: &str, proof: Proof, weights: Option<Audit>, checks: Vec<EngineCheck>) -> Self {
+        let verdicts = checks.iter().map(|check| check.verdict);
+        let audited = weights.as_ref().map_or(Verdict::Pass, |audit| audit.verdict);
+        Self {
+            onnx: onnx.into(),
+            verdict: Verdict::worst(verdicts).max(proof.verdict).max(audited),
+            proof,
+            weights,
+            checks,
+            located: None,
+            culprits: Vec::new(),
+            explanation: None,
+            relations: Vec::new(),
+            tokens: Vec::new(),
+            stress: Vec::new(),
+            held: Vec::new(),
+            budget: None,
+            precision: None,
+            notes: Vec::new(),
+        }
+    }
 }
 
 /// A module that the graph computes otherwise than the checkpoint.
@@ -231,6 +260,9 @@ pub struct OutputReport {
     pub mismatch: Option<String>,
     /// What this output comes to.
     pub verdict: Verdict,
+    /// What is chosen by it; left out where nothing is, as by hidden states.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decisions: Option<Decisions>,
     /// The positions that do not decide.
     pub padding: Padding,
 }
@@ -405,6 +437,7 @@ impl OutputReport {
             truth,
             mismatch,
             verdict,
+            decisions: None,
             padding: Padding { max_abs: padding.max_abs(), compared: padding.compared() },
         }
     }

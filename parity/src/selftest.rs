@@ -17,7 +17,7 @@ use serde::Serialize;
 use self::edit::Edit;
 use self::plant::{Sound, plants};
 use crate::check::common_inputs;
-use crate::judge::{Bounds, References, Trial};
+use crate::judge::{Bounds, Graph, References, Trial};
 use crate::locate::locate;
 use crate::proof::{exact_graph, prove};
 use crate::report::{Culprit, GraphReport};
@@ -120,7 +120,7 @@ pub fn selftest(
         return Err(ParityError::NotSound { onnx: onnx.into(), why: "there is no input".into() });
     };
     let context = Runs { subject, onnx, trials: &trials, bounds };
-    let sound = context.sound(model)?;
+    context.must_be_sound(model)?;
     let audit = first.audit(subject, model)?;
     let (oracle, promoted) = exact_graph(model, subject.config())
         .map_err(|error| ParityError::NotSound { onnx: onnx.into(), why: error.to_string() })?;
@@ -132,13 +132,13 @@ pub fn selftest(
     })?;
     let plants = plants(&Sound {
         edit,
+        task: subject.task(),
         config: subject.config(),
         checkpoint: &checkpoint,
         held: &findings.held,
         audit: &audit,
         promoted: &promoted,
     });
-    debug_assert!(sound.verdict != Verdict::Fail);
     let mut outcomes = Vec::new();
     for plant in &plants {
         outcomes.push(context.outcome(model, plant)?);
@@ -157,14 +157,14 @@ struct Runs<'a> {
 }
 
 impl Runs<'_> {
-    /// The report on the sound graph, on the first input.
-    fn sound(&self, model: &Model) -> Result<GraphReport, ParityError> {
+    /// A fault can be told only from a graph that passes.
+    fn must_be_sound(&self, model: &Model) -> Result<(), ParityError> {
         let not_sound = |why: String| ParityError::NotSound { onnx: self.onnx.into(), why };
         let Some(report) = self.seen(model, &[])? else {
             return Err(not_sound("there is no input".into()));
         };
         match report_verdict(&report) {
-            Verdict::Pass | Verdict::Rounding => Ok(report),
+            Verdict::Pass | Verdict::Rounding => Ok(()),
             verdict => Err(not_sound(format!("its verdict is {verdict}: see `parity check`"))),
         }
     }
@@ -173,9 +173,8 @@ impl Runs<'_> {
     fn seen(&self, model: &Model, engines: &[&dyn Engine]) -> Result<Option<GraphReport>, ParityError> {
         let Some(first) = self.trials.first() else { return Ok(None) };
         let audit = first.audit(self.subject, model)?;
-        let judge = |trial: &Trial| {
-            trial.judge_with(self.subject, self.onnx, model, audit.clone(), engines, self.bounds, |_| ())
-        };
+        let graph = Graph { onnx: self.onnx, model, engines, bounds: self.bounds };
+        let judge = |trial: &Trial| trial.judge_audited(self.subject, graph, audit.clone(), |_| ());
         if !engines.is_empty() {
             for trial in self.trials {
                 let report = judge(trial)?;

@@ -1,20 +1,22 @@
 //! What is checked: a model's files, and the two ways to run them.
 
-use std::path::Path;
+use std::path::{Component, Path};
 
 use bert_pipeline::Tokenizer;
 use bytes::Bytes;
-use candle_bert::{BertConfig, BertModel, ReferenceEngine};
+use candle_bert::{BertConfig, BertForTask, ReferenceEngine, Task, TaskError};
 use candle_core::{DType, Device};
-use checkpoint::{Checkpoint, ModelFiles, OnnxSource};
-use onnx_graph::Model;
+use checkpoint::{Checkpoint, CheckpointError, ModelFiles, OnnxSource};
+use onnx_graph::{ExternalFault, GraphError, Model};
 
-use crate::ParityError;
+use crate::{ParityError, outputs};
 
 /// A model: its files and its configuration.
 pub struct Subject {
     files: ModelFiles,
     config: BertConfig,
+    /// What `architectures` says, or what was asked for.
+    task: Result<Task, TaskError>,
 }
 
 /// The reference path of a model, and what its checkpoint holds beside it.
@@ -26,22 +28,47 @@ pub struct Reference {
 }
 
 impl Subject {
-    /// Opens a model: a folder, a hub id that lies in the cache, or nothing for the embedded default.
+    /// Opens a model: a folder, the id of a model on the hub, or nothing for the embedded default.
+    ///
+    /// With the feature `hub` (on by default) what the hub cache lacks is downloaded, when it is needed: see [`ModelFiles::fetch`].
     ///
     /// # Errors
     /// If there is no such model, or its config.json is missing or contradicts itself.
     pub fn open(model: Option<&str>) -> Result<Self, ParityError> {
+        #[cfg(feature = "hub")]
+        return Self::open_telling(model, ());
+        #[cfg(not(feature = "hub"))]
+        Self::open_by(model, ModelFiles::open)
+    }
+
+    /// The same, telling of downloads.
+    ///
+    /// # Errors
+    /// As [`Subject::open`].
+    #[cfg(feature = "hub")]
+    pub fn open_telling(
+        model: Option<&str>,
+        progress: impl checkpoint::Progress + 'static,
+    ) -> Result<Self, ParityError> {
+        Self::open_by(model, |model| ModelFiles::fetch(model, progress))
+    }
+
+    fn open_by(
+        model: Option<&str>,
+        open: impl FnOnce(&str) -> Result<ModelFiles, CheckpointError>,
+    ) -> Result<Self, ParityError> {
         let files = match model {
             None => ModelFiles::from_memory(
                 bert_tiny::NAME,
                 bert_tiny::FILES.iter().map(|&(name, bytes)| (name, Bytes::from_static(bytes))),
             ),
             Some(path) if path.ends_with(".onnx") => return Err(ParityError::IsAGraph { path: path.into() }),
-            Some(model) => ModelFiles::open(model)?,
+            Some(model) => open(model)?,
         };
         let config = BertConfig::from_json(&files.config()?)
             .map_err(|source| ParityError::Config { model: files.name().into(), source })?;
-        Ok(Self { files, config })
+        let task = Task::of(&config);
+        Ok(Self { files, config, task })
     }
 
     /// What the user called it.
@@ -59,35 +86,149 @@ impl Subject {
         &self.config
     }
 
+    /// The same for another task than its `architectures` say: with another head, or without one.
+    pub fn for_task(self, task: Task) -> Self {
+        Self { task: Ok(task), ..self }
+    }
+
+    /// Without a head where all outputs of all graphs are the encoder's, or made of them; says so, if that is done. A checkpoint with a head is often exported for
+    /// its features.
+    pub fn fit_to(&mut self, graphs: &[&Model]) -> Option<String> {
+        let task = self.task();
+        let names = || {
+            let specs = graphs.iter().flat_map(|model| &model.graph.outputs);
+            specs.map(|spec| spec.name.as_str())
+        };
+        let further = [outputs::TOKENS, outputs::SENTENCE];
+        let feature =
+            |name: &str| Task::FeatureExtraction.outputs().contains(&name) || further.contains(&name);
+        // An output that is none of these may be the head's, by another name.
+        if task == Task::FeatureExtraction || !names().all(feature) {
+            return None;
+        }
+        self.task = Ok(Task::FeatureExtraction);
+        let missing = task.outputs().join(", ");
+        Some(format!(
+            "config.json says {}, and the graph has no output {missing}: what was judged are the features, without the head",
+            task.architecture()
+        ))
+    }
+
+    /// What the model is for: the task of its `architectures`, unless another was asked for.
+    pub fn task(&self) -> Task {
+        // Without a known one nothing gets as far as a reference.
+        self.task.clone().unwrap_or(Task::FeatureExtraction)
+    }
+
+    fn known_task(&self) -> Result<Task, ParityError> {
+        let unknown = |source| ParityError::Task { model: self.name().into(), source };
+        self.task.clone().map_err(unknown)
+    }
+
     /// The native model, from the checkpoint's weights.
     ///
     /// # Errors
     /// If a weight is missing or has the wrong shape.
     pub fn reference(&self, dtype: DType) -> Result<Reference, ParityError> {
-        self.reference_of(&self.files.checkpoint()?, dtype)
+        self.reference_of(&self.files.checkpoint()?, dtype, &Device::Cpu)
     }
 
-    /// The native model with the weights of another checkpoint of the same config.
+    /// The native model with the weights of another checkpoint of the same config, on any device.
     ///
     /// # Errors
     /// If a weight is missing or has the wrong shape.
-    pub fn reference_of(&self, checkpoint: &Checkpoint, dtype: DType) -> Result<Reference, ParityError> {
-        let loaded = BertModel::from_checkpoint(checkpoint, &self.config, dtype, &Device::Cpu)
-            .map_err(|source| ParityError::Weights { model: self.name().into(), source: Box::new(source) })?;
+    pub fn reference_of(
+        &self,
+        checkpoint: &Checkpoint,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Reference, ParityError> {
+        let loaded =
+            BertForTask::from_checkpoint(self.known_task()?, checkpoint, &self.config, dtype, device)
+                .map_err(|source| ParityError::Weights {
+                    model: self.name().into(),
+                    source: Box::new(source),
+                })?;
         Ok(Reference { engine: ReferenceEngine::new(loaded.model), unused: loaded.unused })
     }
 
     /// The graph in that file, or else the one beside the checkpoint, read and checked, under the name it goes by in a report.
     ///
+    /// Of a model on the hub, a file that is not here may be one of the repository's: `onnx/model_O4.onnx`, say.
+    ///
     /// # Errors
     /// If there is none, or it is malformed.
     pub fn graph(&self, onnx: Option<&Path>) -> Result<(String, Model), ParityError> {
         let source = match onnx {
-            Some(path) => Some(OnnxSource::File(path.into())),
-            None => self.files.onnx()?,
+            Some(path) => match file_of_repository(path) {
+                Some(file) if self.files.is_on_hub() && !path.exists() => self.graph_in_repository(&file)?,
+                _ => OnnxSource::File(path.into()),
+            },
+            None => self.files.onnx()?.ok_or_else(|| ParityError::NoGraph { model: self.name().into() })?,
         };
-        let Some(source) = source else { return Err(ParityError::NoGraph { model: self.name().into() }) };
-        open_graph(source)
+        let mut asked_for = None;
+        loop {
+            match open_graph(source.clone()) {
+                // Only the graph knows what it calls the files that its weights lie in.
+                Err(ParityError::Graph { source: error, onnx }) => match self.missing_data(&source, &error) {
+                    Some(file) if asked_for.as_ref() != Some(&file) => {
+                        self.files.require(&file)?;
+                        asked_for = Some(file);
+                    }
+                    _ => return Err(ParityError::Graph { source: error, onnx }),
+                },
+                opened => return opened,
+            }
+        }
+    }
+
+    /// A graph within the model's repository.
+    fn graph_in_repository(&self, file: &str) -> Result<OnnxSource, ParityError> {
+        match self.files.onnx_at(file)? {
+            Some(source) => Ok(source),
+            // The error that lists what the repository has.
+            None => Err(self
+                .files
+                .require(file)
+                .map_or_else(Into::into, |_| ParityError::NoGraph { model: self.name().into() })),
+        }
+    }
+
+    /// The file of a model on the hub that a graph of it needs and that is not here yet.
+    fn missing_data(&self, source: &OnnxSource, error: &GraphError) -> Option<String> {
+        let (
+            OnnxSource::File(graph),
+            GraphError::External { location, fault: ExternalFault::Missing(_), .. },
+        ) = (source, error)
+        else {
+            return None;
+        };
+        let folder = self.files.folder().filter(|_| self.files.is_on_hub())?;
+        let beside = graph.strip_prefix(folder).ok()?.parent()?.join(location);
+        let parts: Option<Vec<&str>> = beside.iter().map(|part| part.to_str()).collect();
+        Some(parts?.join("/"))
+    }
+
+    /// The same, but where there is none, one is made of the checkpoint, in memory: see [`Subject::has_graph`].
+    ///
+    /// # Errors
+    /// If a graph is there and malformed, or none can be made of the checkpoint.
+    pub fn graph_or_export(&self, onnx: Option<&Path>) -> Result<(String, Model), ParityError> {
+        if onnx.is_some() || self.has_graph()? {
+            return self.graph(onnx);
+        }
+        let options = bert_export::Options { task: self.known_task()?, ..Default::default() };
+        let model = bert_export::export(&self.files.checkpoint()?, &self.config, &options)
+            .map_err(|source| ParityError::Export { model: self.name().into(), source: Box::new(source) })?;
+        Ok((format!("{} (exported in memory)", self.name()), model))
+    }
+
+    /// Whether a graph lies beside the checkpoint.
+    ///
+    /// # Errors
+    /// If one is there and cannot be read.
+    pub fn has_graph(&self) -> Result<bool, ParityError> {
+        Ok(self.files.onnx()?.is_some())
     }
 
     /// The tokenizer, if the model has one.
@@ -108,6 +249,17 @@ impl Subject {
     pub fn require_tokenizer(&self) -> Result<Tokenizer, ParityError> {
         self.tokenizer()?.ok_or_else(|| ParityError::NoTokenizer { model: self.name().into() })
     }
+}
+
+/// A path as the name of a file in a repository; `None` if it can only be one on this machine. On Windows it may have been typed with that
+/// system's slashes.
+fn file_of_repository(path: &Path) -> Option<String> {
+    if path.has_root() || path.is_absolute() {
+        return None;
+    }
+    let parts = path.components().filter(|part| *part != Component::CurDir);
+    let parts: Vec<&str> = parts.map(|part| part.as_os_str().to_str()).collect::<Option<_>>()?;
+    Some(parts.join("/"))
 }
 
 /// Reads and checks a graph; it comes with the name it goes by in a report.

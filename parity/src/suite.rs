@@ -7,7 +7,7 @@ mod tables;
 
 use bert_pipeline::{Text, Tokenizer};
 use candle_bert::BertConfig;
-use engine::{Dim, NamedValues, ValueSpec};
+use engine::{Dim, NamedValues, Value, ValueError, ValueSpec};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -57,13 +57,49 @@ impl FixedShape {
     /// What the declared shape of `input_ids` fixes.
     pub fn of(inputs: &[ValueSpec]) -> Self {
         let ids = inputs.iter().find(|spec| spec.name == "input_ids");
-        let size =
-            |axis: usize| match ids.and_then(|spec| spec.shape.as_ref()).and_then(|dims| dims.get(axis)) {
-                Some(Dim::Fixed(size)) => Some(*size),
-                _ => None,
-            };
-        Self { batch: size(0), sequence: size(1) }
+        let dims = ids.and_then(|spec| spec.shape.as_deref()).unwrap_or_default();
+        let size = |axis: usize| match dims.get(axis) {
+            Some(Dim::Fixed(size)) => Some(*size),
+            _ => None,
+        };
+        match dims.len() {
+            // Each choice for a text is a row.
+            3 => Self {
+                batch: size(0).zip(size(1)).and_then(|(batch, choices)| batch.checked_mul(choices)),
+                sequence: size(2),
+            },
+            _ => Self { batch: size(0), sequence: size(1) },
+        }
     }
+}
+
+/// The same inputs as `[batch, choices, sequence]`, as far as `inputs` leaves that open: as two texts where the rows can be shared out, or else as one.
+///
+/// # Errors
+/// If the rows of a case are no whole number of texts, where the graph fixes how many choices each has.
+pub fn as_choices(cases: Vec<Case>, inputs: &[ValueSpec]) -> Result<Vec<Case>, ParityError> {
+    let ids = inputs.iter().find(|spec| spec.name == "input_ids");
+    let dims = ids.and_then(|spec| spec.shape.as_deref()).unwrap_or_default();
+    let fixed = |axis: usize| match dims.get(axis) {
+        Some(&Dim::Fixed(size)) => Some(size.max(1)),
+        _ => None,
+    };
+    let split = |rows: usize| match (fixed(0), fixed(1)) {
+        (Some(batch), _) => [batch, rows / batch],
+        (None, Some(choices)) => [rows / choices, choices],
+        (None, None) if rows > 2 && rows.is_multiple_of(2) => [2, rows / 2],
+        (None, None) => [1, rows],
+    };
+    let reshape = |case: Case| {
+        let values = case.inputs.into_iter().map(|(name, value)| {
+            let &[rows, sequence] = value.shape() else { return Ok((name, value)) };
+            let [batch, choices] = split(rows);
+            let ids = value.as_slice::<i64>()?;
+            Ok((name, Value::new([batch, choices, sequence], ids)?))
+        });
+        Ok(Case { name: case.name, inputs: values.collect::<Result<_, ValueError>>()? })
+    };
+    cases.into_iter().map(reshape).collect()
 }
 
 /// The longest that masks are tried at, unless the graph fixes the length.

@@ -16,8 +16,17 @@ use serde_json::Value as Json;
 use tempfile::TempDir;
 
 /// Everything in the environment that could change what the binary does: where models are cached, colours, threads.
-const REMOVED: [&str; 12] = [
+const REMOVED: [&str; 21] = [
+    "HF_ENDPOINT",
     "HF_HOME",
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN",
+    "HF_TOKEN_PATH",
+    "HUGGING_FACE_HUB_TOKEN",
+    "TRANSFORMERS_OFFLINE",
+    "ALL_PROXY",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "http_proxy",
     "HF_HUB_CACHE",
     "HUGGINGFACE_HUB_CACHE",
     "XDG_CACHE_HOME",
@@ -82,13 +91,14 @@ impl Folder {
         names
     }
 
-    /// A command that runs in this folder, cut off from the caller's caches. It may make backtraces: they must not be shown.
+    /// A command that runs in this folder, cut off from the caller's caches, and from the network. It may make backtraces: they must not be shown.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.current_dir(self.path()).env("HOME", self.path()).env("RUST_BACKTRACE", "1");
         for variable in REMOVED {
             command.env_remove(variable);
         }
+        command.env("HF_HUB_OFFLINE", "1");
         command
     }
 

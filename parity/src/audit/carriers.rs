@@ -59,8 +59,14 @@ pub(super) fn carriers(flow: &Flow, weights: &[Weight]) -> (Vec<Carrier>, HashSe
     let mut carriers = Vec::new();
     for (held, quantization) in flow.held.iter().zip(&quantizations) {
         let tensor = &held.tensor;
-        // A scalar carries no weights, and a step is no bias, though it may have a bias' shape and a name like one.
-        if tensor.shape.iter().product::<usize>() < 2 || parameters.contains(&held.value) {
+        let uses = flow.uses(held.value);
+        let named = weights.iter().position(|weight| names(&held.name, &weight.name));
+        let scoped = scoped(flow, &uses, tensor.shape.len(), weights);
+        // A scalar carries no weights, unless it is called the bias of a regression or a choice; and a step is no bias, though it may have a bias' shape
+        // and a name like one.
+        let single = |&at: &usize| weights[at].elements.len() == 1;
+        let few = tensor.shape.iter().product::<usize>() < 2 && named.or(scoped).filter(single).is_none();
+        if few || parameters.contains(&held.value) {
             continue;
         }
         let found = match quantization {
@@ -68,15 +74,14 @@ pub(super) fn carriers(flow: &Flow, weights: &[Weight]) -> (Vec<Carrier>, HashSe
             None => floats(tensor).map(|elements| (elements, None)),
         };
         let Some((elements, steps)) = found else { continue };
-        let uses = flow.uses(held.value);
         carriers.push(Carrier {
             value: held.value,
             name: held.name.clone(),
             dtype: tensor.dtype,
             shape: tensor.shape.clone(),
             rounded: is_rounded(tensor.dtype, &tensor.bytes),
-            named: weights.iter().position(|weight| names(&held.name, &weight.name)),
-            scoped: scoped(flow, &uses, tensor.shape.len(), weights),
+            named,
+            scoped,
             uniform: elements.iter().all(|x| Some(x) == elements.first()),
             uses,
             elements,

@@ -282,7 +282,7 @@ impl<'a> Search<'a> {
         let anchors: Vec<(Option<usize>, usize)> = self
             .matches
             .iter()
-            .filter(|found| !found.shared && self.weights[found.weight].used)
+            .filter(|found| !found.shared && self.weights[found.weight].stage.is_some())
             .filter_map(|found| {
                 Some((self.weights[found.weight].stage, depth(flow, &self.carriers[found.carrier])?))
             })

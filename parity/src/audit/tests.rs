@@ -26,7 +26,7 @@ fn graph(file: &str) -> Model {
 }
 
 fn audited(model: &Model) -> Audit {
-    audit(&checkpoint(), &config(), model, Expect::Exact).unwrap()
+    audit(&checkpoint(), Task::FeatureExtraction, &config(), model, Expect::Exact).unwrap()
 }
 
 fn node(op: &str, inputs: &[&str], output: &str) -> Node {
@@ -259,7 +259,8 @@ fn tensors_that_are_all_the_same() {
             change(&mut model, &trace.initializer, |_, _| 1.0);
         }
     }
-    let audited = |model: &Model| audit(&checkpoint, &config(), model, Expect::Exact).unwrap();
+    let audited =
+        |model: &Model| audit(&checkpoint, Task::FeatureExtraction, &config(), model, Expect::Exact).unwrap();
     let audit = audited(&model);
     assert_eq!(audit.verdict, Verdict::Pass, "{:?}", audit.findings);
     assert!(audit.untraced.is_empty(), "{:?}", audit.untraced);
@@ -303,7 +304,7 @@ fn a_gain_with_one_wrong_bit_among_equal_gains() {
     }
     let tensor = "encoder.layer.0.output.LayerNorm.weight";
     change(&mut model, &carrier(&good, tensor), |at, x| if at == 0 { x + f32::EPSILON } else { x });
-    let audit = audit(&checkpoint, &config(), &model, Expect::Exact).unwrap();
+    let audit = audit(&checkpoint, Task::FeatureExtraction, &config(), &model, Expect::Exact).unwrap();
     assert_eq!(audit.verdict, Verdict::Fail);
     assert_eq!(audit.findings[0].tensors, [tensor], "{:?}", audit.findings);
 }

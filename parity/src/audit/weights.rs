@@ -1,12 +1,18 @@
 //! The checkpoint's side: its tensors, and where each has its place in the model.
 
-use candle_bert::{BertConfig, BertError, used_tensors};
+use candle_bert::{BertConfig, BertError, Task, used_tensors_for};
 use checkpoint::{Checkpoint, TensorEntry};
 
 use super::data::{floats_of, is_rounded};
 
 /// The table of positions.
 pub(super) const POSITIONS: &str = "embeddings.position_embeddings.weight";
+
+/// The table of words.
+const WORDS: &str = "embeddings.word_embeddings.weight";
+
+/// What a masked language model decodes with: the table of words by another name, where they are tied. A graph may hold it twice, or once for both.
+const DECODER: &str = "cls.predictions.decoder.weight";
 
 /// The table of token types.
 pub(super) const TOKEN_TYPES: &str = "embeddings.token_type_embeddings.weight";
@@ -20,9 +26,9 @@ pub(super) struct Weight {
     pub rows: usize,
     pub columns: usize,
     pub elements: Vec<f32>,
-    /// Whether the base model uses it; the others are those of heads.
+    /// Whether the model of the task uses it; the others are those of other heads.
     pub used: bool,
-    /// When its module is executed, counted in modules; `None` for tensors that the base model does not use.
+    /// When its module is executed, counted in modules; `None` for tensors that the model does not use, or uses at both ends.
     pub stage: Option<usize>,
     /// Whether the file's f64 had to be rounded.
     pub rounded: bool,
@@ -64,9 +70,17 @@ pub(super) fn module(tensor: &str) -> &str {
     tensor.rsplit_once('.').map_or(tensor, |(module, _)| module)
 }
 
-/// The float tensors of a checkpoint, those of the base model first and in the order of execution.
-pub(super) fn weights(checkpoint: &Checkpoint, config: &BertConfig) -> Result<Vec<Weight>, BertError> {
-    let used = used_tensors(checkpoint, config)?;
+/// The float tensors of a checkpoint, those that the model of the task uses first and in the order of execution.
+pub(super) fn weights(
+    checkpoint: &Checkpoint,
+    task: Task,
+    config: &BertConfig,
+) -> Result<Vec<Weight>, BertError> {
+    let mut used = used_tensors_for(task, checkpoint, config)?;
+    if task == Task::MaskedLm && config.tie_word_embeddings {
+        let words = used.iter().find(|(name, _)| name == WORDS).map(|&(_, entry)| entry);
+        used.extend(words.map(|entry| (DECODER.to_string(), entry)));
+    }
     let others: Vec<&TensorEntry> = checkpoint
         .iter()
         .filter(|entry| used.iter().all(|(_, used)| used.name != entry.name))
@@ -80,6 +94,9 @@ pub(super) fn weights(checkpoint: &Checkpoint, config: &BertConfig) -> Result<Ve
             Weight::new(name, entry, Some(stage))
         })
         .collect();
+    // One tensor of the graph may be both, and has its place at either end.
+    let tied = |weight: &&mut Weight| config.tie_word_embeddings && weight.name == DECODER;
+    weights.iter_mut().filter(tied).for_each(|weight| weight.stage = None);
     weights.extend(others.into_iter().filter_map(|entry| Weight::new(entry.name.clone(), entry, None)));
     Ok(weights)
 }
@@ -99,10 +116,14 @@ fn stage(tensor: &str) -> usize {
         let part = LAYER.iter().find(|(start, _)| part.starts_with(start)).map_or(0, |&(_, at)| at);
         return 2 + layer * LAYER.len() + part;
     }
+    // The pooler comes after the encoder, and a head after that.
+    const END: usize = usize::MAX;
     match tensor {
         _ if tensor.starts_with("embeddings.LayerNorm") => 1,
         _ if tensor.starts_with("embeddings.") => 0,
-        // The pooler comes after everything else.
-        _ => usize::MAX,
+        _ if tensor.starts_with("pooler.") => END - 3,
+        _ if tensor.starts_with("cls.predictions.transform.dense") => END - 2,
+        _ if tensor.starts_with("cls.predictions.transform.") => END - 1,
+        _ => END,
     }
 }

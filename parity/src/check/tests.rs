@@ -158,3 +158,16 @@ fn assert_parity_says_what_differs() {
         "{error}"
     );
 }
+
+#[test]
+fn running_out_of_memory_says_nothing_about_a_graph() {
+    let node = |source: Box<dyn std::error::Error + Send + Sync>| EngineError::Node {
+        node: "n".into(),
+        op: "Expand".into(),
+        source,
+    };
+    let large = Fault::TooLarge { shape: vec![1 << 40], alive: 0, limit: 1 << 30 };
+    assert_eq!(failed_node(&node(Box::new(large))), Some(Verdict::Inconclusive));
+    assert_eq!(failed_node(&node(Box::new(Fault::DivisionByZero))), Some(Verdict::Fail));
+    assert_eq!(failed_node(&EngineError::UnknownValue { name: "y".into() }), None);
+}

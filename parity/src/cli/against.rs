@@ -62,17 +62,19 @@ pub fn judge(args: &CheckArgs, raw: &str) -> anyhow::Result<Outcome> {
             graph.checks.push(refused(candidate, error));
             graph.verdict = graph.verdict.max(Verdict::Inconclusive);
         }
-        let exact = original.exact(&candidate.model).ok().map(|(exact, _)| exact);
-        let sides = Sides {
-            single: &original.single,
-            double: &original.double,
-            exact: exact.as_ref(),
-            engines: &engines,
-        };
-        beside.add(args, &name, candidate, &graph, sides, &cases, &bounds)?;
+        if Beside::is_wanted(args) {
+            let exact = original.exact(&candidate.model).ok().map(|(exact, _)| exact);
+            let sides = Sides {
+                single: &original.single,
+                double: &original.double,
+                exact: exact.as_ref(),
+                engines: &engines,
+            };
+            beside.add(args, &name, candidate, &graph, sides, &cases, &bounds)?;
+        }
         graphs.push(graph);
-        if let (None, [engine, ..]) = (&timing, engines.as_slice()) {
-            timing = time(&original.single, *engine, &cases)?;
+        if timing.is_none() && !engines.is_empty() {
+            timing = time(&original.single, &engines, &cases)?;
         }
         bar.finish_and_clear();
     }

@@ -1,7 +1,11 @@
 //! What can be typed.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
+use anyhow::Context as _;
+use candle_bert::Task;
+use candle_core::Device;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use parity::audit::Expect;
 use parity::bench::MIN_RUNS;
@@ -32,6 +36,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Turn texts into vectors
     Embed(EmbedArgs),
+    /// Answer for texts what the model was trained to answer: labels, entities, answers, missing words
+    Predict(super::predict::PredictArgs),
     /// Time the engines against each other
     Bench(BenchArgs),
     /// Plant faults in copies of a graph, and see which of them a check would have caught
@@ -43,17 +49,25 @@ pub enum Command {
 pub enum GraphEngine {
     /// candle-onnx over a lowered graph
     Candle,
+    /// The graph compiled to few steps over packed weights
+    Compiled,
     /// Every operator by the specification: right, and slow
     Oracle,
 }
 
 impl GraphEngine {
+    /// What it calls itself.
+    pub fn name(self) -> &'static str {
+        match self {
+            GraphEngine::Candle => "candle",
+            GraphEngine::Compiled => "compiled",
+            GraphEngine::Oracle => "oracle",
+        }
+    }
+
     /// The engine that calls itself so.
     pub fn named(name: &str) -> Option<Self> {
-        Self::value_variants()
-            .iter()
-            .copied()
-            .find(|engine| engine.to_possible_value().is_some_and(|value| value.get_name() == name))
+        Self::value_variants().iter().copied().find(|engine| engine.name() == name)
     }
 }
 
@@ -64,6 +78,8 @@ pub enum AnyEngine {
     Reference,
     /// candle-onnx over a lowered graph
     Candle,
+    /// The graph compiled to few steps over packed weights
+    Compiled,
     /// Every operator by the specification: right, and slow
     Oracle,
 }
@@ -74,6 +90,7 @@ impl AnyEngine {
         match self {
             AnyEngine::Reference => None,
             AnyEngine::Candle => Some(GraphEngine::Candle),
+            AnyEngine::Compiled => Some(GraphEngine::Compiled),
             AnyEngine::Oracle => Some(GraphEngine::Oracle),
         }
     }
@@ -83,6 +100,50 @@ impl AnyEngine {
 pub enum Precision {
     F32,
     F64,
+}
+
+/// A device of candle's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceName {
+    Cpu,
+    Cuda(usize),
+    Metal(usize),
+}
+
+impl FromStr for DeviceName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let unknown = || "one of cpu, cuda, cuda:N, metal and metal:N".to_string();
+        let (kind, number) = match text.split_once(':') {
+            Some((kind, number)) => (kind, Some(number.parse().map_err(|_| unknown())?)),
+            None => (text, None),
+        };
+        match (kind, number) {
+            ("cpu", None) => Ok(DeviceName::Cpu),
+            ("cuda", number) => Ok(DeviceName::Cuda(number.unwrap_or(0))),
+            ("metal", number) => Ok(DeviceName::Metal(number.unwrap_or(0))),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+impl DeviceName {
+    /// The device.
+    ///
+    /// # Errors
+    /// If it is not there, or this was built without it.
+    pub fn open(self) -> anyhow::Result<Device> {
+        match self {
+            DeviceName::Cpu => Ok(Device::Cpu),
+            DeviceName::Cuda(number) => Device::new_cuda(number).with_context(|| {
+                format!("there is no device cuda:{number} here; it takes a build with the feature 'cuda'")
+            }),
+            DeviceName::Metal(number) => Device::new_metal(number).with_context(|| {
+                format!("there is no device metal:{number} here; it takes a build with the feature 'metal'")
+            }),
+        }
+    }
 }
 
 /// What graphs are converted to on purpose.
@@ -103,16 +164,35 @@ impl From<Conversion> for Expect {
     }
 }
 
+/// How the engine `compiled` runs a graph.
+#[derive(Args, Default)]
+pub struct CompiledArgs {
+    /// The engine compiled computes real tokens only; padded positions of an output are zero
+    #[arg(long)]
+    pub skip_padding: bool,
+
+    /// The engine compiled makes these passes and no others; an empty list for none [default: all]
+    #[arg(long, value_name = "NAME,…", value_parser = pass_names)]
+    pub passes: Option<Names>,
+}
+
+/// Names from one argument, divided by commas.
+pub type Names = std::sync::Arc<[String]>;
+
 #[derive(Args)]
 pub struct CheckArgs {
-    /// A folder, the id of a model in the hub cache, or a graph that the one in --onnx was made of [default: the embedded bert-tiny]
+    /// A folder, the id of a model on the hub, or a graph that the one in --onnx was made of [default: the embedded bert-tiny]
     pub model: Option<String>,
 
-    /// The graph [default: onnx/model.onnx or model.onnx beside the checkpoint]
+    /// The graph [default: onnx/model.onnx or model.onnx beside the checkpoint, or else one made of it in memory]
     #[arg(long, value_name = "FILE")]
     pub onnx: Vec<PathBuf>,
 
-    /// An engine that runs the graph (may be repeated) [default: candle, or the oracle where candle does not take it]
+    /// What the model is for, as transformers' pipelines call it: text-classification, fill-mask, … [default: by the architectures of config.json]
+    #[arg(long, value_name = "TASK")]
+    pub task: Option<Task>,
+
+    /// An engine that runs the graph (may be repeated) [default: candle and compiled, each if it takes the graph, or else the oracle]
     #[arg(long, value_name = "ENGINE")]
     pub engine: Vec<GraphEngine>,
 
@@ -152,6 +232,10 @@ pub struct CheckArgs {
     #[arg(long, value_name = "TEXT")]
     pub text: Vec<String>,
 
+    /// Where the reference runs in f32: cpu, cuda, cuda:N, metal or metal:N, as far as this was built for it
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: DeviceName,
+
     /// Write the report as JSON; `-` for stdout
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -167,11 +251,14 @@ pub struct CheckArgs {
     /// Write the report as JUnit's XML
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub compiled: CompiledArgs,
 }
 
 #[derive(Args)]
 pub struct RunArgs {
-    /// A folder, the id of a model in the hub cache, or a graph (FILE.onnx)
+    /// A folder, the id of a model on the hub, or a graph (FILE.onnx)
     pub model: String,
 
     /// The inputs, named as the model's: .safetensors, .npz, or one of ONNX's test folders
@@ -190,13 +277,20 @@ pub struct RunArgs {
     #[arg(long, value_name = "OUT.safetensors")]
     pub outputs: PathBuf,
 
-    /// What runs it [default: reference for a checkpoint; for a graph candle, or the oracle where that does not take it or f64 is asked for]
+    /// What the model is for, as transformers' pipelines call it: text-classification, fill-mask, … [default: by the architectures of config.json]
+    #[arg(long, value_name = "TASK")]
+    pub task: Option<Task>,
+
+    /// What runs it [default: reference for a checkpoint; for a graph compiled, or the oracle where that does not take it or f64 is asked for]
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<AnyEngine>,
 
     /// What reference and oracle compute in
     #[arg(long, value_name = "DTYPE", default_value = "f32")]
     pub dtype: Precision,
+
+    #[command(flatten)]
+    pub compiled: CompiledArgs,
 }
 
 /// Who will run a graph.
@@ -208,6 +302,15 @@ pub enum ExportTarget {
     CandleOnnx,
 }
 
+/// What a graph computes in.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportDtype {
+    /// Single precision
+    F32,
+    /// Half precision, with outputs in f32
+    F16,
+}
+
 /// Where a graph has its weights from.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum WeightsFrom {
@@ -215,9 +318,13 @@ pub enum WeightsFrom {
     Safetensors,
 }
 
+/// Rows, choices where there are any, and tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FixedInputs(pub usize, pub Option<usize>, pub usize);
+
 #[derive(Args)]
 pub struct ExportArgs {
-    /// A folder, or the id of a model in the hub cache
+    /// A folder, or the id of a model on the hub
     pub model: String,
 
     /// The graph to write
@@ -228,13 +335,21 @@ pub struct ExportArgs {
     #[arg(long, value_name = "N", default_value_t = 17)]
     pub opset: i64,
 
-    /// Fix the inputs to B rows of S tokens [default: any]
-    #[arg(long = "static", value_name = "B,S", value_parser = two_sizes)]
-    pub fixed: Option<(usize, usize)>,
+    /// The task, and so the head [default: by config.json's `architectures`]
+    #[arg(long, value_name = "TASK")]
+    pub task: Option<Task>,
+
+    /// Fix the inputs to B rows of S tokens, or those of a multiple choice to B,C,S [default: any]
+    #[arg(long = "static", value_name = "B,S", value_parser = fixed_inputs)]
+    pub fixed: Option<FixedInputs>,
 
     /// Who will run it
     #[arg(long, value_name = "TARGET", default_value = "onnx")]
     pub target: ExportTarget,
+
+    /// What it computes in
+    #[arg(long, value_name = "DTYPE", default_value = "f32")]
+    pub dtype: ExportDtype,
 
     /// Leave the weights in the checkpoint's file: the graph, which must be written beside it, points at them
     #[arg(long, value_name = "FORMAT", conflicts_with = "external_data")]
@@ -258,36 +373,48 @@ pub struct InspectArgs {
 
 #[derive(Args)]
 pub struct EmbedArgs {
-    /// A folder, or the id of a model in the hub cache [default: the embedded bert-tiny]
+    /// A folder, or the id of a model on the hub [default: the embedded bert-tiny]
     pub model: Option<String>,
 
     /// A text (may be repeated)
     #[arg(long, value_name = "TEXT", required_unless_present = "file", conflicts_with = "file")]
     pub text: Vec<String>,
 
-    /// A file with one text a line
+    /// A file with one text a line; if it is called .jsonl or .ndjson, one {"text": …} a line
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
 
-    /// What computes the features [default: candle where there is a graph that it takes, else reference]
+    /// What computes the features [default: the fastest that takes the graph, where there is one, else reference]
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<AnyEngine>,
 
     /// Write the vectors as JSON; `-` for stdout
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+
+    /// Write {"text", "embedding"} of each text on a line of its own; `-` for stdout
+    #[arg(long, value_name = "FILE")]
+    pub jsonl: Option<PathBuf>,
+
+    /// Write the vectors as one tensor `embeddings`, f32 [texts, dimension]
+    #[arg(long, value_name = "FILE")]
+    pub safetensors: Option<PathBuf>,
 }
 
 #[derive(Args)]
 pub struct BenchArgs {
-    /// A folder, or the id of a model in the hub cache [default: the embedded bert-tiny]
+    /// A folder, or the id of a model on the hub [default: the embedded bert-tiny]
     pub model: Option<String>,
 
-    /// The graph [default: onnx/model.onnx or model.onnx beside the checkpoint]
+    /// The graph [default: onnx/model.onnx or model.onnx beside the checkpoint, or else one made of it in memory]
     #[arg(long, value_name = "FILE")]
     pub onnx: Option<PathBuf>,
 
-    /// An engine to time (may be repeated) [default: reference and candle]
+    /// What the model is for, as transformers' pipelines call it: text-classification, fill-mask, … [default: by the architectures of config.json]
+    #[arg(long, value_name = "TASK")]
+    pub task: Option<Task>,
+
+    /// An engine to time (may be repeated) [default: reference, candle and compiled]
     #[arg(long, value_name = "ENGINE")]
     pub engine: Vec<AnyEngine>,
 
@@ -314,20 +441,31 @@ pub struct BenchArgs {
     /// Write the results as JSON; `-` for stdout
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub compiled: CompiledArgs,
 }
 
 #[derive(Args)]
 pub struct SelftestArgs {
-    /// A folder, or the id of a model in the hub cache [default: the embedded bert-tiny]
+    /// A folder, or the id of a model on the hub [default: the embedded bert-tiny]
     pub model: Option<String>,
 
-    /// The graph [default: onnx/model.onnx or model.onnx beside the checkpoint]
+    /// The graph [default: onnx/model.onnx or model.onnx beside the checkpoint, or else one made of it in memory]
     #[arg(long, value_name = "FILE")]
     pub onnx: Option<PathBuf>,
+
+    /// What the model is for, as transformers' pipelines call it: text-classification, fill-mask, … [default: by the architectures of config.json]
+    #[arg(long, value_name = "TASK")]
+    pub task: Option<Task>,
 
     /// Write the result as JSON; `-` for stdout
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+}
+
+fn pass_names(text: &str) -> Result<Names, String> {
+    Ok(text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(String::from).collect())
 }
 
 fn tolerance(text: &str) -> Result<f64, String> {
@@ -347,11 +485,16 @@ fn onnx_file(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-fn two_sizes(text: &str) -> Result<(usize, usize), String> {
-    let sizes = text
-        .split_once(',')
-        .and_then(|(batch, sequence)| Some((batch.trim().parse().ok()?, sequence.trim().parse().ok()?)));
-    sizes.ok_or_else(|| "two whole numbers, rows and tokens, such as 1,128".into())
+fn fixed_inputs(text: &str) -> Result<FixedInputs, String> {
+    let sizes: Option<Vec<usize>> = text.split(',').map(|size| size.trim().parse().ok()).collect();
+    match sizes.as_deref() {
+        Some(&[batch, sequence]) => Ok(FixedInputs(batch, None, sequence)),
+        Some(&[batch, choices, sequence]) => Ok(FixedInputs(batch, Some(choices), sequence)),
+        _ => {
+            Err("two whole numbers, rows and tokens, such as 1,128, or three, with choices between them"
+                .into())
+        }
+    }
 }
 
 fn runs(text: &str) -> Result<usize, String> {
@@ -387,8 +530,18 @@ mod tests {
     fn a_graph_is_written_to_a_graphs_name() {
         assert!(onnx_file("model.safetensors").is_err());
         assert_eq!(onnx_file("a/b.onnx"), Ok(PathBuf::from("a/b.onnx")));
-        assert_eq!(two_sizes("2, 8"), Ok((2, 8)));
-        assert!(["", "2", "2,", "2,8,1", "-1,8", "2x8"].iter().all(|text| two_sizes(text).is_err()));
+        assert_eq!(fixed_inputs("2, 8"), Ok(FixedInputs(2, None, 8)));
+        assert_eq!(fixed_inputs("2,3,8"), Ok(FixedInputs(2, Some(3), 8)));
+        assert!(["", "2", "2,", "2,8,1,1", "-1,8", "2x8"].iter().all(|text| fixed_inputs(text).is_err()));
+    }
+
+    #[test]
+    fn a_device_is_one_of_candles() {
+        assert_eq!("cuda:1".parse(), Ok(DeviceName::Cuda(1)));
+        assert_eq!("metal".parse(), Ok(DeviceName::Metal(0)));
+        assert!(
+            ["", "gpu", "cuda:", "cuda:x", "cpu:0"].iter().all(|text| text.parse::<DeviceName>().is_err())
+        );
     }
 
     #[test]

@@ -14,14 +14,11 @@ use parity::{Subject, Verdict, tensors};
 use serde::Serialize;
 
 use super::args::{AnyEngine, BenchArgs, Precision};
-use super::{engines, input, is_stdout, progress, show, write_json};
+use super::{engines, input, is_stdout, model, progress, show, write_json};
 
 /// A wrong engine is not worth timing. f32 outputs of a correct one are nearer than this on any model whose activations stay below
 /// a thousand or so; `parity check` is what judges.
 const SANE_ATOL: f64 = 1e-3;
-
-/// candle takes its thread count from here, once, when it starts.
-const THREADS_VARIABLE: &str = "RAYON_NUM_THREADS";
 
 #[derive(Serialize)]
 struct Results<'a> {
@@ -31,19 +28,22 @@ struct Results<'a> {
 pub fn command(args: &BenchArgs) -> anyhow::Result<Verdict> {
     if let Some(threads) = args.threads {
         let wanted = threads.to_string();
-        if std::env::var(THREADS_VARIABLE).as_deref() != Ok(wanted.as_str()) {
+        if std::env::var(engines::THREADS_VARIABLE).as_deref() != Ok(wanted.as_str()) {
             return with_threads(&wanted);
         }
     }
-    let subject = Subject::open(args.model.as_deref())?;
+    let subject = model::open_for(args.model.as_deref(), args.task)?;
     let mut cases = [case(&subject, args)?];
-    let wanted: &[AnyEngine] =
-        if args.engine.is_empty() { &[AnyEngine::Reference, AnyEngine::Candle] } else { &args.engine };
+    let wanted: &[AnyEngine] = if args.engine.is_empty() {
+        &[AnyEngine::Reference, AnyEngine::Candle, AnyEngine::Compiled]
+    } else {
+        &args.engine
+    };
     let reference = subject.reference(DType::F32)?.engine;
     let mut on_graph = Vec::new();
     for kind in wanted.iter().filter_map(|kind| kind.on_graph()) {
-        let (onnx, graph) = subject.graph(args.onnx.as_deref())?;
-        let engine = engines::open(&graph, kind, Precision::F32).context(onnx.clone())?;
+        let (onnx, graph) = subject.graph_or_export(args.onnx.as_deref())?;
+        let engine = engines::open(&graph, kind, Precision::F32, &args.compiled).context(onnx.clone())?;
         input::refuse_unknown(&cases[0].inputs, &[reference.inputs(), engine.inputs()])?;
         cases[0].inputs = common_inputs(&cases[0].inputs, reference.inputs(), engine.inputs())?;
         verify(&reference, engine.as_ref(), &onnx, &cases)?;
@@ -80,8 +80,10 @@ pub fn command(args: &BenchArgs) -> anyhow::Result<Verdict> {
 fn with_threads(threads: &str) -> anyhow::Result<Verdict> {
     let program =
         std::env::current_exe().context("cannot find this program to start it with other threads")?;
-    let status =
-        Command::new(program).args(std::env::args_os().skip(1)).env(THREADS_VARIABLE, threads).status()?;
+    let status = Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .env(engines::THREADS_VARIABLE, threads)
+        .status()?;
     // The other process has said what was wrong.
     std::process::exit(status.code().unwrap_or_else(|| Verdict::Error.code().into()));
 }

@@ -11,25 +11,30 @@ use parity::ParityError;
 use parity::audit::Expect;
 use parity::bench::{self, Budget};
 use parity::check::{Options, common_inputs, fit_inputs};
+use parity::decide::Decides;
 use parity::judge::{Bounds, References, Trial};
 use parity::proof;
 use parity::replay::Sides;
 use parity::report::{EngineCheck, InputSummary, Report, SCHEMA, TimingReport};
-use parity::suite::{Case, FixedShape};
+use parity::suite::Case;
 use parity::{Subject, Verdict, tokenizer_check};
 
 use super::args::{CheckArgs, GraphEngine, Precision};
 use super::record::Beside;
-use super::{against, engines, input, is_stdout, one_line, progress, reports, show, unless_closed};
+use super::{
+    against, engines, input, is_stdout, model, one_line, progress, record, reports, show, unless_closed,
+};
 
 /// What timing may take at the end of a check, which has warmed everything: it is there to give an idea, `parity bench` measures.
 const TIMING: Budget = Budget { warm_up: 0, rounds: 1, time: Duration::from_millis(500) };
 
 pub fn command(args: &CheckArgs) -> anyhow::Result<Verdict> {
-    let mut result = match args.model.as_deref().filter(|model| against::is_graph(model, args)) {
-        Some(raw) => against::judge(args, raw),
-        None => judge(args),
-    };
+    let mut result = record::refuse_full_folder(args).and_then(|()| {
+        match args.model.as_deref().filter(|model| against::is_graph(model, args)) {
+            Some(raw) => against::judge(args, raw),
+            None => judge(args),
+        }
+    });
     let command = Some(reports::command_line());
     let written = match &mut result {
         Ok(outcome) => {
@@ -79,7 +84,7 @@ pub(super) struct Candidate {
     pub refused: Option<anyhow::Error>,
 }
 
-/// Every graph on every engine that was asked for, or on the fastest that takes it.
+/// Every graph on every engine that was asked for, or on those that it would be deployed on.
 pub(super) fn candidates(
     args: &CheckArgs,
     open: impl Fn(Option<&Path>) -> Result<(String, Model), ParityError>,
@@ -95,15 +100,17 @@ pub(super) fn candidates(
         let mut engines = Vec::new();
         let mut refused = None;
         for &kind in &args.engine {
-            engines.push(engines::open(&model, kind, Precision::F32).context(onnx.clone())?);
+            engines.push(engines::open(&model, kind, Precision::F32, &args.compiled).context(onnx.clone())?);
         }
         if args.engine.is_empty() {
-            match engines::fastest(&model) {
-                Ok((engine, refusal)) => {
-                    notes.extend(refusal.map(|refusal| {
-                        format!("{onnx} was run on the {}, because {refusal}", engine.name())
-                    }));
-                    engines.push(engine);
+            match engines::deployment(&model, &args.compiled) {
+                Ok((found, refusal)) => {
+                    let names: Vec<&str> = found.iter().map(|engine| engine.name()).collect();
+                    let names = names.join(" and ");
+                    notes.extend(
+                        refusal.map(|refusal| format!("{onnx} was run on {names}, because {refusal}")),
+                    );
+                    engines = found;
                 }
                 Err(error) => refused = Some(error),
             }
@@ -114,24 +121,31 @@ pub(super) fn candidates(
 }
 
 fn judge(args: &CheckArgs) -> anyhow::Result<Outcome> {
-    if let Some(dir) = &args.repro {
-        // Said before anything is run, and lost on nothing.
-        let is_empty = std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none());
-        anyhow::ensure!(
-            is_empty,
-            "{} is not empty, and nothing is overwritten: give a new folder",
-            dir.display()
-        );
-    }
-    let subject = Subject::open(args.model.as_deref())?;
+    let mut subject = model::open_for(args.model.as_deref(), args.task)?;
     let mut notes = Vec::new();
-    let candidates = candidates(args, |path| subject.graph(path), &mut notes)?;
-    let references = References::load(&subject)?;
+    let candidates = candidates(args, |path| subject.graph_or_export(path), &mut notes)?;
+    if args.onnx.is_empty() && !subject.has_graph()? {
+        notes.push(format!(
+            "no ONNX file lies beside {}: what was judged is the graph that 'parity export' makes of it, made in memory (opset {})",
+            subject.name(),
+            candidates.iter().find_map(|candidate| candidate.model.opset("")).unwrap_or_default(),
+        ));
+    }
+    if args.task.is_none() {
+        let graphs: Vec<&Model> = candidates.iter().map(|candidate| &candidate.model).collect();
+        notes.extend(subject.fit_to(&graphs));
+    }
+    let references = References::load_on(&subject, &args.device.open()?)?;
     let reference: &dyn Engine = &references.single.engine;
     add_notes(&mut notes, reference, &candidates, &references.single.unused);
 
     let bounds = Bounds {
-        options: Options { atol: args.atol, outputs: args.output.clone(), ..Options::default() },
+        options: Options {
+            atol: args.atol,
+            outputs: args.output.clone(),
+            decides: Decides::of(subject.task(), subject.config()),
+            ..Options::default()
+        },
         proof_tol: args.proof_tol,
         expect: args.expect.map_or(Expect::Exact, Into::into),
     };
@@ -158,24 +172,23 @@ fn judge(args: &CheckArgs) -> anyhow::Result<Outcome> {
             kinds => kinds.to_vec(),
         };
         for kind in parts {
-            let open = |part: &Model| engines::open(part, kind, Precision::F32).ok();
+            let open = |part: &Model| engines::open(part, kind, Precision::F32, &args.compiled).ok();
             graph.put_under_stress(&candidate.model, &candidate.model, &open);
         }
         if let Some(error) = &candidate.refused {
             graph.checks.push(refused(candidate, error));
             graph.verdict = graph.verdict.max(Verdict::Inconclusive);
         }
-        let exact = proof::exact_graph(&candidate.model, subject.config()).ok().map(|(exact, _)| exact);
-        let sides = Sides {
-            single: reference,
-            double: &references.double.engine,
-            exact: exact.as_ref(),
-            engines: &engines,
-        };
-        beside.add(args, subject.name(), candidate, &graph, sides, &cases, &bounds)?;
+        if Beside::is_wanted(args) {
+            let exact = proof::exact_graph(&candidate.model, subject.config()).ok().map(|(exact, _)| exact);
+            let further = trial.further(&subject, &candidate.model, &engines);
+            let [single, double] = references.extended(further.as_ref());
+            let sides = Sides { single: &single, double: &double, exact: exact.as_ref(), engines: &engines };
+            beside.add(args, subject.name(), candidate, &graph, sides, &cases, &bounds)?;
+        }
         graphs.push(graph);
-        if let (None, [engine, ..]) = (&timing, engines.as_slice()) {
-            timing = time(reference, *engine, &cases)?;
+        if timing.is_none() && !engines.is_empty() {
+            timing = time(reference, &engines, &cases)?;
         }
         bar.finish_and_clear();
         if features.is_none() {
@@ -202,7 +215,7 @@ fn cases(
     notes: &mut Vec<String>,
 ) -> anyhow::Result<Vec<Case>> {
     let specs = &candidate.model.graph.inputs;
-    let mut cases = input::cases(subject, args.inputs.as_deref(), &args.text, FixedShape::of(specs))?;
+    let mut cases = input::cases(subject, args.inputs.as_deref(), &args.text, specs)?;
     for case in &mut cases {
         input::refuse_unknown(&case.inputs, &[reference.inputs(), specs])?;
         let common = common_inputs(&case.inputs, reference.inputs(), specs)?;
@@ -254,16 +267,16 @@ pub(super) fn summary(case: &Case) -> InputSummary {
     InputSummary { name: case.name.clone(), shape, tokens }
 }
 
-/// Times both paths on the sentences, or whatever comes first.
+/// Times the reference and every engine on the sentences, or whatever comes first.
 pub(super) fn time(
     reference: &dyn Engine,
-    engine: &dyn Engine,
+    engines: &[&dyn Engine],
     cases: &[Case],
 ) -> anyhow::Result<Option<TimingReport>> {
     let Some(case) = cases.iter().find(|case| case.name == "sentences").or(cases.first()) else {
         return Ok(None);
     };
-    let sides: [&dyn Engine; 2] = [reference, engine];
+    let sides: Vec<&dyn Engine> = [reference].iter().chain(engines).copied().collect();
     let inputs: Vec<NamedValues> =
         sides.iter().map(|side| fit_inputs(&case.inputs, side.inputs())).collect::<Result<_, _>>()?;
     let engines: Vec<(&dyn Engine, &NamedValues)> = sides.into_iter().zip(&inputs).collect();

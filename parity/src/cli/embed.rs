@@ -1,126 +1,163 @@
 //! `parity embed`
 
-use std::io::Write as _;
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
 
 use anyhow::Context as _;
-use bert_pipeline::{Encoded, PipelineError, Pooling, Text, normalize};
-use candle_core::{DType, Device};
-use engine::{Engine, ValueSpec};
-use parity::check::fit_inputs;
-use parity::suite::FixedShape;
+use bert_pipeline::pipeline::{Embeddings, EngineChoice, Options};
 use parity::{Subject, Verdict};
-use serde::Serialize;
+use serde::Deserialize;
 
-use super::args::{AnyEngine, EmbedArgs, GraphEngine, Precision};
-use super::{engines, is_stdout, progress, show, write_json};
+use super::args::{AnyEngine, CompiledArgs, EmbedArgs, Precision};
+use super::vectors::{Form, Vectors};
+use super::{engines, is_stdout, model, progress, show};
 
-/// Texts that are run at once.
-const BATCH: usize = 32;
-
-#[derive(Serialize)]
-struct Embeddings<'a> {
-    model: &'a str,
-    dimension: usize,
-    embeddings: &'a [Vec<f32>],
-}
+/// The table shows so many vectors; files hold them all.
+const SHOWN: usize = 100;
 
 pub fn command(args: &EmbedArgs) -> anyhow::Result<Verdict> {
-    let texts = match &args.file {
-        Some(path) => lines(path)?,
-        None => args.text.clone(),
-    };
-    let subject = Subject::open(args.model.as_deref())?;
-    let tokenizer = subject.require_tokenizer()?;
-    let (pooling, normalized) = Pooling::from_files(subject.files())?;
-    let engine = engine(&subject, args.engine)?;
+    let targets =
+        [(Form::Json, &args.json), (Form::JsonLines, &args.jsonl), (Form::Safetensors, &args.safetensors)];
+    let to_stdout = targets.iter().filter(|(_, path)| path.as_deref().is_some_and(is_stdout)).count();
+    anyhow::ensure!(to_stdout < 2, "only one of --json and --jsonl can be written to stdout");
 
-    let bar = progress::bar("embedding", texts.len());
-    let mut embeddings: Vec<Vec<f32>> = Vec::new();
-    for (number, batch) in texts.chunks(BATCH).enumerate() {
-        let batch: Vec<Text> = batch.iter().map(|text| Text::from(text.as_str())).collect();
-        let encoded = tokenizer.encode(&batch).map_err(|error| counted_from(number * BATCH, error))?;
-        embeddings.extend(embed(engine.as_ref(), &encoded, pooling, normalized)?);
-        bar.inc(batch.len() as u64);
+    // What is wrong with the first line is told before a model is loaded.
+    let (count, texts) = texts(args)?;
+    let subject = model::open(args.model.as_deref())?;
+    let pipeline = pipeline(&subject, args.engine)?;
+    if let Some(reason) = pipeline.note() {
+        tell(&format!("the checkpoint runs and not the graph: {reason}"));
+    }
+    let mut files = targets
+        .into_iter()
+        .filter_map(|(form, path)| Some(Vectors::create(form, path.as_deref()?, subject.name())))
+        .collect::<Result<Vec<_>, _>>()?;
+
+    // The pipeline reads ahead: texts wait here for their vectors, and a line that cannot be read ends them.
+    let waiting = RefCell::new(std::collections::VecDeque::new());
+    let unreadable = RefCell::new(None);
+    let texts = texts.map_while(|text| match text {
+        Ok(text) => {
+            waiting.borrow_mut().push_back(text.clone());
+            Some(text)
+        }
+        Err(error) => {
+            *unreadable.borrow_mut() = Some(error);
+            None
+        }
+    });
+    let bar = progress::bar("embedding", count);
+    let (mut shown_texts, mut shown): (Vec<String>, Vec<Vec<f32>>) = Default::default();
+    let (mut total, mut truncated) = (0, Vec::new());
+    for output in pipeline.embed_iter(texts) {
+        let output = output?;
+        let text = waiting.borrow_mut().pop_front().unwrap_or_default();
+        for file in &mut files {
+            file.push(&text, &output)?;
+        }
+        if output.truncated {
+            truncated.push(total);
+        }
+        total += 1;
+        if shown.len() < SHOWN {
+            shown_texts.push(text);
+            shown.push(output.prediction);
+        }
+        bar.inc(1);
     }
     bar.finish_and_clear();
-
-    let dimension = embeddings.first().map_or(0, Vec::len);
-    if let Some(path) = &args.json {
-        write_json(path, &Embeddings { model: subject.name(), dimension, embeddings: &embeddings })?;
+    if let Some(error) = unreadable.into_inner() {
+        return Err(error);
     }
-    if !args.json.as_deref().is_some_and(is_stdout) {
-        let how =
-            format!("{}, {pooling} pooling{}", engine.name(), if normalized { ", normalized" } else { "" });
+    for file in files {
+        file.finish()?;
+    }
+    tell_truncation(&truncated);
+    if to_stdout == 0 {
         let mut out = anstream::stdout().lock();
-        show::embeddings(&mut out, &how, &texts, &embeddings)?;
+        let how = format!("{}, {}", pipeline.engine(), pipeline.recipe());
+        show::embeddings(&mut out, &how, &shown_texts, &shown)?;
+        if total > shown.len() {
+            writeln!(out, " … and {} more", total - shown.len())?;
+        }
         out.flush()?;
     }
     Ok(Verdict::Pass)
 }
 
-/// An error about a text of a batch, as one about a text of them all.
-fn counted_from(first: usize, mut error: PipelineError) -> PipelineError {
-    if let PipelineError::TooLong { text, .. } | PipelineError::Tokenize { text, .. } = &mut error {
-        *text += first;
+/// Says which texts were cut, as the model's own files ask for. Their numbers are counted from 0.
+pub(super) fn tell_truncation(texts: &[usize]) {
+    let Some(first) = texts.first() else { return };
+    let which = match texts.len() {
+        1 => format!("text number {} is", first + 1),
+        count => format!("{count} texts, the first of them number {}, are", first + 1),
+    };
+    tell(&format!("{which} longer than the model takes, and the end was not read"));
+}
+
+/// A note on stderr.
+pub(super) fn tell(note: &str) {
+    // If stderr is gone there is nobody left to tell.
+    let _ = writeln!(anstream::stderr(), "note: {note}");
+}
+
+/// A text at a time, or why it cannot be read.
+type Texts = Box<dyn Iterator<Item = anyhow::Result<String>>>;
+
+/// The texts, and how many there are.
+fn texts(args: &EmbedArgs) -> anyhow::Result<(usize, Texts)> {
+    let Some(path) = &args.file else {
+        return Ok((args.text.len(), Box::new(args.text.clone().into_iter().map(Ok))));
+    };
+    // Counted first, line by line: a progress bar wants an end, and a file that cannot be read is told before anything is run.
+    let mut count = 0;
+    for text in lines(path)? {
+        text?;
+        count += 1;
     }
-    error
+    anyhow::ensure!(count > 0, "{} has no lines, so there is nothing to embed", path.display());
+    Ok((count, lines(path)?))
 }
 
-fn lines(path: &Path) -> anyhow::Result<Vec<String>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let lines: Vec<String> = text.lines().map(String::from).collect();
-    anyhow::ensure!(!lines.is_empty(), "{} has no lines, so there is nothing to embed", path.display());
-    Ok(lines)
+/// The lines of a file; of one that is called .jsonl or .ndjson, the `text` of each.
+fn lines(path: &Path) -> anyhow::Result<Texts> {
+    #[derive(Deserialize)]
+    struct Line {
+        text: String,
+    }
+    let cannot = {
+        let path = path.display().to_string();
+        move || format!("cannot read {path}")
+    };
+    let is_json = path.extension().is_some_and(|extension| extension == "jsonl" || extension == "ndjson");
+    let lines = BufReader::new(File::open(path).with_context(cannot.clone())?).lines();
+    Ok(Box::new(lines.enumerate().filter_map(move |(number, line)| {
+        match line {
+            Err(error) => Some(Err(error).with_context(cannot.clone())),
+            Ok(line) if !is_json => Some(Ok(line)),
+            Ok(line) if line.trim().is_empty() => None,
+            Ok(line) => Some(
+                serde_json::from_str(&line)
+                    .map(|Line { text }| text)
+                    .with_context(|| format!("{}, line {}, is not {{\"text\": …}}", cannot(), number + 1)),
+            ),
+        }
+    })))
 }
 
-/// The engine asked for, or else the graph's where there is one that can embed texts of any length, or else the reference.
-fn engine(subject: &Subject, kind: Option<AnyEngine>) -> anyhow::Result<Box<dyn Engine>> {
-    let on_graph = kind.and_then(AnyEngine::on_graph);
-    if on_graph.is_some() || (kind.is_none() && subject.files().onnx()?.is_some()) {
-        let (onnx, graph) = subject.graph(None)?;
-        let kind = on_graph.unwrap_or(GraphEngine::Candle);
-        match engines::open(&graph, kind, Precision::F32).and_then(embeds) {
-            Ok(engine) => return Ok(engine),
-            Err(error) if on_graph.is_some() => return Err(error.context(onnx)),
-            Err(_) => {}
+/// By the engine asked for, or else by the fastest that takes the graph, or else by the reference.
+fn pipeline(subject: &Subject, kind: Option<AnyEngine>) -> anyhow::Result<Embeddings> {
+    let (files, options) = (subject.files(), Options::default());
+    let Some(kind) = kind else { return Ok(Embeddings::from_files(files, &options)?) };
+    match kind.on_graph() {
+        None => Ok(Embeddings::from_files(files, &options.with_engine(EngineChoice::Native))?),
+        Some(kind) => {
+            let (onnx, graph) = subject.graph(None)?;
+            let engine = engines::open(&graph, kind, Precision::F32, &CompiledArgs::default())
+                .context(onnx.clone())?;
+            Embeddings::with_engine(files, engine, &options).context(onnx)
         }
     }
-    Ok(Box::new(subject.reference(DType::F32)?.engine))
-}
-
-/// Texts of different lengths are padded, so a graph must be told the mask and take any shape; and pooling needs the tokens' states.
-fn embeds(engine: Box<dyn Engine>) -> anyhow::Result<Box<dyn Engine>> {
-    let has = |specs: &[ValueSpec], name: &str| specs.iter().any(|spec| spec.name == name);
-    anyhow::ensure!(
-        has(engine.inputs(), "attention_mask"),
-        "the graph has no input 'attention_mask', so it would count padding; take --engine reference"
-    );
-    anyhow::ensure!(
-        has(engine.outputs(), "last_hidden_state"),
-        "the graph has no output 'last_hidden_state' to pool; take --engine reference"
-    );
-    anyhow::ensure!(
-        FixedShape::of(engine.inputs()) == FixedShape::default(),
-        "the graph takes inputs of one shape only; take --engine reference"
-    );
-    Ok(engine)
-}
-
-fn embed(
-    engine: &dyn Engine,
-    encoded: &Encoded,
-    pooling: Pooling,
-    normalized: bool,
-) -> anyhow::Result<Vec<Vec<f32>>> {
-    let inputs = encoded.to_named_values();
-    let outputs = engine.run(&fit_inputs(&inputs, engine.inputs())?)?;
-    let hidden = outputs.get("last_hidden_state").context("the graph has no output 'last_hidden_state'")?;
-    let hidden = hidden.to_tensor(&Device::Cpu)?;
-    let pooled = outputs.get("pooler_output").map(|value| value.to_tensor(&Device::Cpu)).transpose()?;
-    let mut pooled = pooling.pool(&hidden, &encoded.attention_mask, pooled.as_ref())?;
-    if normalized {
-        pooled = normalize(&pooled)?;
-    }
-    Ok(pooled.to_dtype(DType::F32)?.to_vec2()?)
 }

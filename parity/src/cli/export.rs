@@ -4,17 +4,20 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
-use bert_export::{Options, Shape, Target, Weights, export, save_beside};
+use bert_export::{FloatType, Options, Shape, Target, Weights, export, save_beside};
+use candle_bert::Task;
 use onnx_graph::{External, GraphError, Model};
-use parity::{Subject, Verdict};
+use parity::Verdict;
 
-use super::args::{ExportArgs, ExportTarget, WeightsFrom};
-use super::unless_closed;
+use super::args::{ExportArgs, ExportDtype, ExportTarget, FixedInputs, WeightsFrom};
+use super::{model, unless_closed};
 
 pub fn command(args: &ExportArgs) -> anyhow::Result<Verdict> {
-    let subject = Subject::open(Some(&args.model))?;
+    let subject = model::open(Some(&args.model))?;
     let checkpoint = subject.files().checkpoint()?;
-    let options = options(args);
+    let task =
+        args.task.map_or_else(|| Task::of(subject.config()), Ok).with_context(|| args.model.clone())?;
+    let options = options(args, task);
     let model = export(&checkpoint, subject.config(), &options).with_context(|| args.model.clone())?;
     match options.weights {
         Weights::AsStored => save_beside(&model, &checkpoint, &args.output)?,
@@ -32,11 +35,15 @@ pub fn command(args: &ExportArgs) -> anyhow::Result<Verdict> {
     Ok(Verdict::Pass)
 }
 
-fn options(args: &ExportArgs) -> Options {
+fn options(args: &ExportArgs, task: Task) -> Options {
     Options {
+        task,
         opset: args.opset,
         shape: match args.fixed {
-            Some((batch, sequence)) => Shape::Static { batch, sequence },
+            Some(FixedInputs(batch, None, sequence)) => Shape::Static { batch, sequence },
+            Some(FixedInputs(batch, Some(choices), sequence)) => {
+                Shape::StaticChoices { batch, choices, sequence }
+            }
             None => Shape::Dynamic,
         },
         target: match args.target {
@@ -46,6 +53,10 @@ fn options(args: &ExportArgs) -> Options {
         weights: match args.weights_from {
             Some(WeightsFrom::Safetensors) => Weights::AsStored,
             None => Weights::Transposed,
+        },
+        dtype: match args.dtype {
+            ExportDtype::F32 => FloatType::F32,
+            ExportDtype::F16 => FloatType::F16,
         },
     }
 }

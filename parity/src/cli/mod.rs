@@ -11,6 +11,8 @@ mod engines;
 mod export;
 mod input;
 mod inspect;
+mod model;
+mod predict;
 mod progress;
 mod record;
 mod reports;
@@ -20,6 +22,7 @@ mod show;
 mod show_modules;
 mod show_precision;
 mod show_selftest;
+mod vectors;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -43,6 +46,7 @@ pub fn main() -> ExitCode {
         Some(Command::Export(args)) => export::command(args),
         Some(Command::Inspect(args)) => inspect::command(args),
         Some(Command::Embed(args)) => embed::command(args),
+        Some(Command::Predict(args)) => predict::command(args),
         Some(Command::Bench(args)) => bench::command(args),
         Some(Command::Selftest(args)) => selftest::command(args),
     };

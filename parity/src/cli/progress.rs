@@ -5,7 +5,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Quick work shows no bar: it is drawn at this rate for the first time after one interval.
-const REDRAWN_EVERY: Duration = Duration::from_millis(200);
+pub const REDRAWN_EVERY: Duration = Duration::from_millis(200);
 
 /// A bar for so many steps of work. Indicatif hides it where stderr is no terminal.
 pub fn bar(what: &'static str, steps: usize) -> ProgressBar {

@@ -1,6 +1,6 @@
 //! What a check is held against beside its own proof, and what it leaves behind: `--expected` and `--repro`.
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use engine::{Engine, NamedValues, ValueSpec};
 use parity::judge::Bounds;
 use parity::recorded::{self, Recorded, Side};
@@ -22,7 +22,20 @@ pub struct Beside {
     unwritten: Option<String>,
 }
 
+/// Said before anything is run, and lost on nothing.
+pub fn refuse_full_folder(args: &CheckArgs) -> anyhow::Result<()> {
+    let Some(dir) = &args.repro else { return Ok(()) };
+    let is_empty = std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none());
+    ensure!(is_empty, "{} is not empty, and nothing is overwritten: give a new folder", dir.display());
+    Ok(())
+}
+
 impl Beside {
+    /// Whether either was asked for.
+    pub fn is_wanted(args: &CheckArgs) -> bool {
+        args.expected.is_some() || args.repro.is_some()
+    }
+
     /// Looks at a graph that was judged. `reference` is what the graph was held against, as it was named.
     #[expect(clippy::too_many_arguments, reason = "everything that a check of one graph has")]
     pub fn add(
@@ -38,10 +51,7 @@ impl Beside {
         if let (Some(path), [case]) = (&args.expected, cases) {
             let specs = sides.single.outputs();
             let expected = tensors::read_outputs(path, specs)?;
-            let budget = |output: &str| {
-                let mut outputs = graph.checks.iter().flat_map(|check| &check.outputs);
-                outputs.find(|found| found.name == output)?.budget
-            };
+            let budget = |output: &str| graph.budget.as_ref()?.of(output);
             let graph_sides = sides.exact.map(|exact| exact as &dyn Engine).into_iter();
             let graph_sides = graph_sides.chain(sides.engines.iter().copied());
             let graph_sides: Vec<Side> =

@@ -7,10 +7,10 @@ use engine::{Engine, Value};
 use parity::check::fit_inputs;
 use parity::compare::{Comparison, compare};
 use parity::report::OutputReport;
-use parity::{Subject, Verdict, open_graph, tensors};
+use parity::{Verdict, open_graph, tensors};
 
 use super::args::{AnyEngine, GraphEngine, Precision, RunArgs};
-use super::{engines, input, show, unless_closed};
+use super::{engines, input, model, show, unless_closed};
 
 pub fn command(args: &RunArgs) -> anyhow::Result<Verdict> {
     let engine = engine(args)?;
@@ -67,15 +67,15 @@ fn engine(args: &RunArgs) -> anyhow::Result<Box<dyn Engine>> {
             Precision::F32 => DType::F32,
             Precision::F64 => DType::F64,
         };
-        return Ok(Box::new(Subject::open(Some(&args.model))?.reference(dtype)?.engine));
+        return Ok(Box::new(model::open_for(Some(&args.model), args.task)?.reference(dtype)?.engine));
     }
     let (onnx, graph) = if is_graph {
         open_graph(OnnxSource::File(args.model.clone().into()))?
     } else {
-        Subject::open(Some(&args.model))?.graph(None)?
+        model::open_for(Some(&args.model), args.task)?.graph(None)?
     };
     match kind {
-        Some(kind) => engines::open(&graph, kind, args.dtype).context(onnx),
-        None => engines::fastest(&graph).map(|(engine, _)| engine).context(onnx),
+        Some(kind) => engines::open(&graph, kind, args.dtype, &args.compiled).context(onnx),
+        None => engines::fastest(&graph, &args.compiled).context(onnx),
     }
 }

@@ -2,18 +2,20 @@
 
 use std::io::Write as _;
 
+use parity::Verdict;
 use parity::judge::Bounds;
 use parity::selftest::selftest;
-use parity::suite::FixedShape;
-use parity::{Subject, Verdict};
 
 use super::args::SelftestArgs;
-use super::{input, is_stdout, progress, show_selftest, unless_closed, write_json};
+use super::{input, is_stdout, model, progress, show_selftest, unless_closed, write_json};
 
 pub fn command(args: &SelftestArgs) -> anyhow::Result<Verdict> {
-    let subject = Subject::open(args.model.as_deref())?;
-    let (onnx, model) = subject.graph(args.onnx.as_deref())?;
-    let cases = input::cases(&subject, None, &[], FixedShape::of(&model.graph.inputs))?;
+    let mut subject = model::open_for(args.model.as_deref(), args.task)?;
+    let (onnx, model) = subject.graph_or_export(args.onnx.as_deref())?;
+    if args.task.is_none() {
+        subject.fit_to(&[&model]);
+    }
+    let cases = input::cases(&subject, None, &[], &model.graph.inputs)?;
     let bar = progress::bar("planting", 0);
     let result = selftest(&subject, &onnx, &model, &cases, &Bounds::default(), |all, fault| {
         bar.set_length(all as u64);

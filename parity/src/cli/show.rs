@@ -110,8 +110,12 @@ pub fn report(out: &mut impl Write, shown: &Shown) -> io::Result<()> {
     writeln!(out, "{style}{verdict}{style:#}  {}", headline(report))?;
     writeln!(out)?;
     writeln!(out, "  {DIM}reference{DIM:#}  {}, {}", report.model, shown.reference)?;
-    for (check, graph) in report.checks.iter().zip(&shown.graphs) {
-        writeln!(out, "  {DIM}{:<9}{DIM:#}  {} ({graph})", check.engine, check.onnx)?;
+    // The checks of one graph stand together.
+    let of_one_graph = report.checks.chunk_by(|a, b| a.onnx == b.onnx);
+    for (checks, graph) in of_one_graph.zip(&shown.graphs) {
+        let engines: Vec<&str> = checks.iter().map(|check| check.engine.as_str()).collect();
+        let onnx = checks.first().map_or("", |check| check.onnx.as_str());
+        writeln!(out, "  {DIM}graph{DIM:#}      {onnx} ({graph}), on {}", engines.join(" and "))?;
     }
     let input = |input: &InputSummary| format!("{} {}", input.name, dimensions(&input.shape));
     let inputs: Vec<String> = report.inputs.iter().map(input).collect();
@@ -262,6 +266,9 @@ fn check(out: &mut impl Write, check: &EngineCheck, several: bool) -> io::Result
         )?;
         if let Some(nearer) = output.truth.as_ref().and_then(nearer) {
             writeln!(out, "  {DIM}{nearer}{DIM:#}")?;
+        }
+        if let Some(decisions) = &output.decisions {
+            writeln!(out, "  {} {decisions}", output.name)?;
         }
     }
     if let Some(failure) = &check.failure {

@@ -111,21 +111,6 @@ pub(super) fn unchanged(evidence: &Evidence<'_>, layer: usize) -> Result<Tensor>
     Attention::of(evidence, layer)?.forward()
 }
 
-/// The graph's mask constant, from rows that are masked throughout.
-pub(super) fn constants(evidence: &Evidence<'_>, layer: usize, trial: &mut Trial) -> Result<()> {
-    let module = format!("encoder.layer.{layer}.attention.self");
-    let attention = Attention::of(evidence, layer)?;
-    for by in [-1e4, -1e9] {
-        let changed = Attention { hide: Hide::Lowered(by), ..attention.clone() };
-        let text = format!(
-            "masked scores are lowered by {:e} or so, not replaced: a text without any real token attends as if it had no mask",
-            -by
-        );
-        trial.offer(&module, &text, &changed.forward()?)?;
-    }
-    Ok(())
-}
-
 fn other_masks(evidence: &Evidence<'_>, attention: &Attention, emit: &mut Emit<'_>) -> Result<bool> {
     let mut explained = false;
     for (text, keep) in patterns(evidence)? {

@@ -4,7 +4,7 @@ use candle_core::{D, Result, Tensor};
 
 use super::formulas::{Grid, dense};
 use super::trial::{Emit, Trial};
-use super::{Evidence, layer_of, pooler, shown};
+use super::{Evidence, head, layer_of, pooler, shown};
 
 /// From how many positions a fit of one number is evidence: two would always be met halfway.
 const ENOUGH_POSITIONS: usize = 3;
@@ -28,7 +28,7 @@ impl Dense {
 
 /// What a dense module is given.
 fn input(evidence: &Evidence<'_>, module: &str) -> Result<Tensor> {
-    let Some((layer, part)) = layer_of(module) else { return pooler::token(evidence, 0) };
+    let Some((layer, part)) = layer_of(module) else { return head::input(evidence, module) };
     match part {
         "attention.output.dense" => evidence.tap(&format!("encoder.layer.{layer}.attention.self")),
         "intermediate.dense" => evidence.tap(&format!("encoder.layer.{layer}.attention")),

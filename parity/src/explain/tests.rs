@@ -33,7 +33,8 @@ impl Bench {
 
     fn on(folder: &str, inputs: NamedValues) -> Self {
         let subject = Subject::open(Some(folder)).unwrap();
-        let weights = Weights::new(&subject.files().checkpoint().unwrap(), subject.config()).unwrap();
+        let weights =
+            Weights::new(&subject.files().checkpoint().unwrap(), subject.task(), subject.config()).unwrap();
         let taps = taps(&subject.reference(DType::F64).unwrap().engine, &inputs);
         Self { subject, weights, inputs, taps }
     }

@@ -42,31 +42,7 @@ struct Best {
 impl Trial {
     /// Nothing if there is nothing to explain.
     pub(super) fn new(evidence: &Evidence<'_>, module: &str, found: &Value) -> Result<Option<Self>> {
-        let rows = deciding_rows(evidence, module, found.shape())?;
-        Self::over(evidence, module, found, rows)
-    }
-
-    /// A trial over the rows of the batch that have no real token.
-    pub(super) fn of_empty_rows(
-        evidence: &Evidence<'_>,
-        module: &str,
-        found: &Value,
-    ) -> Result<Option<Self>> {
-        let (batch, sequence) = evidence.dims()?;
-        let mask = evidence.mask()?;
-        let empty = |row: &[f64]| row.iter().all(|&bit| bit == 0.);
-        let rows: Vec<bool> =
-            mask.chunks(sequence.max(1)).flat_map(|row| vec![empty(row); sequence]).collect();
-        let fits = found.shape().starts_with(&[batch, sequence]) && found.shape().len() == 3;
-        Self::over(evidence, module, found, fits.then_some(rows))
-    }
-
-    fn over(
-        evidence: &Evidence<'_>,
-        module: &str,
-        found: &Value,
-        deciding: Option<Vec<bool>>,
-    ) -> Result<Option<Self>> {
+        let deciding = deciding_rows(evidence, module, found.shape())?;
         let (Some(deciding), Some(&width)) = (deciding, found.shape().last()) else { return Ok(None) };
         let elements = found.to_f64();
         let tensor = Tensor::from_slice(&elements, found.shape(), &Device::Cpu)?;
@@ -246,14 +222,14 @@ fn flat(tensor: &Tensor) -> Result<Vec<f64>> {
     tensor.flatten_all()?.to_vec1()
 }
 
-/// Which rows of a module's output decide: those of real tokens. The pooler's are those of texts, of which one real token makes one; a
+/// Which rows of a module's output decide: those of real tokens. The pooler's and those of a head over it are texts, of which one real token makes one; a
 /// position counts where any text has a real token. Nothing if the shape is none that the module can have.
 fn deciding_rows(evidence: &Evidence<'_>, module: &str, shape: &[usize]) -> Result<Option<Vec<bool>>> {
     let (batch, sequence) = evidence.dims()?;
     let real: Vec<bool> = evidence.mask()?.iter().map(|&bit| bit != 0.).collect();
     let any_row = |position| real.iter().skip(position).step_by(sequence).any(|&bit| bit);
     Ok(match *shape {
-        [rows, _] if module.starts_with("pooler") && rows == batch => {
+        [rows, _] if !module.starts_with("embeddings") && rows == batch => {
             Some(real.chunks(sequence.max(1)).map(|row| row.contains(&true)).collect())
         }
         [rows, positions, _] if rows == batch && positions == sequence => Some(real),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_bert::{BertConfig, BertError, used_tensors};
+use candle_bert::{BertConfig, BertError, Task, used_tensors_for};
 use candle_core::{Device, Error, Result, Tensor};
 use checkpoint::{Checkpoint, TensorEntry};
 use engine::Value;
@@ -15,20 +15,25 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Those of a checkpoint.
+    /// Those of a checkpoint that the model of a task uses.
     ///
     /// # Errors
-    /// As [`candle_bert::BertModel::from_checkpoint`]: the checkpoint does not fit the config.
-    pub fn new(checkpoint: &Checkpoint, config: &BertConfig) -> std::result::Result<Self, BertError> {
-        let used = used_tensors(checkpoint, config)?;
+    /// As [`candle_bert::BertForTask::from_checkpoint`]: the checkpoint does not fit the config.
+    pub fn new(
+        checkpoint: &Checkpoint,
+        task: Task,
+        config: &BertConfig,
+    ) -> std::result::Result<Self, BertError> {
+        let used = used_tensors_for(task, checkpoint, config)?;
         Ok(Self { entries: used.into_iter().map(|(name, entry)| (name, entry.clone())).collect() })
     }
 
     fn entry(&self, name: &str) -> Result<&TensorEntry> {
-        self.entries.get(name).ok_or_else(|| Error::Msg(format!("the checkpoint has no {name}")))
+        let entry = self.entries.get(name).or_else(|| self.entries.get(other_name(name)?));
+        entry.ok_or_else(|| Error::Msg(format!("the checkpoint has no {name}")))
     }
 
-    /// A tensor, whole.
+    /// A tensor, whole. The decoder of a masked language model has its bias by another name, and its weight, too, if it is tied.
     pub(super) fn get(&self, name: &str) -> Result<Tensor> {
         let entry = self.entry(name)?;
         let value = entry.to_value().map_err(Error::wrap)?;
@@ -60,5 +65,14 @@ impl Weights {
                 fits(entry).then_some(module)
             })
             .collect()
+    }
+}
+
+/// Where a tensor of the decoder of a masked language model lies, if not under its own name.
+fn other_name(name: &str) -> Option<&'static str> {
+    match name {
+        "cls.predictions.decoder.weight" => Some("embeddings.word_embeddings.weight"),
+        "cls.predictions.decoder.bias" => Some("cls.predictions.bias"),
+        _ => None,
     }
 }

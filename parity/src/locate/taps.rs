@@ -87,18 +87,21 @@ impl Tap {
 }
 
 /// Runs the reference, and gives all modules' outputs by path, and the taps in the order of execution. Without `pooler`, those of
-/// the pooler are left out.
+/// the pooler are left out, unless a head is on it.
 pub(crate) fn taps(
     reference: &ReferenceEngine,
     inputs: &NamedValues,
     pooler: bool,
 ) -> Result<(NamedValues, Vec<Tap>), ParityError> {
     let inputs = fit_inputs(inputs, reference.inputs())?;
-    let paths = reference.model().module_paths();
-    let names: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let names: Vec<&str> = reference.module_paths().iter().map(String::as_str).collect();
     let values = reference.run_for(&inputs, &names)?;
     let mut maker = Maker { values: &values, inputs: &inputs, taps: Vec::new(), stage: 0 };
-    maker.all(reference.model().config().num_hidden_layers, pooler && reference.model().has_pooler());
+    let encoder = reference.model();
+    let head = &names[encoder.module_paths().len().min(names.len())..];
+    let pooler = encoder.has_pooler() && (pooler || !head.is_empty());
+    maker.all(encoder.config().num_hidden_layers, pooler);
+    maker.head(head);
     let taps = maker.taps;
     Ok((values, taps))
 }
@@ -143,6 +146,25 @@ impl Maker<'_> {
         }
     }
 
+    /// What comes after the encoder: each dense layer ends a stage, and so does a normalisation.
+    fn head(&mut self, modules: &[&str]) {
+        let mut place = 0;
+        for module in modules {
+            // A container gives what the last of its modules does.
+            if modules
+                .iter()
+                .any(|other| other.strip_prefix(module).is_some_and(|rest| rest.starts_with('.')))
+            {
+                continue;
+            }
+            if place == 0 {
+                self.stage += 1;
+            }
+            self.output(module, place);
+            place = if module.ends_with(".dense") { 1 } else { 0 };
+        }
+    }
+
     /// A projection, the sum with what goes around, and the normalisation.
     fn end(&mut self, module: &str, residual: &str, place: usize) {
         let dense = format!("{module}.dense");
@@ -180,7 +202,8 @@ impl Maker<'_> {
 
     /// The positions' embeddings are the same for all rows, and given once.
     fn per_row(&self, value: &Value) -> (Vec<usize>, Vec<f64>) {
-        let batch = self.inputs.get("input_ids").and_then(|ids| ids.shape().first().copied()).unwrap_or(1);
+        let rows = self.inputs.get("input_ids").and_then(|ids| Some(ids.shape().split_last()?.1));
+        let batch = rows.map_or(1, |rows| rows.iter().product());
         match value.shape() {
             &[1, sequence, width] if batch > 1 => {
                 (vec![batch, sequence, width], value.to_f64().repeat(batch))

@@ -12,6 +12,11 @@ pub(super) enum Pool {
     First,
     Largest,
     Pooler,
+    /// The sum over √n.
+    Rooted,
+    /// The mean, with each token weighing as much as its place.
+    Weighted,
+    Last,
     /// A fault: padding is counted.
     MeanOfAll,
 }
@@ -24,7 +29,16 @@ pub(super) struct Way {
 }
 
 /// The likeliest first: on an input without padding, or of one token, several of them are the same.
-const POOLS: [Pool; 5] = [Pool::Mean, Pool::First, Pool::Largest, Pool::Pooler, Pool::MeanOfAll];
+const POOLS: [Pool; 8] = [
+    Pool::Mean,
+    Pool::First,
+    Pool::Largest,
+    Pool::Pooler,
+    Pool::Rooted,
+    Pool::Weighted,
+    Pool::Last,
+    Pool::MeanOfAll,
+];
 
 impl Way {
     pub fn all() -> impl Iterator<Item = Way> {
@@ -47,6 +61,9 @@ impl Way {
             Pool::First => "the state of the first token",
             Pool::Largest => "the largest of each feature over real tokens",
             Pool::Pooler => "the pooler's output",
+            Pool::Rooted => "the sum over real tokens, over the root of their number",
+            Pool::Weighted => "the mean over real tokens, weighted by their places",
+            Pool::Last => "the state of the last real token",
             Pool::MeanOfAll => "the mean over all positions, padding with them",
         };
         if self.normalized { format!("{pool}, of length 1") } else { pool.into() }
@@ -86,21 +103,33 @@ impl Way {
 impl Pool {
     /// One row's vector. A row without any real token, which never decides, has one of zeros.
     fn row(self, states: &[f64], real: &[bool], width: usize) -> Vec<f64> {
-        let counts = |at: usize| match self {
-            Pool::First => at == 0,
-            Pool::MeanOfAll => true,
-            _ => real[at],
+        let last = real.iter().rposition(|&real| real);
+        let weight = |at: usize| match self {
+            Pool::First => f64::from(u8::from(at == 0)),
+            Pool::MeanOfAll => 1.0,
+            Pool::Last => f64::from(u8::from(Some(at) == last)),
+            _ if !real[at] => 0.0,
+            Pool::Weighted => (at + 1) as f64,
+            _ => 1.0,
         };
-        let counted: Vec<&[f64]> =
-            states.chunks(width).enumerate().filter(|(at, _)| counts(*at)).map(|(_, state)| state).collect();
+        // What does not count is left out, whatever it is.
+        let counted: Vec<(f64, &[f64])> = states
+            .chunks(width)
+            .enumerate()
+            .map(|(at, state)| (weight(at), state))
+            .filter(|(weight, _)| *weight > 0.0)
+            .collect();
+        let total: f64 = counted.iter().map(|(weight, _)| weight).sum();
+        let over = if self == Pool::Rooted { total.sqrt() } else { total };
         let feature = |at: usize| {
-            let elements = counted.iter().map(|state| state[at]);
+            let elements = counted.iter().map(|(weight, state)| weight * state[at]);
             match self {
                 // A NaN is one in the result, too, which `f64::max` would leave out.
                 Pool::Largest => {
                     elements.reduce(|a, b| if a.is_nan() || a > b { a } else { b }).unwrap_or(0.0)
                 }
-                _ => elements.sum::<f64>() / counted.len().max(1) as f64,
+                _ if counted.is_empty() => 0.0,
+                _ => elements.sum::<f64>() / over,
             }
         };
         (0..width).map(feature).collect()

@@ -1,7 +1,11 @@
 //! Where in a text two sides differ: the error at each position.
 
-use engine::Value;
+use engine::{Dim, Engine, Value, ValueSpec};
 use serde::Serialize;
+
+use crate::check::fit_inputs;
+use crate::proof::{Truth, widened};
+use crate::suite::Case;
 
 /// How far one side is off at each position of an input.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -23,6 +27,35 @@ pub struct TokenErrors {
 }
 
 impl TokenErrors {
+    /// The errors of the first output that has a position for each token, of each side under its name, on one of the cases. A side that cannot run
+    /// it has been judged already.
+    pub(crate) fn on(
+        case: &Case,
+        (cases, truth): (&[Case], &Truth),
+        sides: &[(&str, &dyn Engine)],
+    ) -> Vec<Self> {
+        let is_by_token = |spec: &&ValueSpec| {
+            let second = spec.shape.as_ref().and_then(|dims| dims.get(1));
+            let everywhere = |(_, side): &(&str, &dyn Engine)| {
+                side.outputs().iter().any(|output| output.name == spec.name)
+            };
+            matches!(second, Some(Dim::Symbol(name)) if name == "sequence") && sides.iter().all(everywhere)
+        };
+        let at = cases.iter().position(|other| other.name == case.name);
+        let reference = || {
+            let spec = truth.specs().iter().find(is_by_token)?;
+            Some((&spec.name, truth.outputs().get(at?)?.get(&spec.name)?))
+        };
+        let Some((output, reference)) = reference() else { return Vec::new() };
+        let errors = |(name, engine): &(&str, &dyn Engine)| {
+            let inputs = fit_inputs(&case.inputs, engine.inputs()).ok()?;
+            let found = engine.run_for(&inputs, &[output]).ok()?.remove(output)?;
+            let mask = case.inputs.get("attention_mask");
+            TokenErrors::between(&case.name, output, name, reference, &widened(&found), mask)
+        };
+        sides.iter().filter_map(errors).collect()
+    }
+
     /// Compares both sides position by position; nothing where the output has no positions: its shape must be `[batch, sequence]` of the mask with whatever
     /// follows, or `[batch, sequence, features]` where there is no mask.
     pub fn between(
@@ -43,7 +76,7 @@ impl TokenErrors {
             return None;
         }
         let mask = match attention_mask {
-            Some(mask) => mask.as_slice::<i64>().ok()?.iter().map(|&bit| bit != 0).collect(),
+            Some(mask) => mask.to_f64().iter().map(|&bit| bit != 0.0).collect(),
             None => vec![true; batch * sequence],
         };
         let (reference, candidate) = (reference.to_f64(), candidate.to_f64());

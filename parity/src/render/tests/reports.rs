@@ -161,11 +161,7 @@ pub fn error() -> Report {
 /// Two graphs, of which the second fails.
 pub fn two_graphs() -> Report {
     let graph = |report: Report, onnx: &str| GraphReport {
-        onnx: onnx.into(),
         verdict: report.verdict,
-        proof: report.proof.unwrap(),
-        weights: report.weights,
-        checks: report.checks,
         located: report.located,
         culprits: report.culprits,
         explanation: report.explanation,
@@ -173,8 +169,7 @@ pub fn two_graphs() -> Report {
         tokens: report.tokens,
         precision: report.precision,
         stress: report.stress,
-        held: Vec::new(),
-        notes: Vec::new(),
+        ..GraphReport::new(onnx, report.proof.unwrap(), report.weights, report.checks)
     };
     Report { graphs: vec![graph(pass(2), "a.onnx"), graph(fail(2), "b.onnx")], ..fail(2) }
 }
@@ -290,6 +285,7 @@ fn output(name: &str, max_abs: f64, verdict: Verdict) -> OutputReport {
         }),
         mismatch: None,
         verdict,
+        decisions: None,
         padding: Padding { max_abs: Some(2.0 * max_abs), compared: 144 },
     }
 }

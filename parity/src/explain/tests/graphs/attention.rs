@@ -113,23 +113,18 @@ fn masks_by_position() {
 }
 
 #[test]
-fn a_mask_constant_that_rows_without_a_token_show() {
+fn a_mask_constant_shows_only_in_rows_that_do_not_decide() {
     let mut export = Export::new();
     let mut bits = export.bench.inputs.get("attention_mask").unwrap().as_slice::<i64>().unwrap().to_vec();
     bits[33..].fill(0);
     export.mask(bits);
-    for (by, text) in [(-1e4, "1e4"), (-1e9, "1e9")] {
+    for by in [-1e4, -1e9] {
         let found = export.found(CONTEXT, |edit| {
             edit.float("old", by);
             edit.input("/Mul", 1, "old");
         });
-        // Nothing that decides is wrong.
         assert_eq!(explain(&export.bench.evidence(), SELF, &found).unwrap(), None);
-        let finding = unusual_mask(&export.bench.evidence(), SELF, &found).unwrap().unwrap();
-        assert!(finding.text.starts_with(&format!("masked scores are lowered by {text} or so")), "{finding}");
     }
-    let right = export.bench.taps.get(SELF).unwrap();
-    assert_eq!(unusual_mask(&export.bench.evidence(), SELF, right).unwrap(), None);
 }
 
 #[test]

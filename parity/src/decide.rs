@@ -1,0 +1,204 @@
+//! What users of a task see of its logits: which label, token or position is chosen, and how near the next one is.
+//!
+//! Two sides whose logits differ by rounding may choose otherwise where two candidates are as good as equal. That is no fault, and worth knowing.
+
+use std::fmt;
+
+use candle_bert::{BertConfig, ProblemType, Task};
+use engine::Value;
+use serde::Serialize;
+
+/// How a task chooses by its logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decides {
+    /// The largest along the last axis: a label, a token, a position, a choice.
+    Largest,
+    /// Each by itself, if it is above 0: several labels may be right.
+    Positive,
+}
+
+impl Decides {
+    /// How the task of a model chooses; nothing where it does not: features, and numbers that are the answer themselves.
+    pub fn of(task: Task, config: &BertConfig) -> Option<Self> {
+        match (task, config.problem_type) {
+            (Task::FeatureExtraction, _) | (Task::SequenceClassification, Some(ProblemType::Regression)) => {
+                None
+            }
+            (Task::SequenceClassification, Some(ProblemType::MultiLabel)) => Some(Decides::Positive),
+            (Task::SequenceClassification, _) if config.num_labels < 2 => None,
+            _ => Some(Decides::Largest),
+        }
+    }
+}
+
+/// What became of the choices by one output, over all inputs, at the positions that decide.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Decisions {
+    /// How many choices there are.
+    pub made: usize,
+    /// How many of them the candidate makes otherwise than the reference, in f64 where that was run. Where a value is not finite there is no choice, and
+    /// that counts.
+    pub flipped: usize,
+    /// How many are so narrow that two sides as far apart as these may differ in them: by no more than twice `max_abs`; null if that is null.
+    pub could_flip: Option<usize>,
+    /// The least by which the chosen one is ahead of the next, or of 0; null if nothing was chosen.
+    pub smallest_margin: Option<f64>,
+    /// The input where that is.
+    pub input: Option<String>,
+    /// Where in the output, without the axis that is chosen along.
+    pub at: Option<Vec<usize>>,
+}
+
+impl fmt::Display for Decisions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { made, flipped, could_flip, smallest_margin, input, .. } = self;
+        match flipped {
+            0 => write!(f, "chooses the same {made} of {made} times")?,
+            _ => write!(f, "chooses otherwise {flipped} of {made} times")?,
+        }
+        if let (Some(margin), Some(input)) = (smallest_margin, input) {
+            write!(f, "; the closest choice is by {margin:.2e}, in '{input}'")?;
+        }
+        match could_flip {
+            Some(1..) if *flipped == 0 => {
+                write!(f, "; {} could be turned by a difference such as this", could_flip.unwrap_or(0))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The choices of one output, as cases are added.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tally {
+    margins: Vec<f64>,
+    flipped: usize,
+    nearest: Option<(f64, String, Vec<usize>)>,
+}
+
+impl Tally {
+    /// Adds a case. Both are of one shape; `decides` is as [`crate::compare::compare`] takes it.
+    pub fn add(&mut self, how: Decides, case: &str, reference: &Value, candidate: &Value, decides: &[bool]) {
+        let (shape, elements) = (reference.shape(), reference.to_f64());
+        let found = candidate.to_f64();
+        if found.len() != elements.len() {
+            return;
+        }
+        let width = match how {
+            Decides::Largest => shape.last().copied().unwrap_or(1).max(1),
+            Decides::Positive => 1,
+        };
+        let each = elements.len().checked_div(decides.len()).unwrap_or(1).max(1);
+        let is_real = |flat: usize| decides.get(flat / each).copied().unwrap_or(true);
+        for (group, (reference, found)) in elements.chunks(width).zip(found.chunks(width)).enumerate() {
+            let real = |at: &usize| is_real(group * width + at);
+            let (chosen, candidate) = match how {
+                Decides::Largest => (largest(reference, real), largest(found, real)),
+                Decides::Positive => (positive(reference, real), positive(found, real)),
+            };
+            let Some((which, margin)) = chosen else { continue };
+            if candidate.is_none_or(|(other, _)| other != which) {
+                self.flipped += 1;
+            }
+            self.margins.push(margin);
+            if self.nearest.as_ref().is_none_or(|(nearest, ..)| margin < *nearest) {
+                let axes =
+                    if how == Decides::Positive { shape } else { &shape[..shape.len().saturating_sub(1)] };
+                self.nearest = Some((margin, case.into(), index(group, axes)));
+            }
+        }
+    }
+
+    /// What it came to, between sides that are so far apart at most; nothing if there was nothing to choose.
+    pub fn close(self, max_abs: Option<f64>) -> Option<Decisions> {
+        let (smallest_margin, input, at) = self.nearest?;
+        let narrow = |max_abs: f64| self.margins.iter().filter(|&&margin| margin <= 2.0 * max_abs).count();
+        Some(Decisions {
+            made: self.margins.len(),
+            flipped: self.flipped,
+            could_flip: max_abs.map(narrow),
+            smallest_margin: Some(smallest_margin),
+            input: Some(input),
+            at: Some(at),
+        })
+    }
+}
+
+/// The largest, and by how much; nothing where there are not two to choose from, or one is not finite.
+fn largest(elements: &[f64], real: impl Fn(&usize) -> bool) -> Option<(usize, f64)> {
+    let (mut best, mut next) = (None::<usize>, f64::NEG_INFINITY);
+    for at in (0..elements.len()).filter(real) {
+        let x = elements[at];
+        if !x.is_finite() {
+            return None;
+        }
+        match best {
+            Some(other) if x <= elements[other] => next = next.max(x),
+            Some(other) => (best, next) = (Some(at), elements[other]),
+            None => best = Some(at),
+        }
+    }
+    let best = best?;
+    next.is_finite().then(|| (best, elements[best] - next))
+}
+
+fn positive(elements: &[f64], real: impl Fn(&usize) -> bool) -> Option<(usize, f64)> {
+    let x = *elements.first().filter(|x| x.is_finite() && real(&0))?;
+    Some((usize::from(x > 0.0), x.abs()))
+}
+
+fn index(mut flat: usize, axes: &[usize]) -> Vec<usize> {
+    let mut index: Vec<usize> = axes
+        .iter()
+        .rev()
+        .map(|&size| {
+            let at = flat % size.max(1);
+            flat /= size.max(1);
+            at
+        })
+        .collect();
+    index.reverse();
+    index
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(shape: &[usize], data: &[f64]) -> Value {
+        Value::new(shape, data).unwrap()
+    }
+
+    #[test]
+    fn a_choice_flips_where_another_is_as_good() {
+        let reference = value(&[2, 1, 3], &[1.0, 2.0, 0.0, 5.0, 5.0 - 1e-9, 1.0]);
+        let candidate = value(&[2, 1, 3], &[1.0, 2.0, 0.0, 5.0, 5.0 + 1e-9, 1.0]);
+        let mut tally = Tally::default();
+        tally.add(Decides::Largest, "case", &reference, &candidate, &[true, true]);
+        let found = tally.close(Some(2e-9)).unwrap();
+        assert_eq!((found.made, found.flipped, found.could_flip), (2, 1, Some(1)));
+        assert_eq!((found.input.as_deref(), found.at), (Some("case"), Some(vec![1, 0])));
+    }
+
+    #[test]
+    fn what_does_not_decide_is_not_chosen() {
+        // The largest start of an answer is at padding.
+        let reference = value(&[1, 3], &[1.0, 2.0, 9.0]);
+        let mut tally = Tally::default();
+        tally.add(Decides::Largest, "case", &reference, &reference, &[true, true, false]);
+        assert_eq!(tally.close(None).unwrap().smallest_margin, Some(1.0));
+        let mut tally = Tally::default();
+        tally.add(Decides::Largest, "case", &reference, &reference, &[false, false, true]);
+        assert_eq!(tally.close(None), None);
+    }
+
+    #[test]
+    fn a_candidate_that_is_not_finite_chooses_nothing() {
+        let mut tally = Tally::default();
+        let reference = value(&[1, 2], &[1.0, 2.0]);
+        tally.add(Decides::Largest, "case", &reference, &value(&[1, 2], &[f64::NAN, 2.0]), &[true]);
+        tally.add(Decides::Positive, "case", &reference, &value(&[1, 2], &[1.0, -2.0]), &[true]);
+        let found = tally.close(Some(0.0)).unwrap();
+        assert_eq!((found.made, found.flipped), (3, 2));
+    }
+}

@@ -1,0 +1,218 @@
+//! `parity predict` and `parity embed`: what transformers answers, in the files that were asked for.
+
+#![expect(clippy::unwrap_used, reason = "a test may")]
+
+mod common;
+
+use common::{Folder, house};
+use serde_json::{Value as Json, json};
+
+/// How far a score may be from transformers': the pipelines' own tolerance.
+const SCORE_TOLERANCE: f64 = 1e-5;
+
+struct Case {
+    model: String,
+    settings: Json,
+    inputs: Json,
+    expected: Json,
+}
+
+/// The answers of a pipeline in tests/fixtures/pipelines.
+fn cases(file: &str) -> Vec<Case> {
+    let path = house().join("tests/fixtures/pipelines").join(file);
+    let cases: Vec<Json> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let case = |case: &Json| Case {
+        model: house()
+            .join("tests/fixtures/heads")
+            .join(case["model"].as_str().unwrap())
+            .display()
+            .to_string(),
+        settings: case["settings"].clone(),
+        inputs: case["inputs"].clone(),
+        expected: case["expected"].clone(),
+    };
+    cases.iter().map(case).collect()
+}
+
+/// What `parity predict … --json -` writes.
+fn predict(model: &str, args: &[&str]) -> Json {
+    let run = Folder::new().run(&[&["predict", model], args, &["--json", "-"]].concat());
+    // What was cut is noted on stderr.
+    assert!(run.code == 0 && !run.stderr.contains("error"), "{run}");
+    run.json()
+}
+
+fn same(found: &Json, expected: &Json) {
+    match (found, expected) {
+        (Json::Array(a), Json::Array(b)) if a.len() == b.len() => {
+            a.iter().zip(b).for_each(|(a, b)| same(a, b))
+        }
+        (Json::Object(a), Json::Object(b)) if a.len() == b.len() => {
+            a.iter().for_each(|(key, a)| same(a, &b[key]))
+        }
+        (Json::Number(a), Json::Number(b)) if b.is_f64() => {
+            assert!((a.as_f64().unwrap() - b.as_f64().unwrap()).abs() <= SCORE_TOLERANCE, "{a} {b}");
+        }
+        _ => assert_eq!(found, expected),
+    }
+}
+
+/// The first case with these settings, and how a command line asks for it.
+#[test]
+fn predictions_are_those_of_transformers() {
+    let first =
+        |file: &str, settings: Json| cases(file).into_iter().find(|case| case.settings == settings).unwrap();
+    let text = |input: &Json| input.as_str().unwrap().to_owned();
+
+    let case = first("text_classification.json", json!({}));
+    same(&predict(&case.model, &["--text", &text(&case.inputs[1])]), &case.expected[1]);
+    let case = first("text_classification.json", json!({ "top_k": 2 }));
+    same(&predict(&case.model, &["--text", &text(&case.inputs[0]), "--top-k", "2"]), &case.expected[0]);
+    let all: Vec<String> = case.inputs.as_array().unwrap().iter().map(text).collect();
+    let mut args = vec!["--top-k", "2"];
+    args.extend(all.iter().flat_map(|text| ["--text", text]));
+    same(&predict(&case.model, &args), &case.expected);
+    let pairs = cases("text_classification.json").into_iter().find(|case| case.inputs[0].is_array()).unwrap();
+    let [a, b] = [0, 1].map(|i| text(&pairs.inputs[2][i]));
+    same(&predict(&pairs.model, &["--text", &a, "--pair", &b]), &pairs.expected[2]);
+
+    for aggregation in ["none", "simple", "first", "average", "max"] {
+        let case = first("token_classification.json", json!({ "aggregation": aggregation }));
+        for text_number in [2, 5] {
+            let args = ["--text", &text(&case.inputs[text_number]), "--aggregation", aggregation];
+            same(&predict(&case.model, &args), &case.expected[text_number]);
+        }
+    }
+    let case = first("token_classification.json", json!({ "aggregation": "simple", "stride": 5 }));
+    let args = ["--text", &text(&case.inputs[0]), "--aggregation", "simple", "--stride", "5"];
+    same(&predict(&case.model, &args), &case.expected[0]);
+
+    for (settings, more) in [(json!({}), &[][..]), (json!({ "top_k": 3 }), &["--top-k", "3"])] {
+        let case = first("question_answering.json", settings);
+        // The last context is one word, which has one answer.
+        let cases = case.inputs.as_array().unwrap().iter().zip(case.expected.as_array().unwrap());
+        for (pair, expected) in cases.take(6) {
+            let [question, context] = [0, 1].map(|i| text(&pair[i]));
+            same(
+                &predict(&case.model, &[&["--text", &question, "--context", &context], more].concat()),
+                expected,
+            );
+        }
+    }
+
+    let case = first("fill_mask.json", json!({}));
+    same(&predict(&case.model, &["--text", &text(&case.inputs[3])]), &case.expected[3]);
+    same(
+        &predict(&case.model, &["--text", &text(&case.inputs[0]), "--engine", "reference"]),
+        &case.expected[0],
+    );
+
+    let case = first("multiple_choice.json", json!({}));
+    let choices: Vec<String> = case.inputs[1].as_array().unwrap().iter().map(text).collect();
+    let question = text(&case.inputs[0]);
+    let mut args = vec!["--text", &question];
+    args.extend(choices.iter().flat_map(|choice| ["--choice", choice]));
+    same(&predict(&case.model, &args), &case.expected);
+
+    let case = first("text_ranking.json", json!({}));
+    let documents: Vec<String> = case.inputs[1].as_array().unwrap().iter().map(text).collect();
+    let query = text(&case.inputs[0]);
+    let mut args = vec!["--task", "text-ranking", "--text", &query];
+    args.extend(documents.iter().flat_map(|document| ["--pair", document]));
+    same(&predict(&case.model, &args), &case.expected);
+
+    let case = first("feature_extraction.json", json!({}));
+    same(
+        &predict(&case.model, &["--task", "feature-extraction", "--text", &text(&case.inputs[0])]),
+        &case.expected[0],
+    );
+}
+
+#[test]
+fn a_table_is_shown_and_what_was_cut_is_said() {
+    let folder = Folder::new();
+    let model = house().join("tests/fixtures/heads/token_classification").display().to_string();
+    let run = folder
+        .run(&["predict", &model, "--text", "Maria lives in Berlin", "--json", "entities.json"])
+        .exits(0);
+    assert!(run.stdout.contains("maria") && run.stdout.contains("PER"), "{run}");
+    assert_eq!(folder.listing(), ["entities.json"]);
+    let run = folder.run(&["predict", &model, "--text", &"river ".repeat(60)]);
+    assert_eq!(run.code, 0, "{run}");
+    assert!(run.stderr.contains("text number 1 is longer than the model takes"), "{run}");
+    let run = folder.run(&["predict", &model, "--text", ""]).exits(0);
+    assert!(run.stdout.contains("nothing found"), "{run}");
+}
+
+#[test]
+fn predictions_that_cannot_be() {
+    let folder = Folder::new();
+    let model = |name: &str| house().join("tests/fixtures/heads").join(name).display().to_string();
+    let mistake = |name: &str, args: &[&str], words: &[&str]| {
+        folder.run(&[&["predict", model(name).as_str(), "--text", "a"], args].concat()).is_mistake(words);
+    };
+    mistake("masked_lm", &[], &["text number 1 has no '[MASK]'"]);
+    mistake("masked_lm", &["--task", "ner"], &["no head for token-classification", "BertForMaskedLM"]);
+    mistake("next_sentence_prediction", &[], &["no pipeline for next-sentence-prediction"]);
+    mistake("question_answering", &[], &["needs a --context"]);
+    mistake("multiple_choice", &[], &["needs a --choice"]);
+    mistake("regression", &["--choice", "b"], &["--choice means nothing to text-classification"]);
+    mistake("regression", &["--task", "text-ranking"], &["needs the documents"]);
+    mistake("token_classification", &["--stride", "3"], &["aggregation strategy"]);
+    mistake("token_classification", &["--engine", "candle"], &["no ONNX graph"]);
+    assert_eq!(folder.run(&["predict", &model("regression")]).code, 2);
+    assert_eq!(folder.run(&["predict", &model("regression"), "--text", "a", "--task", "poetry"]).code, 2);
+}
+
+#[test]
+fn vectors_come_in_every_form() {
+    let folder = Folder::new();
+    // More than is read ahead at once.
+    let texts: Vec<String> =
+        (0..700).map(|i| format!("line {} {}", i % 90, "of text ".repeat(i % 5))).collect();
+    folder.write("texts.txt", texts.join("\n"));
+    let lines: Vec<String> =
+        texts.iter().map(|text| json!({ "text": text, "other": 1 }).to_string()).collect();
+    folder.write("texts.jsonl", lines.join("\n\n"));
+    let files = ["--json", "a.json", "--jsonl", "a.jsonl", "--safetensors", "a.safetensors"];
+    let run = folder.run(&[&["embed", "--file", "texts.txt"][..], &files].concat()).exits(0);
+    assert!(run.stdout.contains("600 more"), "{run}");
+    let json: Json = serde_json::from_slice(&std::fs::read(folder.at("a.json")).unwrap()).unwrap();
+    let rows: Vec<Vec<f32>> = serde_json::from_value(json["embeddings"].clone()).unwrap();
+    assert_eq!((rows.len(), &json["dimension"]), (700, &json!(128)));
+    // The same text is the same vector, wherever it stands.
+    assert_eq!(texts[3], texts[453]);
+    assert_eq!(rows[3].len(), 128);
+
+    let lines = std::fs::read_to_string(folder.at("a.jsonl")).unwrap();
+    assert_eq!(lines.lines().count(), 700);
+    for ((line, text), row) in lines.lines().zip(&texts).zip(&rows) {
+        let line: Json = serde_json::from_str(line).unwrap();
+        let vector: Vec<f32> = serde_json::from_value(line["embedding"].clone()).unwrap();
+        assert_eq!((line["text"].as_str(), &vector), (Some(text.as_str()), row));
+    }
+    let values = parity::tensors::read(folder.at("a.safetensors")).unwrap();
+    let value = values.get("embeddings").unwrap();
+    assert_eq!(value.shape(), [700, 128]);
+    assert_eq!(value.as_slice::<f32>().unwrap(), rows.concat());
+
+    let again = folder.run(&["embed", "--file", "texts.jsonl", "--json", "-"]).exits(0).json();
+    assert_eq!(again, json);
+
+    // A line that is none leaves no file behind.
+    folder.write("bad.jsonl", "{\"text\": \"a\"}\n{\"txt\": \"b\"}\n");
+    let before = folder.listing();
+    folder.run(&["embed", "--file", "bad.jsonl", "--json", "b.json"]).is_mistake(&[
+        "bad.jsonl",
+        "line 2",
+        "{\"text\": …}",
+    ]);
+    folder
+        .run(&["embed", "--text", "a", "--text", &"the ".repeat(600), "--jsonl", "b.jsonl"])
+        .is_mistake(&["text number 2", "602 tokens"]);
+    folder
+        .run(&["embed", "--text", "a", "--json", "-", "--jsonl", "-"])
+        .is_mistake(&["only one of --json and --jsonl"]);
+    folder.run(&["embed", "--text", "a", "--safetensors", "-"]).is_mistake(&["safetensors", "stdout"]);
+    assert_eq!(folder.listing(), before);
+}
