@@ -8,11 +8,14 @@ use candle_bert::{BertConfig, ProblemType, Task};
 use engine::Value;
 use serde::Serialize;
 
+/// How many tokens for a mask transformers' pipeline shows.
+const TOKENS: usize = 5;
+
 /// How a task chooses by its logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decides {
-    /// The largest along the last axis: a label, a token, a position, a choice.
-    Largest,
+    /// The so many largest along the last axis, in their order: a label, a position, a choice, or the first tokens for a mask.
+    Largest(usize),
     /// Each by itself, if it is above 0: several labels may be right.
     Positive,
 }
@@ -26,7 +29,8 @@ impl Decides {
             }
             (Task::SequenceClassification, Some(ProblemType::MultiLabel)) => Some(Decides::Positive),
             (Task::SequenceClassification, _) if config.num_labels < 2 => None,
-            _ => Some(Decides::Largest),
+            (Task::MaskedLm, _) => Some(Decides::Largest(TOKENS)),
+            _ => Some(Decides::Largest(1)),
         }
     }
 }
@@ -41,7 +45,7 @@ pub struct Decisions {
     pub flipped: usize,
     /// How many are so narrow that two sides as far apart as these may differ in them: by no more than twice `max_abs`; null if that is null.
     pub could_flip: Option<usize>,
-    /// The least by which the chosen one is ahead of the next, or of 0; null if nothing was chosen.
+    /// The least by which a chosen one is ahead of the next, or of 0; null if nothing was chosen.
     pub smallest_margin: Option<f64>,
     /// The input where that is.
     pub input: Option<String>,
@@ -85,7 +89,7 @@ impl Tally {
             return;
         }
         let width = match how {
-            Decides::Largest => shape.last().copied().unwrap_or(1).max(1),
+            Decides::Largest(_) => shape.last().copied().unwrap_or(1).max(1),
             Decides::Positive => 1,
         };
         let each = elements.len().checked_div(decides.len()).unwrap_or(1).max(1);
@@ -93,7 +97,7 @@ impl Tally {
         for (group, (reference, found)) in elements.chunks(width).zip(found.chunks(width)).enumerate() {
             let real = |at: &usize| is_real(group * width + at);
             let (chosen, candidate) = match how {
-                Decides::Largest => (largest(reference, real), largest(found, real)),
+                Decides::Largest(count) => (largest(reference, count, real), largest(found, count, real)),
                 Decides::Positive => (positive(reference, real), positive(found, real)),
             };
             let Some((which, margin)) = chosen else { continue };
@@ -124,27 +128,28 @@ impl Tally {
     }
 }
 
-/// The largest, and by how much; nothing where there are not two to choose from, or one is not finite.
-fn largest(elements: &[f64], real: impl Fn(&usize) -> bool) -> Option<(usize, f64)> {
-    let (mut best, mut next) = (None::<usize>, f64::NEG_INFINITY);
+/// The largest in their order, and the least by which one is ahead of the next; nothing where there are not two to choose from, or one is not finite.
+fn largest(elements: &[f64], count: usize, real: impl Fn(&usize) -> bool) -> Option<(Vec<usize>, f64)> {
+    // Those so far, the largest first, and one more to be ahead of. Of equal ones the first stands first.
+    let mut best: Vec<usize> = Vec::with_capacity(count + 2);
     for at in (0..elements.len()).filter(real) {
         let x = elements[at];
         if !x.is_finite() {
             return None;
         }
-        match best {
-            Some(other) if x <= elements[other] => next = next.max(x),
-            Some(other) => (best, next) = (Some(at), elements[other]),
-            None => best = Some(at),
-        }
+        let place = best.partition_point(|&other| elements[other] >= x);
+        best.insert(place, at);
+        best.truncate(count + 1);
     }
-    let best = best?;
-    next.is_finite().then(|| (best, elements[best] - next))
+    let margins = best.windows(2).map(|pair| elements[pair[0]] - elements[pair[1]]);
+    let margin = margins.reduce(f64::min)?;
+    best.truncate(count);
+    Some((best, margin))
 }
 
-fn positive(elements: &[f64], real: impl Fn(&usize) -> bool) -> Option<(usize, f64)> {
+fn positive(elements: &[f64], real: impl Fn(&usize) -> bool) -> Option<(Vec<usize>, f64)> {
     let x = *elements.first().filter(|x| x.is_finite() && real(&0))?;
-    Some((usize::from(x > 0.0), x.abs()))
+    Some((vec![usize::from(x > 0.0)], x.abs()))
 }
 
 fn index(mut flat: usize, axes: &[usize]) -> Vec<usize> {
@@ -174,7 +179,7 @@ mod tests {
         let reference = value(&[2, 1, 3], &[1.0, 2.0, 0.0, 5.0, 5.0 - 1e-9, 1.0]);
         let candidate = value(&[2, 1, 3], &[1.0, 2.0, 0.0, 5.0, 5.0 + 1e-9, 1.0]);
         let mut tally = Tally::default();
-        tally.add(Decides::Largest, "case", &reference, &candidate, &[true, true]);
+        tally.add(Decides::Largest(1), "case", &reference, &candidate, &[true, true]);
         let found = tally.close(Some(2e-9)).unwrap();
         assert_eq!((found.made, found.flipped, found.could_flip), (2, 1, Some(1)));
         assert_eq!((found.input.as_deref(), found.at), (Some("case"), Some(vec![1, 0])));
@@ -185,18 +190,30 @@ mod tests {
         // The largest start of an answer is at padding.
         let reference = value(&[1, 3], &[1.0, 2.0, 9.0]);
         let mut tally = Tally::default();
-        tally.add(Decides::Largest, "case", &reference, &reference, &[true, true, false]);
+        tally.add(Decides::Largest(1), "case", &reference, &reference, &[true, true, false]);
         assert_eq!(tally.close(None).unwrap().smallest_margin, Some(1.0));
         let mut tally = Tally::default();
-        tally.add(Decides::Largest, "case", &reference, &reference, &[false, false, true]);
+        tally.add(Decides::Largest(1), "case", &reference, &reference, &[false, false, true]);
         assert_eq!(tally.close(None), None);
+    }
+
+    #[test]
+    fn the_order_of_the_first_ones_counts() {
+        let reference = value(&[1, 4], &[3.0, 4.0, 1.0, 2.5]);
+        let swapped = value(&[1, 4], &[2.4, 4.0, 1.0, 2.5]);
+        for (count, flipped, margin) in [(1, 0, 1.0), (2, 1, 0.5), (9, 1, 0.5)] {
+            let mut tally = Tally::default();
+            tally.add(Decides::Largest(count), "case", &reference, &swapped, &[true]);
+            let found = tally.close(Some(0.0)).unwrap();
+            assert_eq!((found.made, found.flipped, found.smallest_margin), (1, flipped, Some(margin)));
+        }
     }
 
     #[test]
     fn a_candidate_that_is_not_finite_chooses_nothing() {
         let mut tally = Tally::default();
         let reference = value(&[1, 2], &[1.0, 2.0]);
-        tally.add(Decides::Largest, "case", &reference, &value(&[1, 2], &[f64::NAN, 2.0]), &[true]);
+        tally.add(Decides::Largest(1), "case", &reference, &value(&[1, 2], &[f64::NAN, 2.0]), &[true]);
         tally.add(Decides::Positive, "case", &reference, &value(&[1, 2], &[1.0, -2.0]), &[true]);
         let found = tally.close(Some(0.0)).unwrap();
         assert_eq!((found.made, found.flipped), (3, 2));
