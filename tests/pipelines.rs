@@ -4,7 +4,14 @@
 
 mod common;
 
+use std::path::PathBuf;
+
+use bert_pipeline::pipeline::{Embeddings, FeatureExtraction, Options, Pipeline as _};
+use candle_bert::BertConfig;
+use checkpoint::ModelFiles;
 use common::{Folder, house};
+use engine::Engine as _;
+use onnx_session::{EngineKind, Session};
 use serde_json::{Value as Json, json};
 
 /// How far a score may be from transformers': the pipelines' own tolerance.
@@ -215,4 +222,111 @@ fn vectors_come_in_every_form() {
         .is_mistake(&["only one of --json and --jsonl"]);
     folder.run(&["embed", "--text", "a", "--safetensors", "-"]).is_mistake(&["safetensors", "stdout"]);
     assert_eq!(folder.listing(), before);
+}
+
+/// The files of a head's model, under those that sentence-transformers keeps beside a model, if any.
+fn sentence_model(beside: Option<&str>) -> ModelFiles {
+    const MODEL: [&str; 6] = [
+        "config.json",
+        "model.safetensors",
+        "vocab.txt",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+    ];
+    const BESIDE: [&str; 12] = [
+        "modules.json",
+        "sentence_bert_config.json",
+        "config_sentence_transformers.json",
+        "1_Pooling/config.json",
+        "2_Dense/config.json",
+        "2_Dense/model.safetensors",
+        "2_Dense/pytorch_model.bin",
+        "3_Dense/config.json",
+        "3_Dense/model.safetensors",
+        "3_Dense/pytorch_model.bin",
+        "4_Dense/config.json",
+        "4_Dense/pytorch_model.bin",
+    ];
+    let read = |folder: PathBuf, names: &'static [&'static str]| {
+        names.iter().filter_map(move |&name| Some((name, std::fs::read(folder.join(name)).ok()?.into())))
+    };
+    let fixtures = house().join("tests/fixtures");
+    let beside = beside.map(|name| fixtures.join("pipelines/sentence").join(name));
+    let beside = beside.into_iter().flat_map(|folder| read(folder, &BESIDE));
+    let model = read(fixtures.join("heads/sequence_classification"), &MODEL);
+    ModelFiles::from_memory("tiny", model.chain(beside))
+}
+
+/// A graph of that model, on both engines.
+fn sessions() -> [Session; 2] {
+    let files = sentence_model(None);
+    let config = BertConfig::from_json(&files.config().unwrap()).unwrap();
+    let graph =
+        bert_export::export(&files.checkpoint().unwrap(), &config, &bert_export::Options::default()).unwrap();
+    [EngineKind::Candle, EngineKind::Compiled].map(|kind| Session::new(&graph, kind).unwrap())
+}
+
+/// Rows of numbers, as transformers gives them.
+fn same_rows(found: &[Vec<f32>], expected: &Json, what: &str) {
+    let expected: Vec<Vec<f64>> = serde_json::from_value(expected.clone()).unwrap();
+    let largest = expected.iter().flatten().fold(1f64, |largest, x| largest.max(x.abs()));
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_eq!(found.len(), expected.len(), "{what}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(
+                (f64::from(*found) - expected).abs() <= SCORE_TOLERANCE * largest,
+                "{what}: {found} {expected}"
+            );
+        }
+    }
+}
+
+fn texts(case: &Case) -> Vec<String> {
+    serde_json::from_value(case.inputs.clone()).unwrap()
+}
+
+#[test]
+fn features_from_a_graph_are_those_of_transformers() {
+    let mut compared = 0;
+    for case in cases("feature_extraction.json") {
+        // The other cases are of models with a head of their own, whose graphs the golden tests of the pipelines run.
+        if !case.model.ends_with("heads/sequence_classification") {
+            continue;
+        }
+        for session in sessions() {
+            let name = session.name().to_string();
+            let files = sentence_model(None);
+            let pipeline =
+                FeatureExtraction::with_engine(&files, Box::new(session), &Options::default()).unwrap();
+            let found = pipeline.run(&texts(&case)).unwrap();
+            for (found, expected) in found.iter().zip(case.expected.as_array().unwrap()) {
+                same_rows(found, &expected[0], &name);
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 4, "{compared}");
+}
+
+#[test]
+fn embeddings_from_a_graph_are_those_of_sentence_transformers() {
+    for case in cases("embeddings.json") {
+        let variant = case.model.rsplit('/').next().unwrap();
+        for session in sessions() {
+            let what = format!("{variant} {} on {}", case.settings, session.name());
+            let files = sentence_model(Some(variant));
+            let mut pipeline =
+                Embeddings::with_engine(&files, Box::new(session), &Options::default().with_batch_size(2))
+                    .unwrap();
+            if let Some(name) = case.settings["prompt_name"].as_str() {
+                pipeline = pipeline.with_prompt_name(name).unwrap();
+            }
+            if let Some(prompt) = case.settings["prompt"].as_str() {
+                pipeline = pipeline.with_prompt(prompt).unwrap();
+            }
+            same_rows(&pipeline.embed(&texts(&case)).unwrap(), &case.expected, &what);
+        }
+    }
 }
