@@ -1,7 +1,7 @@
 //! The engine `compiled`: a graph becomes few steps, each a kernel, and a run is a loop over them.
 //!
 //! A graph is read once into values and nodes by number. Constants are folded; shapes are found as far as they are products of numbers and of the inputs'
-//! dimensions; masks and positions are understood by what they compute. Then [`passes`](PASSES) make few nodes of many, matrices are packed, buffers are
+//! dimensions; masks and positions are understood by what they compute. Then passes ([`Passes::names`]) make few nodes of many, matrices are packed, buffers are
 //! assigned. What no kernel knows runs, node by node, as the oracle runs it, in f32: so this engine runs what the oracle runs, and is fast where the
 //! graph is a BERT.
 //!
@@ -16,7 +16,7 @@
 //! first and padding after them, and at least one real token. Any other batch is run with its padding, as without the option.
 //!
 //! **Memory.** Buffers are kept between runs and grow only for shapes larger than all before. [`CompiledEngine::run_with`] allocates nothing at a shape
-//! that was seen; [`Engine::run`](engine::Engine::run) allocates what it hands out.
+//! that was seen; [`Engine::run`](::engine::Engine::run) allocates what it hands out.
 
 mod arena;
 mod attempt;
