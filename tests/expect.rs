@@ -15,16 +15,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use common::{Folder, fixture, house};
+use common::{Folder, fixture, house, judged};
 use engine::{DType, Engine, Value};
 use half::{bf16, f16};
 use onnx_eval::{Limits, Oracle, Precision};
 use onnx_graph::{Attribute, Model, Tensor};
 use parity::audit::{Expect, Trace};
-use parity::check::common_inputs;
-use parity::judge::{Bounds, References, Trial};
+use parity::judge::Bounds;
 use parity::report::GraphReport;
-use parity::suite::{EmbeddingTables, FixedShape, default_cases};
 use parity::{Subject, Verdict};
 use serde_json::Value as Json;
 
@@ -68,19 +66,9 @@ fn form(fixture: &str, name: &str) -> Form {
 
 fn judge(model_folder: &Path, model: &Model, expect: Expect) -> GraphReport {
     let subject = Subject::open(model_folder.to_str()).unwrap();
-    let references = References::load(&subject).unwrap();
-    let tables = EmbeddingTables::of(&subject.files().checkpoint().unwrap(), subject.config());
-    let fixed = FixedShape::of(&model.graph.inputs);
-    let mut cases = default_cases(subject.config(), fixed, None, tables.as_ref()).unwrap();
-    for case in &mut cases {
-        case.inputs =
-            common_inputs(&case.inputs, references.single.engine.inputs(), &model.graph.inputs).unwrap();
-    }
     let oracle = Oracle::with(model, Precision::F32, Limits::default()).ok();
     let engines: Vec<&dyn Engine> = oracle.iter().map(|oracle| oracle as &dyn Engine).collect();
-    let trial = Trial::new(&references, &cases, |_| ()).unwrap();
-    let bounds = Bounds { expect, ..Bounds::default() };
-    trial.judge(&subject, "graph", model, &engines, &bounds, |_| ()).unwrap()
+    judged(&subject, "graph", model, &engines, &Bounds { expect, ..Bounds::default() })
 }
 
 /// What a report says, for messages.

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use bert_export::{OPSETS, Options, Shape, Target, Weights, export, save_beside};
 use candle_core::{DType as CandleDType, Device};
-use common::{Folder, distance, fixture, golden, index, inputs_of, plain_inputs, with};
+use common::{Folder, distance, fixture, golden, index, inputs_of, off, plain_inputs, stock, with};
 use engine::{Engine, NamedValues, Value};
 use onnx_graph::{External, Model};
 use onnx_session::{EngineKind, Session};
@@ -66,16 +66,6 @@ fn inputs(subject: &Subject) -> Vec<(String, NamedValues)> {
     all
 }
 
-/// How far one side is from the other, over all outputs and all positions, as a part of the largest value where that is above 1.
-fn off(found: &NamedValues, expected: &NamedValues) -> f64 {
-    assert_eq!(found.names().collect::<Vec<_>>(), expected.names().collect::<Vec<_>>());
-    let apart = found.iter().map(|(name, value)| {
-        let (off, largest) = distance(value, expected.get(name).unwrap(), None);
-        off / largest.max(1.0)
-    });
-    apart.fold(0.0, f64::max)
-}
-
 #[test]
 fn every_graph_computes_what_its_checkpoint_does() {
     let mut compared = 0;
@@ -127,21 +117,6 @@ fn the_candle_engine_takes_every_graph() {
             }
         }
     }
-}
-
-/// What stock candle-onnx makes of a file.
-fn stock(path: &Path, inputs: &NamedValues) -> NamedValues {
-    let proto = candle_onnx::read_file(path).unwrap();
-    let inputs = inputs
-        .iter()
-        .map(|(name, value)| (name.to_string(), value.to_tensor(&Device::Cpu).unwrap()))
-        .collect();
-    let outputs = candle_onnx::simple_eval(&proto, inputs).unwrap();
-    let declared = proto.graph.unwrap().output;
-    declared
-        .iter()
-        .map(|output| (output.name.clone(), Value::from_tensor(&outputs[&output.name]).unwrap()))
-        .collect()
 }
 
 #[test]

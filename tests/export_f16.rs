@@ -8,16 +8,14 @@ use std::path::{Path, PathBuf};
 
 use bert_export::{FloatType, Options, Shape, Target, Weights, export};
 use candle_bert::Task;
-use common::{Folder, fixture, golden, index, inputs_of, plain_inputs, with};
+use common::{Folder, fixture, golden, index, inputs_of, judged, plain_inputs, with};
 use engine::{DType, Engine, NamedValues, Value};
 use half::f16;
 use onnx_eval::{Limits, Oracle, Precision};
 use onnx_graph::{Model, Tensor};
 use parity::audit::Expect;
-use parity::check::common_inputs;
-use parity::judge::{Bounds, References, Trial};
+use parity::judge::Bounds;
 use parity::report::GraphReport;
-use parity::suite::{EmbeddingTables, FixedShape, default_cases};
 use parity::{Subject, Verdict};
 
 /// The first and the last opset, the first with LayerNormalization, and the first with Gelu.
@@ -56,18 +54,7 @@ fn oracle(model: &Model) -> Oracle {
 }
 
 fn judge(subject: &Subject, model: &Model, expect: Expect) -> GraphReport {
-    let references = References::load(subject).unwrap();
-    let tables = EmbeddingTables::of(&subject.files().checkpoint().unwrap(), subject.config());
-    let fixed = FixedShape::of(&model.graph.inputs);
-    let mut cases = default_cases(subject.config(), fixed, None, tables.as_ref()).unwrap();
-    for case in &mut cases {
-        case.inputs =
-            common_inputs(&case.inputs, references.single.engine.inputs(), &model.graph.inputs).unwrap();
-    }
-    let oracle = oracle(model);
-    let trial = Trial::new(&references, &cases, |_| ()).unwrap();
-    let bounds = Bounds { expect, ..Bounds::default() };
-    trial.judge(subject, "graph", model, &[&oracle], &bounds, |_| ()).unwrap()
+    judged(subject, "graph", model, &[&oracle(model)], &Bounds { expect, ..Bounds::default() })
 }
 
 #[test]

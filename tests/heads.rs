@@ -5,14 +5,13 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use bert_export::{OPSETS, Options, Shape, Target, Weights, export, save_beside};
 use candle_bert::{BertConfig, BertForTask, ReferenceEngine, Task};
 use candle_core::{DType as CandleDType, Device};
 use checkpoint::{Checkpoint, ModelFiles};
-use common::{Folder, distance, fixture, golden, inputs_of};
-use engine::{Engine, NamedValues, Value};
+use common::{Folder, fixture, golden, inputs_of, off, stock};
+use engine::{Engine, NamedValues};
 use onnx_graph::Model;
 use onnx_session::{EngineKind, Session};
 use parity::proof::exact_graph;
@@ -109,17 +108,6 @@ impl Head {
     }
 }
 
-/// How far one side is from the other, over all outputs and all positions, as a part of the largest value where that is above 1.
-#[track_caller]
-fn off(found: &NamedValues, expected: &NamedValues) -> f64 {
-    assert_eq!(found.names().collect::<Vec<_>>(), expected.names().collect::<Vec<_>>());
-    let apart = found.iter().map(|(name, value)| {
-        let (off, largest) = distance(value, expected.get(name).unwrap(), None);
-        off / largest.max(1.0)
-    });
-    apart.fold(0.0, f64::max)
-}
-
 #[test]
 fn every_graph_computes_what_its_checkpoint_does() {
     let (mut compared, mut worst) = (0, 0f64);
@@ -174,21 +162,6 @@ fn stock_candle_onnx_evaluates_what_is_made_for_it() {
         }
     }
     println!("at most {worst:.1e} off");
-}
-
-/// What stock candle-onnx makes of a file.
-fn stock(path: &Path, inputs: &NamedValues) -> NamedValues {
-    let proto = candle_onnx::read_file(path).unwrap();
-    let inputs = inputs
-        .iter()
-        .map(|(name, value)| (name.to_string(), value.to_tensor(&Device::Cpu).unwrap()))
-        .collect();
-    let outputs = candle_onnx::simple_eval(&proto, inputs).unwrap();
-    let declared = proto.graph.unwrap().output;
-    declared
-        .iter()
-        .map(|output| (output.name.clone(), Value::from_tensor(&outputs[&output.name]).unwrap()))
-        .collect()
 }
 
 /// What PyTorch and optimum export is right, and both ways of reading it say so.

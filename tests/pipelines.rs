@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use bert_pipeline::pipeline::{Embeddings, FeatureExtraction, Options, Pipeline as _};
 use candle_bert::BertConfig;
@@ -224,43 +224,31 @@ fn vectors_come_in_every_form() {
     assert_eq!(folder.listing(), before);
 }
 
-/// The files of a head's model, under those that sentence-transformers keeps beside a model, if any.
-fn sentence_model(beside: Option<&str>) -> ModelFiles {
-    const MODEL: [&str; 6] = [
-        "config.json",
-        "model.safetensors",
-        "vocab.txt",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-    ];
-    const BESIDE: [&str; 12] = [
-        "modules.json",
-        "sentence_bert_config.json",
-        "config_sentence_transformers.json",
-        "1_Pooling/config.json",
-        "2_Dense/config.json",
-        "2_Dense/model.safetensors",
-        "2_Dense/pytorch_model.bin",
-        "3_Dense/config.json",
-        "3_Dense/model.safetensors",
-        "3_Dense/pytorch_model.bin",
-        "4_Dense/config.json",
-        "4_Dense/pytorch_model.bin",
-    ];
-    let read = |folder: PathBuf, names: &'static [&'static str]| {
-        names.iter().filter_map(move |&name| Some((name, std::fs::read(folder.join(name)).ok()?.into())))
-    };
-    let fixtures = house().join("tests/fixtures");
-    let beside = beside.map(|name| fixtures.join("pipelines/sentence").join(name));
-    let beside = beside.into_iter().flat_map(|folder| read(folder, &BESIDE));
-    let model = read(fixtures.join("heads/sequence_classification"), &MODEL);
-    ModelFiles::from_memory("tiny", model.chain(beside))
+/// Copies what is in a folder, and in the folders within.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let place = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &place);
+        } else {
+            std::fs::copy(entry.path(), place).unwrap();
+        }
+    }
+}
+
+/// The files of a head's model, with those that sentence-transformers keeps beside a model, if any.
+fn sentence_model(folder: &Folder, beside: Option<&str>) -> ModelFiles {
+    let (fixtures, model) = (house().join("tests/fixtures"), folder.at("model"));
+    copy(&fixtures.join("heads/sequence_classification"), &model);
+    if let Some(name) = beside {
+        copy(&fixtures.join("pipelines/sentence").join(name), &model);
+    }
+    ModelFiles::from_folder(model).unwrap()
 }
 
 /// A graph of that model, on both engines.
-fn sessions() -> [Session; 2] {
-    let files = sentence_model(None);
+fn sessions(files: &ModelFiles) -> [Session; 2] {
     let config = BertConfig::from_json(&files.config().unwrap()).unwrap();
     let graph =
         bert_export::export(&files.checkpoint().unwrap(), &config, &bert_export::Options::default()).unwrap();
@@ -295,9 +283,10 @@ fn features_from_a_graph_are_those_of_transformers() {
         if !case.model.ends_with("heads/sequence_classification") {
             continue;
         }
-        for session in sessions() {
+        let folder = Folder::new();
+        let files = sentence_model(&folder, None);
+        for session in sessions(&files) {
             let name = session.name().to_string();
-            let files = sentence_model(None);
             let pipeline =
                 FeatureExtraction::with_engine(&files, Box::new(session), &Options::default()).unwrap();
             let found = pipeline.run(&texts(&case)).unwrap();
@@ -314,9 +303,10 @@ fn features_from_a_graph_are_those_of_transformers() {
 fn embeddings_from_a_graph_are_those_of_sentence_transformers() {
     for case in cases("embeddings.json") {
         let variant = case.model.rsplit('/').next().unwrap();
-        for session in sessions() {
+        let folder = Folder::new();
+        let files = sentence_model(&folder, Some(variant));
+        for session in sessions(&files) {
             let what = format!("{variant} {} on {}", case.settings, session.name());
-            let files = sentence_model(Some(variant));
             let mut pipeline =
                 Embeddings::with_engine(&files, Box::new(session), &Options::default().with_batch_size(2))
                     .unwrap();

@@ -6,7 +6,7 @@ mod rows;
 mod tables;
 
 use bert_pipeline::{Text, Tokenizer};
-use candle_bert::BertConfig;
+use candle_bert::{BertConfig, Task};
 use engine::{Dim, NamedValues, Value, ValueError, ValueSpec};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -57,12 +57,9 @@ impl FixedShape {
     /// What the declared shape of `input_ids` fixes.
     pub fn of(inputs: &[ValueSpec]) -> Self {
         let ids = inputs.iter().find(|spec| spec.name == "input_ids");
-        let dims = ids.and_then(|spec| spec.shape.as_deref()).unwrap_or_default();
-        let size = |axis: usize| match dims.get(axis) {
-            Some(Dim::Fixed(size)) => Some(*size),
-            _ => None,
-        };
-        match dims.len() {
+        let rank = ids.and_then(|spec| spec.shape.as_deref()).map_or(0, <[Dim]>::len);
+        let size = |axis| fixed_axis(inputs, axis);
+        match rank {
             // Each choice for a text is a row.
             3 => Self {
                 batch: size(0).zip(size(1)).and_then(|(batch, choices)| batch.checked_mul(choices)),
@@ -73,17 +70,41 @@ impl FixedShape {
     }
 }
 
+/// The inputs for a graph of a task, by [`default_cases`]: those of a multiple choice have choices.
+///
+/// # Errors
+/// As [`default_cases`] and [`as_choices`].
+pub fn cases_for(
+    task: Task,
+    config: &BertConfig,
+    inputs: &[ValueSpec],
+    tokenizer: Option<&Tokenizer>,
+    tables: Option<&EmbeddingTables>,
+) -> Result<Vec<Case>, ParityError> {
+    let mut fixed = FixedShape::of(inputs);
+    if task != Task::MultipleChoice {
+        return default_cases(config, fixed, tokenizer, tables);
+    }
+    // Where the graph fixes how many choices a text has, or how many texts there are, and not both: as many rows.
+    fixed.batch = fixed.batch.or(fixed_axis(inputs, 1)).or(fixed_axis(inputs, 0));
+    as_choices(default_cases(config, fixed, tokenizer, tables)?, inputs)
+}
+
+/// The size of an axis of `input_ids`, where the graph fixes it.
+fn fixed_axis(inputs: &[ValueSpec], axis: usize) -> Option<usize> {
+    let ids = inputs.iter().find(|spec| spec.name == "input_ids")?;
+    match ids.shape.as_deref()?.get(axis)? {
+        Dim::Fixed(size) => Some(*size),
+        _ => None,
+    }
+}
+
 /// The same inputs as `[batch, choices, sequence]`, as far as `inputs` leaves that open: as two texts where the rows can be shared out, or else as one.
 ///
 /// # Errors
 /// If the rows of a case are no whole number of texts, where the graph fixes how many choices each has.
 pub fn as_choices(cases: Vec<Case>, inputs: &[ValueSpec]) -> Result<Vec<Case>, ParityError> {
-    let ids = inputs.iter().find(|spec| spec.name == "input_ids");
-    let dims = ids.and_then(|spec| spec.shape.as_deref()).unwrap_or_default();
-    let fixed = |axis: usize| match dims.get(axis) {
-        Some(&Dim::Fixed(size)) => Some(size.max(1)),
-        _ => None,
-    };
+    let fixed = |axis| fixed_axis(inputs, axis).map(|size| size.max(1));
     let split = |rows: usize| match (fixed(0), fixed(1)) {
         (Some(batch), _) => [batch, rows / batch],
         (None, Some(choices)) => [rows / choices, choices],

@@ -10,8 +10,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use bytes::Bytes;
-use engine::{NamedValues, Value};
+use candle_core::Device;
+use engine::{Engine, NamedValues, Value};
 use onnx_graph::{Attribute, Model, Node, Tensor};
+use parity::Subject;
+use parity::check::common_inputs;
+use parity::judge::{Bounds, References, Trial};
+use parity::report::GraphReport;
+use parity::suite::{EmbeddingTables, cases_for};
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
@@ -263,6 +269,51 @@ pub fn distance(found: &Value, expected: &Value, mask: Option<&Value>) -> (f64, 
     }
     assert!(compared > 0, "nothing was compared");
     (off, largest)
+}
+
+/// How far one side is from the other, over all outputs and all positions, as a part of the largest value where that is above 1.
+#[track_caller]
+pub fn off(found: &NamedValues, expected: &NamedValues) -> f64 {
+    assert_eq!(found.names().collect::<Vec<_>>(), expected.names().collect::<Vec<_>>());
+    let apart = found.iter().map(|(name, value)| {
+        let (off, largest) = distance(value, expected.get(name).unwrap(), None);
+        off / largest.max(1.0)
+    });
+    apart.fold(0.0, f64::max)
+}
+
+/// What stock candle-onnx makes of a file.
+pub fn stock(path: &Path, inputs: &NamedValues) -> NamedValues {
+    let proto = candle_onnx::read_file(path).unwrap();
+    let inputs = inputs
+        .iter()
+        .map(|(name, value)| (name.to_string(), value.to_tensor(&Device::Cpu).unwrap()))
+        .collect();
+    let outputs = candle_onnx::simple_eval(&proto, inputs).unwrap();
+    let declared = proto.graph.unwrap().output;
+    declared
+        .iter()
+        .map(|output| (output.name.clone(), Value::from_tensor(&outputs[&output.name]).unwrap()))
+        .collect()
+}
+
+/// What a check of a graph comes to, on the default inputs and on these engines.
+pub fn judged(
+    subject: &Subject,
+    onnx: &str,
+    model: &Model,
+    engines: &[&dyn Engine],
+    bounds: &Bounds,
+) -> GraphReport {
+    let references = References::load(subject).unwrap();
+    let specs = &model.graph.inputs;
+    let tables = EmbeddingTables::of(&subject.files().checkpoint().unwrap(), subject.config());
+    let mut cases = cases_for(subject.task(), subject.config(), specs, None, tables.as_ref()).unwrap();
+    for case in &mut cases {
+        case.inputs = common_inputs(&case.inputs, references.single.engine.inputs(), specs).unwrap();
+    }
+    let trial = Trial::new(&references, &cases, |_| ()).unwrap();
+    trial.judge(subject, onnx, model, engines, bounds, |_| ()).unwrap()
 }
 
 /// The graph of the embedded model.

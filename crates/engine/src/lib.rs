@@ -33,7 +33,7 @@ mod value;
 pub use dtype::{DType, Element};
 pub use map::{MapError, map_file, release};
 pub use named::NamedValues;
-pub use replace::{replace_file, replace_file_with};
+pub use replace::{Replacement, replace_file, replace_file_with};
 pub use run::{Engine, EngineError};
 pub use spec::{Dim, InputError, ValueSpec, check_inputs};
 pub use value::{Value, ValueError};

@@ -31,24 +31,85 @@ pub fn replace_file_with(
     path: impl AsRef<Path>,
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
-    let unnamed = || io::Error::new(io::ErrorKind::InvalidInput, "it is not the name of a file");
-    path.as_ref().file_name().ok_or_else(unnamed)?;
-    let path = &target(path.as_ref())?;
-    let name = path.file_name().ok_or_else(unnamed)?;
-    if is_the_systems(path) {
-        // Behind /dev/stdout may be a file that others write to as well: what they wrote stays.
-        return write(&mut File::options().append(true).open(path)?);
+    let mut replacement = Replacement::create(path)?;
+    write(&mut replacement.file)?;
+    replacement.finish()
+}
+
+/// A file in the making, as [`replace_file`] makes it, for bytes that come little by little. Without [`Replacement::finish`] there is no file.
+#[derive(Debug)]
+pub struct Replacement {
+    file: File,
+    hidden: Option<Hidden>,
+}
+
+/// The hidden file, and the one whose place it takes; it goes unless it has taken it.
+#[derive(Debug)]
+struct Hidden {
+    partial: PathBuf,
+    place: PathBuf,
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        // The error that led here is the one to tell; a file left over is the lesser harm. Once it is in its place, there is none of this name.
+        let _ = fs::remove_file(&self.partial);
     }
-    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
-        return write(&mut File::options().write(true).open(path)?);
+}
+
+impl Replacement {
+    /// Begins a file.
+    ///
+    /// # Errors
+    /// As [`replace_file`].
+    pub fn create(path: impl AsRef<Path>) -> io::Result<Self> {
+        let unnamed = || io::Error::new(io::ErrorKind::InvalidInput, "it is not the name of a file");
+        path.as_ref().file_name().ok_or_else(unnamed)?;
+        let place = target(path.as_ref())?;
+        let name = place.file_name().ok_or_else(unnamed)?;
+        if is_the_systems(&place) {
+            // Behind /dev/stdout may be a file that others write to as well: what they wrote stays.
+            return Ok(Self { file: File::options().append(true).open(&place)?, hidden: None });
+        }
+        if fs::metadata(&place).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
+            return Ok(Self { file: File::options().write(true).open(&place)?, hidden: None });
+        }
+        let (file, partial) = create_beside(&place, name)?;
+        Ok(Self { file, hidden: Some(Hidden { partial, place }) })
     }
-    let (mut file, partial) = create_beside(path, name)?;
-    let written = write(&mut file).and_then(|()| file.sync_all());
-    drop(file);
-    written.and_then(|()| fs::rename(&partial, path)).inspect_err(|_| {
-        // The error that led here is the one to tell; a file left over is the lesser harm.
-        let _ = fs::remove_file(&partial);
-    })
+
+    /// Whether what is written goes where it stays at once, to a device or a pipe: then there is no way back to its beginning.
+    pub fn is_direct(&self) -> bool {
+        self.hidden.is_none()
+    }
+
+    /// Puts the file in its place.
+    ///
+    /// # Errors
+    /// What the operating system said; then what was there before is still there.
+    pub fn finish(self) -> io::Result<()> {
+        let Self { file, hidden } = self;
+        let Some(hidden) = hidden else { return Ok(()) };
+        file.sync_all()?;
+        drop(file);
+        fs::rename(&hidden.partial, &hidden.place)
+    }
+}
+
+impl io::Write for Replacement {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl io::Seek for Replacement {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
 }
 
 /// Where a path leads, links in its last part followed; it need not be there.

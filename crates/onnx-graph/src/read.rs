@@ -4,6 +4,8 @@ mod attribute;
 mod names;
 mod tensor;
 
+pub use tensor::dtype_of;
+
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::Path;

@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::bail;
 use bert_pipeline::Text;
 use candle_bert::Task;
-use engine::{Dim, NamedValues, ValueSpec};
-use parity::suite::{Case, EmbeddingTables, FixedShape, as_choices, default_cases};
+use engine::{NamedValues, ValueSpec};
+use parity::suite::{Case, EmbeddingTables, as_choices, cases_for};
 use parity::{Subject, tensors};
 
 /// The inputs of a check: those of a file, a text, or the default suite for the shapes that the graphs declare.
@@ -22,32 +22,15 @@ pub fn cases(
     if !texts.is_empty() {
         let texts: Vec<Text> = texts.iter().map(|text| Text::from(text.as_str())).collect();
         let inputs = subject.require_tokenizer()?.encode(&texts)?.to_named_values();
-        return shaped(subject, vec![Case { name: "text".into(), inputs }], specs);
+        let cases = vec![Case { name: "text".into(), inputs }];
+        return Ok(match subject.task() {
+            Task::MultipleChoice => as_choices(cases, specs)?,
+            _ => cases,
+        });
     }
-    let tables = EmbeddingTables::of(&subject.files().checkpoint()?, subject.config());
-    let mut fixed = FixedShape::of(specs);
-    if let (Task::MultipleChoice, None, Some(choices)) = (subject.task(), fixed.batch, fixed_choices(specs)) {
-        fixed.batch = Some(choices);
-    }
-    let cases = default_cases(subject.config(), fixed, subject.tokenizer()?.as_ref(), tables.as_ref())?;
-    shaped(subject, cases, specs)
-}
-
-/// How many choices each text has, where the graph fixes that and leaves the number of texts open.
-fn fixed_choices(specs: &[ValueSpec]) -> Option<usize> {
-    let ids = specs.iter().find(|spec| spec.name == "input_ids")?;
-    match ids.shape.as_deref()? {
-        [_, Dim::Fixed(choices), _] => Some(*choices),
-        _ => None,
-    }
-}
-
-/// Rows as the task takes them.
-fn shaped(subject: &Subject, cases: Vec<Case>, specs: &[ValueSpec]) -> anyhow::Result<Vec<Case>> {
-    match subject.task() {
-        Task::MultipleChoice => Ok(as_choices(cases, specs)?),
-        _ => Ok(cases),
-    }
+    let (config, tokenizer) = (subject.config(), subject.tokenizer()?);
+    let tables = EmbeddingTables::of(&subject.files().checkpoint()?, config);
+    Ok(cases_for(subject.task(), config, specs, tokenizer.as_ref(), tables.as_ref())?)
 }
 
 /// An input that no side takes is a slip of the pen: leaving it out in silence would compare something else than was meant.

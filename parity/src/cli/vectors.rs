@@ -1,10 +1,10 @@
 //! Where vectors go, one after the other: however many they are, none stays in memory.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Seek as _, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
+use std::path::Path;
 
 use anyhow::Context as _;
+use engine::Replacement;
 use serde::Serialize;
 
 use super::is_stdout;
@@ -37,7 +37,11 @@ impl Vectors {
     pub fn create(form: Form, path: &Path, model: &str) -> anyhow::Result<Self> {
         let mut target = Target::create(path)?;
         if form == Form::Safetensors {
-            anyhow::ensure!(!is_stdout(path), "safetensors cannot be written to stdout; name a file");
+            anyhow::ensure!(
+                target.has_a_beginning(),
+                "safetensors cannot be written to {}; name a file",
+                target.shown
+            );
             target.write(&[0; 8 + Self::HEADER])?;
         }
         Ok(Self { form, model: model.to_owned(), target, rows: 0, dimension: 0 })
@@ -102,35 +106,30 @@ impl Vectors {
     }
 }
 
-/// What is written to: stdout, a hidden file that takes its place in the end, or a device.
+/// What is written to.
 struct Target {
     shown: String,
     out: Out,
-    /// The hidden file and its place.
-    place: Option<(PathBuf, PathBuf)>,
 }
 
 enum Out {
     Stdout(BufWriter<io::Stdout>),
-    File(BufWriter<File>),
+    File(BufWriter<Replacement>),
 }
 
 impl Target {
     fn create(path: &Path) -> anyhow::Result<Self> {
-        let shown = if is_stdout(path) { "stdout".to_owned() } else { path.display().to_string() };
         if is_stdout(path) {
-            return Ok(Self { shown, out: Out::Stdout(BufWriter::new(io::stdout())), place: None });
+            return Ok(Self { shown: "stdout".to_owned(), out: Out::Stdout(BufWriter::new(io::stdout())) });
         }
-        let cannot = || format!("cannot write {shown}");
-        // A folder, or a device such as /dev/stdout, cannot be replaced.
-        if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-            let file = File::create(path).with_context(cannot)?;
-            return Ok(Self { out: Out::File(BufWriter::new(file)), shown, place: None });
-        }
-        let name = path.file_name().with_context(cannot)?.to_string_lossy();
-        let hidden = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
-        let file = File::create(&hidden).with_context(cannot)?;
-        Ok(Self { out: Out::File(BufWriter::new(file)), shown, place: Some((hidden, path.to_path_buf())) })
+        let shown = path.display().to_string();
+        let file = Replacement::create(path).with_context(|| format!("cannot write {shown}"))?;
+        Ok(Self { shown, out: Out::File(BufWriter::new(file)) })
+    }
+
+    /// Whether its beginning can be written last.
+    fn has_a_beginning(&self) -> bool {
+        matches!(&self.out, Out::File(out) if !out.get_ref().is_direct())
     }
 
     fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
@@ -148,33 +147,19 @@ impl Target {
         self.write(bytes)
     }
 
-    fn finish(mut self) -> anyhow::Result<()> {
-        let flushed = match &mut self.out {
-            Out::Stdout(out) => out.flush(),
-            Out::File(out) => out.flush(),
-        };
-        let placed = flushed.and_then(|()| match &self.place {
-            Some((hidden, place)) => fs::rename(hidden, place),
-            None => Ok(()),
-        });
-        placed.with_context(|| format!("cannot write {}", self.shown))?;
-        self.place = None;
-        Ok(())
-    }
-}
-
-impl Drop for Target {
-    /// No half of a file is left behind.
-    fn drop(&mut self) {
-        if let Some((hidden, _)) = &self.place {
-            // What ended the work is the error to tell.
-            let _ = fs::remove_file(hidden);
+    fn finish(self) -> anyhow::Result<()> {
+        match self.out {
+            Out::Stdout(mut out) => out.flush(),
+            Out::File(out) => out.into_inner().map_err(io::Error::from).and_then(Replacement::finish),
         }
+        .with_context(|| format!("cannot write {}", self.shown))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -11,22 +11,7 @@ use crate::tensor::{Tensor, array, each};
 
 /// A dtype by the number that ONNX has for it (TensorProto.DataType).
 pub(super) fn dtype(number: i64) -> Result<DType, Fault> {
-    Ok(match number {
-        1 => DType::F32,
-        2 => DType::U8,
-        3 => DType::I8,
-        4 => DType::U16,
-        5 => DType::I16,
-        6 => DType::I32,
-        7 => DType::I64,
-        9 => DType::Bool,
-        10 => DType::F16,
-        11 => DType::F64,
-        12 => DType::U32,
-        13 => DType::U64,
-        16 => DType::BF16,
-        _ => return Err(Fault::UnsupportedDType(number)),
-    })
+    onnx_graph::dtype_of(number).ok_or(Fault::UnsupportedDType(number))
 }
 
 fn cast(context: &Context) -> Outputs {

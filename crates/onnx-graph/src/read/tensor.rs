@@ -29,6 +29,11 @@ pub(super) fn dtype(number: i32) -> Result<DType, String> {
     })
 }
 
+/// The dtype of that number, as an attribute such as Cast's `to` has it (TensorProto.DataType); `None` for what [`DType`] does not have.
+pub fn dtype_of(number: i64) -> Option<DType> {
+    dtype(i32::try_from(number).ok()?).ok()
+}
+
 /// Reads a tensor; `label` is what messages call it. Bytes from `raw_data` and from external files are shared.
 pub(super) fn read(
     label: &str,

@@ -83,7 +83,7 @@ impl Look<'_> {
             "Equal" | "Greater" | "Less" | "GreaterOrEqual" | "LessOrEqual" | "Not" | "And" | "Or"
             | "Xor" | "IsNaN" | "IsInf" => Some(DType::Bool),
             "Where" => self.ir.values[self.id(1)?].dtype,
-            "Cast" => from_onnx(self.int("to")?),
+            "Cast" => onnx_graph::dtype_of(self.int("to")?),
             "CastLike" => self.ir.values[self.id(1)?].dtype,
             "ConstantOfShape" => match node.tensor("value") {
                 Ok(Some(tensor)) => Some(tensor.dtype),
@@ -322,26 +322,6 @@ impl Look<'_> {
             None => (product(&shape)? == all).then_some(shape),
         }
     }
-}
-
-/// The dtype that ONNX gives this number.
-pub fn from_onnx(number: i64) -> Option<DType> {
-    Some(match number {
-        1 => DType::F32,
-        2 => DType::U8,
-        3 => DType::I8,
-        4 => DType::U16,
-        5 => DType::I16,
-        6 => DType::I32,
-        7 => DType::I64,
-        9 => DType::Bool,
-        10 => DType::F16,
-        11 => DType::F64,
-        12 => DType::U32,
-        13 => DType::U64,
-        16 => DType::BF16,
-        _ => return None,
-    })
 }
 
 /// The axes of a `Transpose`.

@@ -3,20 +3,13 @@
 use engine::Value;
 
 use super::attention::graph_input;
-use super::binary;
+use super::{binary, rewrite};
 use crate::compiled::infer::axis;
 use crate::compiled::ir::{Constant, Fact, Ir, Node, NodeId, ValueId};
 use crate::compiled::ops::{Embed, Index, Lookup, Op};
 
 pub fn run(ir: &mut Ir) -> usize {
-    let mut found = 0;
-    for id in ir.ids() {
-        if let Some(node) = matched(ir, id) {
-            ir.replace(id, node);
-            found += 1;
-        }
-    }
-    found
+    rewrite(ir, matched)
 }
 
 fn matched(ir: &Ir, id: NodeId) -> Option<Node> {

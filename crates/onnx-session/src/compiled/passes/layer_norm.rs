@@ -4,20 +4,13 @@
 //! d = x − mean(x);  d / √(mean(d²) + ε) · γ + β
 //! ```
 
-use super::{binary, row, scalar, unary, with_scalar};
+use super::{binary, rewrite, row, scalar, unary, with_scalar};
 use crate::compiled::infer::{axis, known_ints};
 use crate::compiled::ir::{Ir, Node, NodeId, ValueId};
 use crate::compiled::ops::{Norm, Op};
 
 pub fn run(ir: &mut Ir) -> usize {
-    let mut found = 0;
-    for id in ir.ids() {
-        if let Some(node) = operator(ir, id).or_else(|| chain(ir, id)) {
-            ir.replace(id, node);
-            found += 1;
-        }
-    }
-    found
+    rewrite(ir, |ir, id| operator(ir, id).or_else(|| chain(ir, id)))
 }
 
 /// The operator, over the last axis.

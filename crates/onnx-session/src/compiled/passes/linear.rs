@@ -2,20 +2,13 @@
 
 use kernels::Unary;
 
-use super::{binary, row, rows_of};
+use super::{binary, rewrite, row, rows_of};
 use crate::compiled::dim::product;
 use crate::compiled::ir::{Ir, Node, NodeId, ValueId};
 use crate::compiled::ops::{Linear, Op, Weight};
 
 pub fn run(ir: &mut Ir) -> usize {
-    let mut found = 0;
-    for id in ir.ids() {
-        if let Some(node) = matrix(ir, id) {
-            ir.replace(id, node);
-            found += 1;
-        }
-    }
-    found
+    rewrite(ir, matrix)
 }
 
 /// A product with a constant on the right, by the operator's own flags.
@@ -91,17 +84,6 @@ fn bare(ir: &Ir, value: ValueId) -> Option<(&Node, &Linear)> {
         }
         _ => None,
     }
-}
-
-fn rewrite(ir: &mut Ir, f: impl Fn(&Ir, NodeId) -> Option<Node>) -> usize {
-    let mut found = 0;
-    for id in ir.ids() {
-        if let Some(node) = f(ir, id) {
-            ir.replace(id, node);
-            found += 1;
-        }
-    }
-    found
 }
 
 /// A constant row added to a product.

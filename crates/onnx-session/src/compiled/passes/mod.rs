@@ -20,7 +20,7 @@ mod tests;
 
 pub use attention::MASKED;
 
-use super::ir::{Ir, ValueId};
+use super::ir::{Ir, Node, NodeId, ValueId};
 use super::ops::Op;
 
 /// A pass.
@@ -56,6 +56,18 @@ pub fn run(ir: &mut Ir, wanted: impl Fn(&str) -> bool) {
         (pass.run)(ir);
         ir.settle();
     }
+}
+
+/// Replaces every node for which there is another; returns how many there were.
+fn rewrite(ir: &mut Ir, other: impl Fn(&Ir, NodeId) -> Option<Node>) -> usize {
+    let mut found = 0;
+    for id in ir.ids() {
+        if let Some(node) = other(ir, id) {
+            ir.replace(id, node);
+            found += 1;
+        }
+    }
+    found
 }
 
 /// Whether a constant is this number, within one unit in the last place of f32.

@@ -1,18 +1,12 @@
 //! One place of each sequence, such as the first token, which the pooler takes.
 
+use super::rewrite;
 use crate::compiled::infer::axis;
 use crate::compiled::ir::{Ir, Node, NodeId};
 use crate::compiled::ops::Op;
 
 pub fn run(ir: &mut Ir) -> usize {
-    let mut found = 0;
-    for id in ir.ids() {
-        if let Some(node) = matched(ir, id) {
-            ir.replace(id, node);
-            found += 1;
-        }
-    }
-    found
+    rewrite(ir, matched)
 }
 
 fn matched(ir: &Ir, id: NodeId) -> Option<Node> {
