@@ -5,10 +5,10 @@
 
 use crate::{Unary, simd::Simd};
 
-/// c₀ + c₁ x + c₂ x² + … of four to eight terms, by Estrin's scheme: Horner's rule would wait for each step.
+/// c₀ + c₁ x + c₂ x² + … of four to twelve terms, by Estrin's scheme: Horner's rule would wait for each step.
 #[inline(always)]
 unsafe fn polynomial<S: Simd, const N: usize>(x: S::V, c: [f32; N]) -> S::V {
-    const { assert!(N >= 4 && N <= 8) };
+    const { assert!(N >= 4 && N <= 12) };
     // SAFETY: the caller vouches for the instruction set.
     unsafe {
         let square = S::mul(x, x);
@@ -16,12 +16,13 @@ unsafe fn polynomial<S: Simd, const N: usize>(x: S::V, c: [f32; N]) -> S::V {
             let first = S::splat(c[i]);
             if i + 1 < N { S::fma(S::splat(c[i + 1]), x, first) } else { first }
         };
-        let low = S::fma(two(2), square, two(0));
+        let four = |i: usize| if i + 2 < N { S::fma(two(i + 2), square, two(i)) } else { two(i) };
         if N <= 4 {
-            return low;
+            return four(0);
         }
-        let high = if N > 6 { S::fma(two(6), square, two(4)) } else { two(4) };
-        S::fma(high, S::mul(square, square), low)
+        let fourth = S::mul(square, square);
+        let low = S::fma(four(4), fourth, four(0));
+        if N <= 8 { low } else { S::fma(four(8), S::mul(fourth, fourth), low) }
     }
 }
 
@@ -112,39 +113,50 @@ unsafe fn erf<S: Simd>(x: S::V) -> S::V {
     }
 }
 
-/// x · Φ(x), where Φ(x) = ½ (1 + erf(x/√2)) is made from x itself: no rounding of x/√2, and no cancellation where Φ is near 0.
+/// x · Φ(x) = max(x, 0) − |x| · Φ(−|x|): no rounding of x/√2, and no cancellation where Φ is near 0.
+///
+/// What stands behind a matrix product is waited for, so this is short: one range, and a power of two that need not be good to the last
+/// bit, since where it is not all there is, it is at most half of what is left.
 #[inline(always)]
 unsafe fn gelu_erf<S: Simd>(x: S::V) -> S::V {
-    /// Where one form takes over from the other.
-    const MIDDLE: f32 = 1.2;
-    /// (Φ(x) − ½)/x in x² below `MIDDLE`; 1.5e-9.
-    const INNER: [f32; 6] = [
-        0.398_942_3,
-        -0.066_490_29,
-        0.009_972_488_5,
-        -0.001_184_147_4,
-        0.000_111_287_21,
-        -0.000_006_883_541_6,
+    /// Beyond it |x| · Φ(−|x|) is 4e-21 and stays so.
+    const END: f32 = 9.6;
+    /// log₂ Φ(−t) for t up to `END`; 8e-9 of max(t, 1) Φ(−t).
+    const LOG: [f32; 11] = [
+        -1.0,
+        -1.151_105_7,
+        -0.459_207_32,
+        -0.052_488_01,
+        0.007_026_896,
+        -0.000_076_877_38,
+        -0.000_235_699_03,
+        0.000_061_305_514,
+        -0.000_007_918_339,
+        0.000_000_533_333_94,
+        -0.000_000_014_742_733,
     ];
-    /// −ln Φ(−x) above; 1e-10 of x Φ(−x).
-    const OUTER: [f32; 8] = [
-        0.692_984_04,
-        0.798_649_3,
-        0.316_726_77,
-        0.038_242_61,
-        -0.006_262_147_3,
-        0.000_732_784_7,
-        -0.000_053_672_11,
-        0.000_001_827_603_6,
+    /// −2ᶠ for |f| ≤ ½; 2e-9.
+    const POWER: [f32; 7] = [
+        -1.0,
+        -0.693_147_2,
+        -0.240_226_48,
+        -0.055_503_325,
+        -0.009_618_437,
+        -0.001_339_887_5,
+        -0.000_153_533_6,
     ];
     // SAFETY: the caller vouches for the instruction set.
     unsafe {
-        let (zero, one) = (S::splat(0.0), S::splat(1.0));
-        let t = S::abs(x);
-        let inner = S::fma(x, polynomial::<S, 6>(S::mul(x, x), INNER), S::splat(0.5));
-        let tail = exp_negative::<S>(S::sub(zero, polynomial::<S, 8>(t, OUTER)));
-        let outer = S::select_less(x, zero, tail, S::sub(one, tail));
-        S::mul(x, S::select_less(t, S::splat(MIDDLE), inner, outer))
+        let half = S::splat(0.5);
+        let size = S::abs(x);
+        // In this order NaN stays NaN.
+        let t = S::min(S::splat(END), size);
+        let log = polynomial::<S, 11>(t, LOG);
+        let n = S::round(log);
+        let power = polynomial::<S, 7>(S::sub(log, n), POWER);
+        // max(x, 0), but NaN at −∞, where the formula has ∞ · 0.
+        let above = S::fma(half, size, S::mul(half, x));
+        S::fma(t, S::scale_normal(power, n), above)
     }
 }
 

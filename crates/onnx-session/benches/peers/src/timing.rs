@@ -24,9 +24,15 @@ const TURN_RUNS: usize = 10;
 /// See [`TURN_RUNS`].
 const TURN_TIME: Duration = Duration::from_millis(20);
 
-/// Before each turn, so that the threads of the peer before it have stopped to spin and wait for work (ONNX Runtime's and rayon's
-/// do so for up to some milliseconds).
-const PAUSE: Duration = Duration::from_millis(5);
+/// Before each turn the process is left alone until it used less than [`QUIET`] of CPU within this time: until the threads of the peer
+/// before it have gone to sleep. ONNX Runtime's watch for work for tens of milliseconds after a run, on a core that the next peer needs.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// See [`PAUSE`].
+const QUIET: Duration = Duration::from_micros(500);
+
+/// No thread watches for work that long.
+const MAX_PAUSES: usize = 200;
 
 /// A run that is faster than this is preceded by one that is not timed: its weights have left the caches while others ran.
 const SETTLE_BELOW: Duration = Duration::from_millis(50);
@@ -140,7 +146,7 @@ fn admit(
 impl Contestant {
     /// The times of a turn's runs, in microseconds.
     fn turn(&mut self) -> anyhow::Result<Vec<f64>> {
-        std::thread::sleep(PAUSE);
+        settle()?;
         if self.last < SETTLE_BELOW {
             self.peer.run()?;
         }
@@ -153,4 +159,22 @@ impl Contestant {
         }
         Ok(us)
     }
+}
+
+/// Waits until no thread of this process is running; see [`PAUSE`].
+fn settle() -> anyhow::Result<()> {
+    let cpu_time = || -> anyhow::Result<Duration> {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        Ok(Duration::try_from(time)?)
+    };
+    let mut before = cpu_time()?;
+    for _ in 0..MAX_PAUSES {
+        std::thread::sleep(PAUSE);
+        let now = cpu_time()?;
+        if now - before < QUIET {
+            return Ok(());
+        }
+        before = now;
+    }
+    anyhow::bail!("the threads of a peer do not stop watching for work: no turn would be fair")
 }
