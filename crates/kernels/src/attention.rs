@@ -2,6 +2,7 @@
 
 use crate::{
     KernelError, Kernels, Rows, RowsMut,
+    buffer::LINE,
     elementwise::exponentials,
     error::same,
     share::Shared,
@@ -101,9 +102,6 @@ const TASK_QUERIES: usize = 64;
 
 /// Products below which it is not worth waking anybody: some 10 µs.
 const ALONE: usize = 1 << 18;
-
-/// Numbers in a line of the cache: scratch begins on one.
-const LINE: usize = 16;
 
 impl Kernels {
     /// `out = softmax(q · kᵀ · scale + mask) · v` for every sequence and head, T × (heads · head size).

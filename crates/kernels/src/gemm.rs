@@ -190,14 +190,49 @@ struct Epilogued {
 
 impl Finish for Epilogued {
     #[inline(always)]
-    unsafe fn rows<S: Simd>(&self, begin: usize, end: usize) {
+    unsafe fn sums<S: Simd, const ROWS: usize, const NV: usize>(
+        &self,
+        begin: usize,
+        sums: &mut [[S::V; NV]; ROWS],
+    ) {
+        // SAFETY: the caller vouches for the instruction set and the rows, and bias and residual have all columns of the panel.
+        unsafe {
+            if let Some(bias) = self.bias {
+                for j in 0..NV {
+                    let bias = S::load(bias.add(j * S::LANES));
+                    for sums in sums.iter_mut() {
+                        sums[j] = S::add(sums[j], bias);
+                    }
+                }
+            }
+            if let (Some((residual, stride)), None) = (self.residual, self.activation) {
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let residual = residual.add((begin + i) * stride);
+                    for (j, sum) in sums.iter_mut().enumerate() {
+                        *sum = S::add(*sum, S::load(residual.add(j * S::LANES)));
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn rows<S: Simd>(&self, begin: usize, end: usize, seen: bool) {
+        if seen && self.activation.is_none() {
+            return;
+        }
+        let bias = self.bias.filter(|_| !seen);
         // SAFETY: the caller vouches for the instruction set and the rows.
-        unsafe { math::with(self.activation, EpilogueRows::<S> { of: self, begin, end, simd: PhantomData }) }
+        unsafe {
+            math::with(self.activation, EpilogueRows::<S> { of: self, bias, begin, end, simd: PhantomData })
+        }
     }
 }
 
+/// What [`Epilogued::sums`] has not done.
 struct EpilogueRows<'a, S> {
     of: &'a Epilogued,
+    bias: Option<*const f32>,
     begin: usize,
     end: usize,
     simd: PhantomData<S>,
@@ -230,7 +265,7 @@ impl<S> EpilogueRows<'_, S> {
     unsafe fn columns<T: Simd, F: Function>(&self, column: usize, count: usize) {
         // SAFETY: the caller vouches for the instruction set, and for the columns of each row.
         unsafe {
-            let bias = self.of.bias.map(|bias| T::load_first(bias.add(column), count));
+            let bias = self.bias.map(|bias| T::load_first(bias.add(column), count));
             for row in self.begin..self.end {
                 let c = self.of.c.add(row * self.of.c_stride + column);
                 let mut x = T::load_first(c, count);

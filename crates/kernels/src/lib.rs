@@ -31,6 +31,7 @@
 #![allow(unsafe_code, reason = "vector instructions, and tasks that write disjoint parts of one output")]
 
 mod attention;
+mod buffer;
 mod elementwise;
 mod error;
 mod gemm;
@@ -51,6 +52,7 @@ mod tile;
 use std::sync::Arc;
 
 pub use attention::{Attention, KeyMask};
+pub use buffer::Buffer;
 pub use elementwise::Unary;
 pub use error::KernelError;
 pub use gemm::Epilogue;

@@ -1,6 +1,6 @@
 //! The right-hand side of a GEMM, laid out once for the kernel that reads it.
 
-use crate::{Isa, KernelError, Kernels, error::same, share::Shared, simd::panel_width};
+use crate::{Buffer, Isa, KernelError, Kernels, error::same, share::Shared, simd::panel_width};
 
 /// A K×N matrix to pack, read from wherever it lies: element (k, n) is `data[k * row_stride + n * column_stride]`.
 #[derive(Clone, Copy, Debug)]
@@ -63,14 +63,6 @@ impl<'a> Source<'a> {
     }
 }
 
-/// One line of a cache, so that panels begin on one.
-#[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-struct Line(#[expect(dead_code, reason = "read by way of a pointer to f32")] [f32; LINE]);
-
-/// Numbers in a line.
-const LINE: usize = 16;
-
 /// The right-hand side of a GEMM, K×N: see [`Kernels::pack`].
 ///
 /// It lies in panels of as many columns as the kernel sums at once, each panel row after row; behind column N there are zeros.
@@ -79,7 +71,7 @@ pub struct PackedMatrix {
     isa: Isa,
     k: usize,
     n: usize,
-    lines: Vec<Line>,
+    data: Buffer,
 }
 
 impl PackedMatrix {
@@ -95,12 +87,12 @@ impl PackedMatrix {
 
     /// Memory that it holds.
     pub fn bytes(&self) -> usize {
-        size_of_val(self.lines.as_slice())
+        size_of_val(&*self.data)
     }
 
     /// Its panels, one after the other.
     pub(crate) fn as_ptr(&self) -> *const f32 {
-        self.lines.as_ptr().cast()
+        self.data.as_ptr()
     }
 
     pub(crate) fn check(&self, isa: Isa) -> Result<(), KernelError> {
@@ -130,11 +122,8 @@ impl Kernels {
         let width = panel_width(self.isa());
         let panels = n.div_ceil(width);
         // `sources` borrows at least k·n numbers, so this is no more than they take, but for the padding of one panel.
-        let mut lines = vec![Line([0.0; LINE]); (panels * width * k).div_ceil(LINE)];
-        // SAFETY: a line is sixteen f32 and nothing else.
-        let data =
-            unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<f32>(), lines.len() * LINE) };
-        let data = Shared::new(data);
+        let mut packed = Buffer::zeros(panels * width * k);
+        let data = Shared::new(&mut packed);
         self.pool().run(panels, &|panel| {
             // SAFETY: the panels do not overlap, and all lie within `data`.
             let data = unsafe { data.slice(panel * width * k, width * k) };
@@ -149,6 +138,6 @@ impl Kernels {
                 before += source.n;
             }
         });
-        Ok(PackedMatrix { isa: self.isa(), k, n, lines })
+        Ok(PackedMatrix { isa: self.isa(), k, n, data: packed })
     }
 }

@@ -43,22 +43,32 @@ pub(crate) struct Operands {
 /// Nothing comes next, or it is near already.
 pub(crate) const NEAR: (*const f32, usize) = (std::ptr::null(), 0);
 
-/// What is done to a tile's rows when their sums are there, and still in the nearest cache.
+/// What is done to the sums of some rows when they are whole.
 pub(crate) trait Finish {
-    /// Rows `begin..end` are done; to be marked `#[inline(always)]`.
+    /// Rows `begin..begin + ROWS` are on their way to memory, all columns of a panel; to be marked `#[inline(always)]`.
     ///
     /// # Safety
     /// The CPU offers the instruction set, and the rows are among those of the product.
-    unsafe fn rows<S: Simd>(&self, begin: usize, end: usize);
+    #[inline(always)]
+    unsafe fn sums<S: Simd, const ROWS: usize, const NV: usize>(
+        &self,
+        _begin: usize,
+        _sums: &mut [[S::V; NV]; ROWS],
+    ) {
+    }
+
+    /// Rows `begin..end` are in memory, in the nearest cache; `seen` if [`Finish::sums`] had them. To be marked `#[inline(always)]`.
+    ///
+    /// # Safety
+    /// As [`Finish::sums`].
+    #[inline(always)]
+    unsafe fn rows<S: Simd>(&self, _begin: usize, _end: usize, _seen: bool) {}
 }
 
 /// Nothing is done.
 pub(crate) struct Leave;
 
-impl Finish for Leave {
-    #[inline(always)]
-    unsafe fn rows<S: Simd>(&self, _: usize, _: usize) {}
-}
+impl Finish for Leave {}
 
 /// The whole of `operands.k`, block after block, and so the whole sum: what `c` holds before does not count.
 ///
@@ -89,48 +99,58 @@ pub(crate) unsafe fn product<S: Simd, const NV: usize>(count: usize, operands: O
 #[inline(always)]
 pub(crate) unsafe fn rows<S: Simd, const NV: usize>(rows: usize, operands: Operands, finish: &impl Finish) {
     let tiles = rows.div_ceil(MR);
-    // Each tile brings its share.
-    let share = if operands.next.1 == 0 { 0 } else { operands.next.1 / tiles.max(1) };
+    if tiles == 0 {
+        return;
+    }
+    // Divisions are slow: these are all.
+    let (height, higher) = (rows / tiles, rows % tiles);
+    let share = if operands.next.1 == 0 { 0 } else { operands.next.1 / tiles };
+    let pace = if share == 0 { 0 } else { share / (operands.k / 2).max(1) };
+    let seen = operands.columns == NV * S::LANES;
     let mut begin = 0;
-    for tile in 1..=tiles {
-        let end = rows * tile / tiles;
-        // SAFETY: rows `begin..end` are among `rows`.
+    for tile in 0..tiles {
+        let count = height + usize::from(tile < higher);
+        // SAFETY: the tile's rows are among `rows`.
         unsafe {
             let at = Operands {
                 a: operands.a.add(begin * operands.a_stride),
                 c: operands.c.add(begin * operands.c_stride),
-                next: (operands.next.0.wrapping_add((tile - 1) * share), share),
+                // Each tile brings its share of what comes next.
+                next: (operands.next.0.wrapping_add(tile * share), pace),
                 ..operands
             };
-            match end - begin {
-                1 => self::tile::<S, 1, NV>(at),
-                2 => self::tile::<S, 2, NV>(at),
-                3 => self::tile::<S, 3, NV>(at),
-                4 => self::tile::<S, 4, NV>(at),
-                5 => self::tile::<S, 5, NV>(at),
-                _ => self::tile::<S, 6, NV>(at),
+            match count {
+                1 => self::tile::<S, 1, NV>(at, begin, finish),
+                2 => self::tile::<S, 2, NV>(at, begin, finish),
+                3 => self::tile::<S, 3, NV>(at, begin, finish),
+                4 => self::tile::<S, 4, NV>(at, begin, finish),
+                5 => self::tile::<S, 5, NV>(at, begin, finish),
+                _ => self::tile::<S, 6, NV>(at, begin, finish),
             }
-            finish.rows::<S>(begin, end);
+            finish.rows::<S>(begin, begin + count, seen);
         }
-        begin = end;
+        begin += count;
     }
 }
 
-/// `ROWS` rows times `NV` vectors of columns.
+/// `ROWS` rows times `NV` vectors of columns. Of `operands.next` the second is how far apart the lines to be brought near are.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "two matrices by the same two indices")]
-unsafe fn tile<S: Simd, const ROWS: usize, const NV: usize>(operands: Operands) {
+unsafe fn tile<S: Simd, const ROWS: usize, const NV: usize>(
+    operands: Operands,
+    begin: usize,
+    finish: &impl Finish,
+) {
     /// Steps of k between two looks at the counter.
     const STEPS: usize = 4;
-    let Operands { a, a_stride, b, k, c, c_stride, columns, add, next } = operands;
+    let Operands { a, a_stride, b, k, c, c_stride, columns, add, next: (next, pace) } = operands;
     let width = NV * S::LANES;
-    let (mut soon, pace) = (next.0, if next.1 == 0 { 0 } else { next.1 / (k / STEPS * NV).max(1) });
     // SAFETY: the caller vouches for the instruction set and the pointers.
     unsafe {
         let mut sums = [[S::splat(0.0); NV]; ROWS];
-        let (mut at, mut b) = (a, b);
+        let (mut at, mut b, mut soon) = (a, b, next);
         for _ in 0..k / STEPS {
-            for _ in 0..NV {
+            for _ in 0..STEPS / 2 {
                 S::prefetch(soon);
                 soon = soon.wrapping_add(pace);
             }
@@ -146,10 +166,17 @@ unsafe fn tile<S: Simd, const ROWS: usize, const NV: usize>(operands: Operands) 
             b = b.add(width);
         }
         if columns == width {
+            if add {
+                for i in 0..ROWS {
+                    for j in 0..NV {
+                        sums[i][j] = S::add(S::load(c.add(i * c_stride + j * S::LANES)), sums[i][j]);
+                    }
+                }
+            }
+            finish.sums::<S, ROWS, NV>(begin, &mut sums);
             for i in 0..ROWS {
                 for j in 0..NV {
-                    let to = c.add(i * c_stride + j * S::LANES);
-                    S::store(to, if add { S::add(S::load(to), sums[i][j]) } else { sums[i][j] });
+                    S::store(c.add(i * c_stride + j * S::LANES), sums[i][j]);
                 }
             }
         } else {

@@ -1,18 +1,19 @@
 //! The memory of a run, kept between runs.
 
 use engine::Value;
+use kernels::Buffer;
 
 use super::plan::{Plan, Rows};
 
 /// The buffers of one thread's share of a run.
 #[derive(Default)]
 pub struct Arena {
-    pub registers: Vec<Vec<f32>>,
+    pub registers: Vec<Buffer>,
     pub slots: Vec<Option<Value>>,
-    pub scratch: Vec<f32>,
+    pub scratch: Buffer,
     pub share: Share,
     /// What the mask adds, by row.
-    pub additive: Vec<f32>,
+    pub additive: Buffer,
 }
 
 /// The sequences of a run that are computed together.
@@ -68,15 +69,15 @@ impl Arena {
     /// Makes the buffers large enough for any share of a run, so that it does not matter which thread gets which; `None` if that would be too large.
     /// Buffers never shrink, so a shape that was seen takes no memory anew.
     pub fn prepare(&mut self, plan: &Plan, symbols: &[usize], largest: &Largest) -> Option<()> {
-        self.registers.resize_with(plan.registers.len(), Vec::new);
+        self.registers.resize_with(plan.registers.len(), Buffer::default);
         self.slots.clear();
         self.slots.resize(plan.slots, None);
         let mut total = 0usize;
-        let mut reserve = |buffer: &mut Vec<f32>, needed: usize| {
+        let mut reserve = |buffer: &mut Buffer, needed: usize| {
             total =
                 total.checked_add(needed.checked_mul(size_of::<f32>())?).filter(|&total| total <= LIMIT)?;
             if buffer.len() < needed {
-                buffer.resize(needed, 0.0);
+                buffer.resize(needed);
             }
             Some(())
         };
