@@ -4,6 +4,8 @@
 //! therefore live as long as it does and watch one word of memory for a while before they go to sleep. Who takes which task is left to
 //! chance; no kernel's bits depend on it.
 
+mod spread;
+
 use std::{
     any::Any,
     cell::UnsafeCell,
@@ -22,7 +24,9 @@ use crate::KernelError;
 /// How long an idle thread watches for work before it sleeps: longer than the serial stretches within a forward pass.
 const SPIN: Duration = Duration::from_micros(200);
 
-/// Looks at the word between two looks at the clock.
+/// Looks at the word between two looks at the clock, and before the CPU is offered to another thread: some microseconds. Where nobody else
+/// wants it, that takes a fraction of one. But a thread that was woken may have been put on the very CPU of its caller — a virtual machine
+/// does so, whose other CPUs look taken to its kernel while they sleep — and would watch for work that it keeps from being handed out.
 const LOOKS: usize = 64;
 
 /// Work of one call: `(lane, task)`.
@@ -142,6 +146,8 @@ struct Shared {
     job: UnsafeCell<Job>,
     next: AtomicUsize,
     sleeping: AtomicUsize,
+    /// The CPU of the caller that woke the sleeping ones; [`NOWHERE`] where the system does not tell.
+    caller: AtomicUsize,
     stop: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -151,6 +157,9 @@ struct Job {
     work: *const Work<'static>,
     tasks: usize,
 }
+
+/// No CPU.
+const NOWHERE: usize = usize::MAX;
 
 const CLOSED: u64 = 1 << 31;
 const JOINED: u64 = CLOSED - 1;
@@ -172,6 +181,7 @@ impl Own {
                 job: UnsafeCell::new(Job { work: idle, tasks: 0 }),
                 next: AtomicUsize::new(0),
                 sleeping: AtomicUsize::new(0),
+                caller: AtomicUsize::new(NOWHERE),
                 stop: AtomicBool::new(false),
                 panic: Mutex::new(None),
             }),
@@ -198,15 +208,18 @@ impl Own {
         // SeqCst here and where a thread goes to sleep: either it sees this call, or we see that it sleeps.
         shared.state.store(call, Ordering::SeqCst);
         if shared.sleeping.load(Ordering::SeqCst) > 0 {
+            shared.caller.store(spread::cpu().unwrap_or(NOWHERE), Ordering::Relaxed);
             self.wake();
+            // One that has landed on this CPU leaves it, but has to be on it for that.
+            thread::yield_now();
         }
         shared.work_off(0, Job { work, tasks });
         let mut state = shared.state.fetch_or(CLOSED, Ordering::AcqRel);
         let mut looks = 0;
         while state & JOINED != 0 {
             looks += 1;
-            // A thread that joined may have lost its CPU to somebody else's work.
-            if looks % (64 * LOOKS) == 0 {
+            // The thread that is waited for may want this CPU.
+            if looks % LOOKS == 0 {
                 thread::yield_now()
             } else {
                 hint::spin_loop()
@@ -296,6 +309,7 @@ impl Shared {
             if begin.elapsed() >= SPIN {
                 break;
             }
+            thread::yield_now();
         }
         self.sleeping.fetch_add(1, Ordering::SeqCst);
         let state = loop {
@@ -308,6 +322,7 @@ impl Shared {
             thread::park();
         };
         self.sleeping.fetch_sub(1, Ordering::SeqCst);
+        spread::leave(self.caller.load(Ordering::Relaxed));
         state
     }
 }
