@@ -3,7 +3,7 @@
 use crate::{
     KernelError, Kernels, Rows, RowsMut,
     buffer::LINE,
-    elementwise::exponentials,
+    elementwise::Scores,
     error::same,
     share::Shared,
     simd::{Kernel, Simd, dispatch, vector_width},
@@ -100,8 +100,8 @@ const QUERIES: usize = 4 * MR;
 /// Queries of a task, where one sequence's heads are too few for all threads.
 const TASK_QUERIES: usize = 64;
 
-/// Products below which it is not worth waking anybody: some 10 µs.
-const ALONE: usize = 1 << 18;
+/// Products below which it is not worth sharing them: some 5 µs.
+const ALONE: usize = 1 << 17;
 
 impl Kernels {
     /// `out = softmax(q · kᵀ · scale + mask) · v` for every sequence and head, T × (heads · head size).
@@ -237,9 +237,9 @@ impl Kernel for Head<'_> {
                 };
                 let mut sums = [0.0; QUERIES];
                 for (row, sum) in sums.iter_mut().enumerate().take(count) {
-                    let scores = scores.add(row * wide);
-                    let max = scale_and_mask::<S>(scores, keys, attention.scale, mask);
-                    *sum = exponentials::<S>(scores, keys, max);
+                    let x = scores.add(row * wide);
+                    let scores = Scores { x, len: keys, scale: attention.scale, mask };
+                    *sum = scores.exponentials::<S>(scores.largest::<S>());
                 }
                 let c = out.at(begin * out_stride + column);
                 for panel in 0..size.div_ceil(width) {
@@ -277,21 +277,27 @@ unsafe fn pack_keys<S: Simd>(
     to: *mut f32,
 ) {
     let width = PANEL * S::LANES;
-    for key in 0..keys.next_multiple_of(width) {
+    let mut key = 0;
+    while key < keys.next_multiple_of(width) {
         // SAFETY: the caller vouches for the rows, the columns, and room for whole panels.
         unsafe {
             let to = to.add(key / width * width * size + key % width);
-            if key < keys {
-                let from = k.as_ptr().add((first + key) * k.stride() + column);
-                for i in 0..size {
-                    *to.add(i * width) = *from.add(i);
+            let from = k.as_ptr().wrapping_add((first + key) * k.stride() + column);
+            let mut i = 0;
+            if key + S::LANES <= keys {
+                while i + S::LANES <= size {
+                    S::transpose(from.add(i), k.stride(), to.add(i * width), width);
+                    i += S::LANES;
                 }
-            } else {
-                for i in 0..size {
-                    *to.add(i * width) = 0.0;
+            }
+            for lane in 0..S::LANES {
+                for i in i..size {
+                    *to.add(i * width + lane) =
+                        if key + lane < keys { *from.add(lane * k.stride() + i) } else { 0.0 };
                 }
             }
         }
+        key += S::LANES;
     }
 }
 
@@ -324,33 +330,6 @@ unsafe fn pack_values<S: Simd>(
                 }
             }
         }
-    }
-}
-
-/// Replaces `len` scores by score · scale + mask and gives the largest, −∞ of none. A NaN may be passed over; its exponential will not.
-#[inline(always)]
-unsafe fn scale_and_mask<S: Simd>(x: *mut f32, len: usize, scale: f32, mask: Option<*const f32>) -> f32 {
-    let mut at = 0;
-    // SAFETY: the caller vouches for the instruction set and for `len` numbers at both pointers; scores are padded to whole vectors.
-    unsafe {
-        let lowest = S::splat(f32::NEG_INFINITY);
-        let scale = S::splat(scale);
-        let mut most = lowest;
-        while at < len {
-            let mut score = S::mul(S::load(x.add(at)), scale);
-            if let Some(mask) = mask {
-                score = S::add(score, S::load_first(mask.add(at), len - at));
-            }
-            S::store(x.add(at), score);
-            at += S::LANES;
-            if at <= len {
-                most = S::max(score, most);
-            }
-        }
-        let mut lanes = [f32::NEG_INFINITY; LINE];
-        S::store(lanes.as_mut_ptr(), most);
-        let most = lanes.into_iter().fold(f32::NEG_INFINITY, f32::max);
-        (len / S::LANES * S::LANES..len).fold(most, |most, at| most.max(*x.add(at)))
     }
 }
 

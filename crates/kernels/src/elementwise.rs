@@ -4,7 +4,7 @@ use crate::{
     Kernels, RowsMut,
     math::{self, Function, With},
     share::{Shared, blocks},
-    simd::{Kernel, Pair, SUMS, Simd, dispatch, total},
+    simd::{Kernel, Pair, SUMS, Simd, dispatch, largest, total},
 };
 
 /// A function of one number.
@@ -114,8 +114,8 @@ impl Kernel for Softmax<'_> {
         let (x, len) = (self.x.as_mut_ptr(), self.x.len());
         // SAFETY: the caller vouches for the instruction set, and the slice for the pointer.
         unsafe {
-            let max = max::<S>(x, len);
-            let sum = exponentials::<S>(x, len, max);
+            let scores = Scores { x, len, scale: 1.0, mask: None };
+            let sum = scores.exponentials::<S>(scores.largest::<S>());
             let mut at = 0;
             while at < len {
                 let part = S::load_first(x.add(at), len - at);
@@ -126,80 +126,123 @@ impl Kernel for Softmax<'_> {
     }
 }
 
-/// The largest of `len` numbers; −∞ of none. A NaN among them is either the result, or lost here and found by `exponentials`.
-///
-/// # Safety
-/// The CPU offers the instruction set; `len` numbers are at `x`.
-#[inline(always)]
-pub(crate) unsafe fn max<S: Simd>(x: *const f32, len: usize) -> f32 {
-    // SAFETY: as above; `at` and the counts stay below `len`.
-    unsafe {
-        let mut most = S::splat(f32::NEG_INFINITY);
-        let mut at = 0;
-        while at + S::LANES <= len {
-            most = S::max(S::load(x.add(at)), most);
-            at += S::LANES;
-        }
-        let mut lanes = [f32::NEG_INFINITY; SUMS];
-        S::store(lanes.as_mut_ptr(), most);
-        let mut most = lanes.into_iter().fold(f32::NEG_INFINITY, f32::max);
-        while at < len {
-            most = most.max(*x.add(at));
-            at += 1;
-        }
-        most
-    }
+/// Scores before the softmax: numbers, what they are multiplied by, and what is added to them then, if anything.
+#[derive(Clone, Copy)]
+pub(crate) struct Scores {
+    pub x: *mut f32,
+    pub len: usize,
+    pub scale: f32,
+    pub mask: Option<*const f32>,
 }
 
-/// Replaces each of `len` numbers by exp(x − max) and gives their sum: the i-th goes to sum i mod [`SUMS`], in order, so that numbers
-/// whose exponential is 0 change nothing, and may as well not be there.
-///
-/// # Safety
-/// The CPU offers the instruction set; `len` numbers are at `x`.
-#[inline(always)]
-pub(crate) unsafe fn exponentials<S: Simd>(x: *mut f32, len: usize, max: f32) -> f32 {
-    // SAFETY: as above.
-    unsafe {
-        if 2 * S::LANES <= SUMS {
-            sum_of_exponentials::<Pair<S>>(x, len, max)
-        } else {
-            sum_of_exponentials::<S>(x, len, max)
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn sum_of_exponentials<S: Simd>(x: *mut f32, len: usize, max: f32) -> f32 {
-    let vectors = SUMS / S::LANES;
-    // SAFETY: the caller vouches for the instruction set and `len` numbers; `at`, `lane` and the counts stay below `len`.
-    unsafe {
-        let max = S::splat(max);
-        let mut sums = [S::splat(0.0); 4];
-        let mut at = 0;
-        while at + SUMS <= len {
-            for (lane, sum) in sums.iter_mut().enumerate().take(vectors) {
-                let x = x.add(at + lane * S::LANES);
-                let power = math::exp_negative::<S>(S::sub(S::load(x), max));
-                S::store(x, power);
-                *sum = S::add(*sum, power);
+impl Scores {
+    /// The largest of x · scale + mask; −∞ of none. A NaN among them is either the result, or lost here and found by
+    /// [`Scores::exponentials`].
+    ///
+    /// # Safety
+    /// The CPU offers the instruction set; `len` numbers are at `x`, and at `mask`.
+    #[inline(always)]
+    pub unsafe fn largest<S: Simd>(self) -> f32 {
+        /// Added to a tail that is filled up with zeros.
+        static NOTHING: [f32; 2 * SUMS] = {
+            let mut nothing = [f32::NEG_INFINITY; 2 * SUMS];
+            let mut i = 0;
+            while i < SUMS {
+                nothing[i] = 0.0;
+                i += 1;
             }
-            at += SUMS;
+            nothing
+        };
+        let Self { x, len, scale, mask } = self;
+        // SAFETY: as above; `at` and the counts stay below `len`, and `nothing` has a vector from each of the first `SUMS` on.
+        unsafe {
+            let scale = S::splat(scale);
+            let mut most = S::splat(f32::NEG_INFINITY);
+            let mut at = 0;
+            while at < len {
+                let left = len - at;
+                let score = S::load_first(x.add(at), left);
+                let mut score = match mask {
+                    Some(mask) => S::fma(score, scale, S::load_first(mask.add(at), left)),
+                    None => S::mul(score, scale),
+                };
+                if left < S::LANES {
+                    score = S::add(score, S::load(NOTHING.as_ptr().add(SUMS - left)));
+                }
+                most = S::max(score, most);
+                at += S::LANES;
+            }
+            let mut lanes = [f32::NEG_INFINITY; SUMS];
+            S::store(lanes.as_mut_ptr(), most);
+            largest(lanes)
         }
-        let mut all = [0.0; SUMS];
-        for (lane, &sum) in sums.iter().enumerate().take(vectors) {
-            S::store(all.as_mut_ptr().add(lane * S::LANES), sum);
+    }
+
+    /// Replaces each by exp(x · scale + mask − largest) and gives their sum: the i-th goes to sum i mod [`SUMS`], in order, so that numbers
+    /// whose exponential is 0 change nothing, and may as well not be there.
+    ///
+    /// # Safety
+    /// As [`Scores::largest`].
+    #[inline(always)]
+    pub unsafe fn exponentials<S: Simd>(self, largest: f32) -> f32 {
+        // SAFETY: as above.
+        unsafe {
+            if 2 * S::LANES <= SUMS {
+                self.sum_of_exponentials::<Pair<S>>(largest)
+            } else {
+                self.sum_of_exponentials::<S>(largest)
+            }
         }
-        let begin = at;
-        while at < len {
-            let x = x.add(at);
-            let power = math::exp_negative::<S>(S::sub(S::load_first(x, len - at), max));
-            S::store_first(x, power, len - at);
-            at += S::LANES;
+    }
+
+    #[inline(always)]
+    unsafe fn sum_of_exponentials<S: Simd>(self, largest: f32) -> f32 {
+        let Self { x, len, .. } = self;
+        let vectors = SUMS / S::LANES;
+        // SAFETY: the caller vouches for the instruction set and `len` numbers; `at`, `lane` and the counts stay below `len`.
+        unsafe {
+            let mut sums = [S::splat(0.0); 4];
+            let mut at = 0;
+            while at + SUMS <= len {
+                for (lane, sum) in sums.iter_mut().enumerate().take(vectors) {
+                    let at = at + lane * S::LANES;
+                    let power = self.exponential::<S>(at, largest);
+                    S::store(x.add(at), power);
+                    *sum = S::add(*sum, power);
+                }
+                at += SUMS;
+            }
+            let mut all = [0.0; SUMS];
+            for (lane, &sum) in sums.iter().enumerate().take(vectors) {
+                S::store(all.as_mut_ptr().add(lane * S::LANES), sum);
+            }
+            let begin = at;
+            while at < len {
+                let power = self.exponential::<S>(at, largest);
+                S::store_first(x.add(at), power, len - at);
+                at += S::LANES;
+            }
+            for (sum, at) in all.iter_mut().zip(begin..len) {
+                *sum += *x.add(at);
+            }
+            total(all)
         }
-        for (sum, at) in all.iter_mut().zip(begin..len) {
-            *sum += *x.add(at);
+    }
+
+    /// exp(x · scale + mask − largest) of as many numbers from `at` on as a vector has and there are. Not a closure: that would be a function
+    /// of its own, compiled without the instruction set.
+    #[inline(always)]
+    unsafe fn exponential<S: Simd>(self, at: usize, largest: f32) -> S::V {
+        let left = self.len - at;
+        // SAFETY: the caller vouches for the instruction set and `len` numbers.
+        unsafe {
+            let largest = S::splat(largest);
+            let below = match self.mask {
+                Some(mask) => S::sub(S::load_first(mask.add(at), left), largest),
+                None => S::sub(S::splat(0.0), largest),
+            };
+            math::exp_negative::<S>(S::fma(S::load_first(self.x.add(at), left), S::splat(self.scale), below))
         }
-        total(all)
     }
 }
 

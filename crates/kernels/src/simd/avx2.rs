@@ -18,7 +18,7 @@ unsafe fn mask(count: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(begin).cast()) }
 }
 
-/// 2ⁿ for integers n from −126 to 127.
+/// 2ⁿ for integers n from −126 to 127; 0 for −127.
 #[inline(always)]
 unsafe fn power(n: __m256) -> __m256 {
     // SAFETY: AVX2 is there.
@@ -28,12 +28,42 @@ unsafe fn power(n: __m256) -> __m256 {
     }
 }
 
+/// Four rows, as four columns in each half: numbers 0 and 4 of all, then 1 and 5, and so on.
+#[inline(always)]
+unsafe fn four(from: *const f32, stride: usize) -> [__m256; 4] {
+    // SAFETY: AVX2 is there, and the caller vouches for four rows of eight.
+    unsafe {
+        let (a, b) = (_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(stride)));
+        let (c, d) = (_mm256_loadu_ps(from.add(2 * stride)), _mm256_loadu_ps(from.add(3 * stride)));
+        let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+        let (above_ab, above_cd) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+        [
+            _mm256_shuffle_ps::<0b01_00_01_00>(ab, cd),
+            _mm256_shuffle_ps::<0b11_10_11_10>(ab, cd),
+            _mm256_shuffle_ps::<0b01_00_01_00>(above_ab, above_cd),
+            _mm256_shuffle_ps::<0b11_10_11_10>(above_ab, above_cd),
+        ]
+    }
+}
+
 // SAFETY, for every block below: the trait's callers vouch for AVX2 and FMA, and for the pointers.
 impl Simd for Avx2 {
     type V = __m256;
     const LANES: usize = 8;
     const PANEL: usize = 2;
 
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: see above.
+        unsafe {
+            let upper = four(from, from_stride);
+            let lower = four(from.add(4 * from_stride), from_stride);
+            for (j, (a, b)) in upper.into_iter().zip(lower).enumerate() {
+                Self::store(to.add(j * to_stride), _mm256_permute2f128_ps::<0x20>(a, b));
+                Self::store(to.add((j + 4) * to_stride), _mm256_permute2f128_ps::<0x31>(a, b));
+            }
+        }
+    }
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m256 {
         // SAFETY: see above.
@@ -129,11 +159,8 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn scale_normal(x: __m256, n: __m256) -> __m256 {
+    unsafe fn scale_small(x: __m256, n: __m256) -> __m256 {
         // SAFETY: see above.
-        unsafe {
-            let exponent = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n));
-            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), exponent))
-        }
+        unsafe { _mm256_mul_ps(x, power(n)) }
     }
 }

@@ -108,8 +108,11 @@ impl Simd for Avx512 {
         unsafe { _mm512_scalef_ps(x, n) }
     }
     #[inline(always)]
-    unsafe fn scale_normal(x: __m512, n: __m512) -> __m512 {
+    unsafe fn scale_small(x: __m512, n: __m512) -> __m512 {
         // SAFETY: see above.
-        unsafe { _mm512_scalef_ps(x, n) }
+        unsafe {
+            let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+            _mm512_mul_ps(x, _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent)))
+        }
     }
 }

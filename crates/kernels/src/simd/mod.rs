@@ -38,6 +38,16 @@ pub(crate) trait Simd: Copy + 'static {
         #[cfg(not(target_arch = "x86_64"))]
         let _ = at;
     }
+    /// Writes `LANES` rows of `LANES` numbers, `from_stride` apart, as so many columns: rows `to_stride` apart.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        for i in 0..Self::LANES {
+            for j in 0..Self::LANES {
+                // SAFETY: the pointers are good for all rows.
+                unsafe { *to.add(j * to_stride + i) = *from.add(i * from_stride + j) };
+            }
+        }
+    }
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(from: *const f32) -> Self::V;
     unsafe fn store(to: *mut f32, x: Self::V);
@@ -64,8 +74,8 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn round(x: Self::V) -> Self::V;
     /// x · 2ⁿ, rounded once, for integers n from −150 to 128 and x in [½, 2). NaN if n is NaN.
     unsafe fn scale(x: Self::V, n: Self::V) -> Self::V;
-    /// x · 2ⁿ for integers n where x and the result are neither 0 nor denormal nor overflow. NaN if x is NaN.
-    unsafe fn scale_normal(x: Self::V, n: Self::V) -> Self::V;
+    /// x · 2ⁿ for integers n from −127 to 127; 2⁻¹²⁷ counts as 0. NaN if x is NaN.
+    unsafe fn scale_small(x: Self::V, n: Self::V) -> Self::V;
 }
 
 /// A piece of work that is compiled for every instruction set.
@@ -139,15 +149,26 @@ pub(crate) fn panel_width(isa: Isa) -> usize {
 pub(crate) const SUMS: usize = 16;
 
 /// The total of [`SUMS`] sums, pairwise.
-pub(crate) fn total(mut sums: [f32; SUMS]) -> f32 {
+pub(crate) fn total(sums: [f32; SUMS]) -> f32 {
+    pairwise(sums, |a, b| a + b)
+}
+
+/// The largest of [`SUMS`] numbers. A NaN among them may be passed over.
+pub(crate) fn largest(numbers: [f32; SUMS]) -> f32 {
+    pairwise(numbers, |a, b| if a > b { a } else { b })
+}
+
+/// Each of the first half with its counterpart in the second, until one is left.
+#[inline(always)]
+fn pairwise(mut numbers: [f32; SUMS], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut half = SUMS / 2;
     while half > 0 {
         for i in 0..half {
-            sums[i] += sums[i + half];
+            numbers[i] = f(numbers[i], numbers[i + half]);
         }
         half /= 2;
     }
-    sums[0]
+    numbers[0]
 }
 
 #[cfg(test)]

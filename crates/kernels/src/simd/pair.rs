@@ -107,8 +107,8 @@ impl<S: Simd> Simd for Pair<S> {
         unsafe { [S::scale(x[0], n[0]), S::scale(x[1], n[1])] }
     }
     #[inline(always)]
-    unsafe fn scale_normal(x: Self::V, n: Self::V) -> Self::V {
+    unsafe fn scale_small(x: Self::V, n: Self::V) -> Self::V {
         // SAFETY: as the caller's.
-        unsafe { [S::scale_normal(x[0], n[0]), S::scale_normal(x[1], n[1])] }
+        unsafe { [S::scale_small(x[0], n[0]), S::scale_small(x[1], n[1])] }
     }
 }

@@ -128,7 +128,7 @@ impl Simd for Portable {
         zip(zip(x, half, |x, half| x * power(half)), rest, |x, rest| x * power(rest))
     }
     #[inline(always)]
-    unsafe fn scale_normal(x: V, n: V) -> V {
-        zip(x, n, |x, n| f32::from_bits(x.to_bits().wrapping_add(((n as i32) as u32) << 23)))
+    unsafe fn scale_small(x: V, n: V) -> V {
+        zip(x, n, |x, n| x * power(n))
     }
 }

@@ -76,9 +76,7 @@ impl Arena {
         let mut reserve = |buffer: &mut Buffer, needed: usize| {
             total =
                 total.checked_add(needed.checked_mul(size_of::<f32>())?).filter(|&total| total <= LIMIT)?;
-            if buffer.len() < needed {
-                buffer.resize(needed);
-            }
+            buffer.grow(needed);
             Some(())
         };
         for (register, buffer) in plan.registers.iter().zip(&mut self.registers) {
