@@ -1,4 +1,4 @@
-//! Every correct graph of every fixture is proven, and no wrong one is: all exporters, opsets and attention forms, static and dynamic,
+//! Every correct graph of every fixture is proven, and no wrong one is, with the same verdict on the engines `candle` and `compiled`: all exporters, opsets and attention forms, static and dynamic,
 //! simplified, and optimised by ONNX Runtime.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may")]
@@ -81,18 +81,29 @@ fn judge(graph: &Graph) -> GraphReport {
         case.inputs =
             common_inputs(&case.inputs, references.single.engine.inputs(), &model.graph.inputs).unwrap();
     }
-    let engine: Box<dyn Engine> = match Session::new(&model, EngineKind::Candle) {
+    let candle: Box<dyn Engine> = match Session::new(&model, EngineKind::Candle) {
         Ok(session) => Box::new(session),
         Err(_) => Box::new(Oracle::with(&model, Precision::F32, Limits::default()).unwrap()),
     };
+    let compiled =
+        Session::new(&model, EngineKind::Compiled).unwrap_or_else(|error| panic!("{what}: {error}"));
     let trial = Trial::new(&references, &cases, |_| ()).unwrap();
     trial
-        .judge(&subject, &onnx, &model, &[engine.as_ref()], &Bounds::default(), |_| ())
+        .judge(&subject, &onnx, &model, &[candle.as_ref(), &compiled], &Bounds::default(), |_| ())
         .unwrap_or_else(|error| panic!("{what}: {error}"))
 }
 
 /// What is wrong about a report, if anything is.
 fn complaint(graph: &Graph, report: &GraphReport) -> Option<String> {
+    let [candle, compiled] = &report.checks[..] else {
+        return Some(format!("was run by {} engines", report.checks.len()));
+    };
+    if candle.verdict != compiled.verdict {
+        return Some(format!(
+            "comes out {} on {}, and {} when compiled",
+            candle.verdict, candle.engine, compiled.verdict
+        ));
+    }
     if !graph.correct {
         let proof = (report.proof.verdict != Verdict::Fail).then(|| "is proven, and it is wrong".to_string());
         let nobody = report.culprits.is_empty().then(|| "has no culprit".to_string());

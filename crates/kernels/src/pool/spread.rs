@@ -30,3 +30,21 @@ pub fn leave(taken: usize) {
         }
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_thread_may_run_stays_as_it_was() {
+        let cpus = || {
+            let allowed = sched_getaffinity(None).unwrap();
+            (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect::<Vec<_>>()
+        };
+        let before = cpus();
+        for &cpu in &before {
+            leave(cpu);
+            assert_eq!(cpus(), before);
+        }
+    }
+}

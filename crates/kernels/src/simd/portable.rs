@@ -29,10 +29,10 @@ fn zip(mut a: V, b: V, f: impl Fn(f32, f32) -> f32) -> V {
     a
 }
 
-/// 2ⁿ for integers n from −126 to 127.
+/// 2ⁿ for integers n from −126 to 127; 0 for −127. Something for other n, as a lane behind the last number may have.
 #[inline(always)]
 fn power(n: f32) -> f32 {
-    f32::from_bits((((n as i32) + 127) as u32) << 23)
+    f32::from_bits(((n as i32).wrapping_add(127) as u32) << 23)
 }
 
 impl Simd for Portable {
