@@ -4,9 +4,8 @@
 //! μ = mean(x)    σ² = mean((x − μ)²)    y = (x − μ) / √(σ² + ε) · weight + bias
 //! ```
 
-use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, WithDType, bail};
+use candle_core::{D, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
-use rayon::prelude::*;
 
 use crate::compute_dtype;
 
@@ -28,8 +27,7 @@ impl LayerNorm {
     /// If a half-precision tensor cannot be widened.
     pub fn new(weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Self> {
         let dtype = compute_dtype(weight.dtype());
-        let own = |tensor: &Tensor| tensor.to_dtype(dtype)?.contiguous();
-        Ok(Self { weight: own(weight)?, bias: own(bias)?, eps })
+        Ok(Self { weight: weight.to_dtype(dtype)?, bias: bias.to_dtype(dtype)?, eps })
     }
 
     /// Reads `weight` and `bias`, or `gamma` and `beta`, as they are called in checkpoints that were converted from TensorFlow.
@@ -53,107 +51,11 @@ impl LayerNorm {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let dtype = x.dtype();
         let x = x.to_dtype(compute_dtype(dtype))?;
-        // One pass over memory instead of nine. It has no gradient, so a model in training keeps to the formula.
-        let tracked = [&x, &self.weight, &self.bias].iter().any(|tensor| tensor.track_op());
-        let y = if x.device().is_cpu() && !tracked {
-            x.contiguous()?.apply_op3_no_bwd(&self.weight, &self.bias, &RowByRow { eps: self.eps })?
-        } else {
-            self.formula(&x)?
-        };
-        y.to_dtype(dtype)
-    }
-
-    fn formula(&self, x: &Tensor) -> Result<Tensor> {
         let centered = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
         let variance = centered.sqr()?.mean_keepdim(D::Minus1)?;
         let normalized = centered.broadcast_div(&(variance + self.eps)?.sqrt()?)?;
-        normalized.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)
+        normalized.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)?.to_dtype(dtype)
     }
-}
-
-/// The formula, row by row on the CPU. candle-nn's own operator computes in one pass, and in `f32` whatever the dtype.
-struct RowByRow {
-    eps: f64,
-}
-
-impl CustomOp3 for RowByRow {
-    fn name(&self) -> &'static str {
-        "layer-norm-in-two-passes"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let size = x_layout.dims().last().copied().unwrap_or(0);
-        for layout in [weight_layout, bias_layout] {
-            if layout.dims() != [size] {
-                bail!("a layer norm of {:?} has an input of {:?}", layout.dims(), x_layout.dims());
-            }
-        }
-        macro_rules! rows {
-            ($variant:ident, $x:expr, $weight:expr, $bias:expr) => {
-                CpuStorage::$variant(normalise(
-                    part($x, x_layout)?,
-                    part($weight, weight_layout)?,
-                    part($bias, bias_layout)?,
-                    self.eps,
-                ))
-            };
-        }
-        let y = match (x, weight, bias) {
-            (CpuStorage::F32(x), CpuStorage::F32(weight), CpuStorage::F32(bias)) => {
-                rows!(F32, x, weight, bias)
-            }
-            (CpuStorage::F64(x), CpuStorage::F64(weight), CpuStorage::F64(bias)) => {
-                rows!(F64, x, weight, bias)
-            }
-            _ => bail!("a layer norm takes f32 or f64, the same for all three"),
-        };
-        Ok((y, x_layout.shape().clone()))
-    }
-}
-
-/// What a contiguous tensor has of its storage.
-fn part<'a, T>(data: &'a [T], layout: &Layout) -> Result<&'a [T]> {
-    match layout.contiguous_offsets() {
-        Some((begin, end)) => Ok(&data[begin..end]),
-        None => bail!("a layer norm's tensors are contiguous"),
-    }
-}
-
-fn normalise<T: WithDType>(x: &[T], weight: &[T], bias: &[T], eps: f64) -> Vec<T> {
-    /// Numbers that are worth a task of their own.
-    const NUMBERS: usize = 16_384;
-    let size = weight.len().max(1);
-    let count = T::from_f64(size as f64);
-    let mut y = x.to_vec();
-    y.par_chunks_mut(size).with_min_len(NUMBERS.div_ceil(size)).for_each(|row| {
-        let mean = sum(row, |x| x) / count;
-        let variance = sum(row, |x| (x - mean) * (x - mean)) / count;
-        let deviation = T::from_f64((variance.to_f64() + eps).sqrt());
-        for ((x, &weight), &bias) in row.iter_mut().zip(weight).zip(bias) {
-            *x = (*x - mean) / deviation * weight + bias;
-        }
-    });
-    y
-}
-
-/// Σ f(x), by sums that the CPU adds to side by side.
-fn sum<T: WithDType>(row: &[T], f: impl Fn(T) -> T) -> T {
-    let mut sums = [T::zero(); 16];
-    let chunks = row.chunks_exact(sums.len());
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        sums.iter_mut().zip(chunk).for_each(|(sum, &x)| *sum += f(x));
-    }
-    sums.iter_mut().zip(rest).for_each(|(sum, &x)| *sum += f(x));
-    sums.into_iter().fold(T::zero(), |total, sum| total + sum)
 }
 
 #[cfg(test)]
@@ -214,35 +116,6 @@ mod tests {
         // Mean 5, deviations ±1, variance 1, and √(1 + 3) = 2.
         let found = norm.forward(&tensor(&[4., 6.]).unsqueeze(0).unwrap()).unwrap();
         assert_eq!(found.to_vec2::<f64>().unwrap(), [[10. - 2. / 2., 20. + 3. / 2.]]);
-    }
-
-    #[test]
-    fn row_by_row_is_the_formula_and_training_keeps_to_that() {
-        let values =
-            |count: usize, factor: f64| (0..count).map(|i| (i as f64 * factor).sin() + 0.3).collect();
-        let tensor = |shape: (usize, usize), factor: f64| {
-            let values: Vec<f64> = values(shape.0 * shape.1, factor);
-            Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
-        };
-        let row = |factor: f64| tensor((1, 37), factor).squeeze(0).unwrap();
-        let norm = LayerNorm::new(&row(0.7), &row(1.3), 1e-12).unwrap();
-        let x = tensor((5, 37), 0.37);
-        let distance = |a: &Tensor, b: &Tensor| {
-            (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap()
-        };
-        let formula = norm.formula(&x).unwrap();
-        let found = distance(&norm.forward(&x).unwrap(), &formula);
-        // Another order of 37 additions, and values up to 5.
-        assert!(found <= 40. * f64::EPSILON, "{found:e}");
-        // Not contiguous.
-        let found = norm.forward(&x.t().unwrap().contiguous().unwrap().t().unwrap()).unwrap();
-        assert!(distance(&found, &formula) <= 40. * f64::EPSILON);
-
-        let x = candle_core::Var::from_tensor(&x).unwrap();
-        let gradients = norm.forward(&x).unwrap().sum_all().unwrap().backward().unwrap();
-        assert_eq!(gradients.get(&x).unwrap().dims(), [5, 37]);
-        let error = norm.forward(&tensor((5, 36), 1.)).unwrap_err().to_string();
-        assert!(error.contains("[37]") && error.contains("[5, 36]"), "{error}");
     }
 
     #[test]
