@@ -136,6 +136,20 @@ fn complaint(graph: &Graph, report: &GraphReport) -> Option<String> {
         .flat_map(|check| &check.outputs)
         .filter_map(|output| Some(output.max_abs? / output.budget?));
     let share = share.fold(0.0, f64::max);
+    let allowed = if graph.fixture == "stiff" { BUDGET_SHARE_STIFF } else { BUDGET_SHARE };
+    if largest > PROVEN {
+        Some(format!("is {largest:.1e} off in f64"))
+    } else if !verdict {
+        Some(format!("comes out {}", report.verdict))
+    } else if !report.culprits.is_empty() {
+        Some(format!("has the culprit {}", report.culprits[0].module))
+    } else if share > allowed {
+        Some(format!("takes {share:.2} of its budget, {BUDGET_FACTOR} times what was measured"))
+    } else if report.relations.iter().any(parity::relations::Relation::is_violated) {
+        Some("has a relation that does not hold".into())
+    } else {
+        None
+    }
 }
 
 #[test]
