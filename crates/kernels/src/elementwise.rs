@@ -225,7 +225,7 @@ impl Scores {
             for (sum, at) in all.iter_mut().zip(begin..len) {
                 *sum += *x.add(at);
             }
-            total(all)
+            total(all) as f32
         }
     }
 

@@ -31,6 +31,9 @@ impl Epilogue<'_> {
 /// Rows of a task: with [`BLOCK`] of K they stay in the second-level cache while the panels pass.
 const TASK_ROWS: usize = 16 * MR;
 
+/// Numbers of the left matrix that stay in the second-level cache while panels pass: 192 kB.
+const NEARBY: usize = 48 << 10;
+
 /// Columns of a task at least, where there are several.
 const TASK_COLUMNS: usize = 96;
 
@@ -120,31 +123,44 @@ impl Block<'_> {
         let width = NV * S::LANES;
         let (k, n) = (self.b.k(), self.b.n());
         let (begin, end) = self.rows;
-        let mut first = 0;
-        loop {
+        // All of a panel, as it lies in memory, if the rows of `a` stay near meanwhile; else one block of all panels. A sum is the same either
+        // way.
+        let whole_panels = (end - begin) * k <= NEARBY;
+        let (panels, blocks) = (self.panels.1 - self.panels.0, k.div_ceil(BLOCK).max(1));
+        let (outer, inner) = if whole_panels { (panels, blocks) } else { (blocks, panels) };
+        let place = |(outer, inner)| {
+            let (panel, block) = if whole_panels { (outer, inner) } else { (inner, outer) };
+            (self.panels.0 + panel, block * BLOCK)
+        };
+        let mut step = (0, 0);
+        while step.0 < outer && step.1 < inner {
+            let (panel, first) = place(step);
+            step = if step.1 + 1 < inner { (step.0, step.1 + 1) } else { (step.0 + 1, 0) };
+            let (next_panel, next_first) = place(step);
             let depth = BLOCK.min(k - first);
-            for panel in self.panels.0..self.panels.1 {
-                let column = panel * width;
-                let columns = width.min(n - column);
-                // SAFETY: the panel has `k` rows of `width`, `a` has rows `begin..end` of `k`, `out` has them of `n`, and nobody else writes
-                // these columns of these rows. Bias and residual have the columns and rows of `out`.
-                unsafe {
-                    let c = self.out.at(begin * self.out_stride + column);
-                    let operands = Operands {
-                        a: self.a.as_ptr().add(begin * self.a.stride() + first),
-                        a_stride: self.a.stride(),
-                        b: self.b.as_ptr().add((panel * k + first) * width),
-                        k: depth,
-                        c,
-                        c_stride: self.out_stride,
-                        columns,
-                        add: first > 0,
-                        next: self.next(panel, first, depth, width),
-                    };
-                    if first + depth < k || self.epilogue.is_empty() {
-                        tile::rows::<S, NV>(end - begin, operands, &Leave);
-                        continue;
-                    }
+            let column = panel * width;
+            let columns = width.min(n - column);
+            // SAFETY: the panel has `k` rows of `width`, `a` has rows `begin..end` of `k`, `out` has them of `n`, and nobody else writes
+            // these columns of these rows. Bias and residual have the columns and rows of `out`.
+            unsafe {
+                let c = self.out.at(begin * self.out_stride + column);
+                let operands = Operands {
+                    a: self.a.as_ptr().add(begin * self.a.stride() + first),
+                    a_stride: self.a.stride(),
+                    b: self.b.as_ptr().add((panel * k + first) * width),
+                    k: depth,
+                    c,
+                    c_stride: self.out_stride,
+                    columns,
+                    add: first > 0,
+                    next: (
+                        self.b.as_ptr().wrapping_add((next_panel * k + next_first) * width),
+                        BLOCK.min(k.saturating_sub(next_first)) * width,
+                    ),
+                };
+                if first + depth < k || self.epilogue.is_empty() {
+                    tile::rows::<S, NV>(end - begin, operands, &Leave);
+                } else {
                     let epilogue = self.epilogue;
                     let finish = Epilogued {
                         columns,
@@ -159,22 +175,7 @@ impl Block<'_> {
                     tile::rows::<S, NV>(end - begin, operands, &finish);
                 }
             }
-            first += depth;
-            if first == k {
-                break;
-            }
         }
-    }
-}
-
-impl Block<'_> {
-    /// The block of K of the panel that follows in the order of `product`.
-    #[inline(always)]
-    fn next(&self, panel: usize, first: usize, depth: usize, width: usize) -> (*const f32, usize) {
-        let k = self.b.k();
-        let (panel, first) =
-            if panel + 1 < self.panels.1 { (panel + 1, first) } else { (self.panels.0, first + depth) };
-        (self.b.as_ptr().wrapping_add((panel * k + first) * width), BLOCK.min(k - first) * width)
     }
 }
 

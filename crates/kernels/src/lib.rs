@@ -7,6 +7,8 @@
 //! * [`Kernels::layer_norm`], [`Kernels::layer_norm_in_place`], [`Kernels::embeddings_layer_norm`], [`Kernels::gather`];
 //! * [`Kernels::softmax`], [`Kernels::unary`].
 //!
+//! Any slice will do for numbers; those in a [`Buffer`] are read faster.
+//!
 //! **The same bits, always.** What stands in a row of a result depends on that row's inputs, on the weights and on the [`Isa`]. It does
 //! not depend on the number of threads, on the number of rows, on the row's place, its neighbours or its padding: every sum has one order,
 //! which nothing but its own length decides.

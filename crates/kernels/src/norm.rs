@@ -181,7 +181,7 @@ impl Kernel for Normalise<'_> {
     unsafe fn run<S: Simd>(self) {
         let Affine { residual, gamma, beta, eps } = self.affine;
         let (x, len) = (self.x.as_mut_ptr(), self.x.len());
-        let width = len as f32;
+        let width = len as f64;
         // SAFETY: the caller vouches for the instruction set; residual, gamma and beta are as long as x, and every count ends there.
         unsafe {
             if let Some(residual) = residual {
@@ -194,18 +194,20 @@ impl Kernel for Normalise<'_> {
                     at += S::LANES;
                 }
             }
-            let mean = sum_of::<S, false>(x, len, 0.0) / width;
+            let mean = (sum_of::<S, false>(x, len, 0.0) / width) as f32;
             let variance = sum_of::<S, true>(x, len, mean) / width;
-            let factor = S::splat(1.0 / (variance + eps).sqrt());
+            // Rounded once: an error here is in the whole row, and all that follows reads it.
+            let factor = S::splat((1.0 / (variance + f64::from(eps)).sqrt()) as f32);
             let mean = S::splat(mean);
             let mut at = 0;
             while at < len {
                 let left = len - at;
                 let difference = S::sub(S::load_first(x.add(at), left), mean);
-                let scaled = S::mul(S::mul(difference, factor), S::load_first(gamma.as_ptr().add(at), left));
+                let (scaled, gamma) =
+                    (S::mul(difference, factor), S::load_first(gamma.as_ptr().add(at), left));
                 let y = match beta {
-                    Some(beta) => S::add(scaled, S::load_first(beta.as_ptr().add(at), left)),
-                    None => scaled,
+                    Some(beta) => S::fma(scaled, gamma, S::load_first(beta.as_ptr().add(at), left)),
+                    None => S::mul(scaled, gamma),
                 };
                 S::store_first(x.add(at), y, left);
                 at += S::LANES;
@@ -216,7 +218,7 @@ impl Kernel for Normalise<'_> {
 
 /// Σ x, or Σ (x − mean)²; number i goes to sum i mod [`SUMS`], in order.
 #[inline(always)]
-unsafe fn sum_of<S: Simd, const SQUARES: bool>(x: *const f32, len: usize, mean: f32) -> f32 {
+unsafe fn sum_of<S: Simd, const SQUARES: bool>(x: *const f32, len: usize, mean: f32) -> f64 {
     let vectors = SUMS / S::LANES;
     // SAFETY: the caller vouches for the instruction set and for `len` numbers.
     unsafe {

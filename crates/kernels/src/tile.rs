@@ -115,17 +115,17 @@ pub(crate) unsafe fn rows<S: Simd, const NV: usize>(rows: usize, operands: Opera
             let at = Operands {
                 a: operands.a.add(begin * operands.a_stride),
                 c: operands.c.add(begin * operands.c_stride),
-                // Each tile brings its share of what comes next.
-                next: (operands.next.0.wrapping_add(tile * share), pace),
                 ..operands
             };
+            // Each tile brings its share of what comes next.
+            let soon = (operands.next.0.wrapping_add(tile * share), pace);
             match count {
-                1 => self::tile::<S, 1, NV>(at, begin, finish),
-                2 => self::tile::<S, 2, NV>(at, begin, finish),
-                3 => self::tile::<S, 3, NV>(at, begin, finish),
-                4 => self::tile::<S, 4, NV>(at, begin, finish),
-                5 => self::tile::<S, 5, NV>(at, begin, finish),
-                _ => self::tile::<S, 6, NV>(at, begin, finish),
+                1 => self::tile::<S, 1, NV>(at, soon, begin, finish),
+                2 => self::tile::<S, 2, NV>(at, soon, begin, finish),
+                3 => self::tile::<S, 3, NV>(at, soon, begin, finish),
+                4 => self::tile::<S, 4, NV>(at, soon, begin, finish),
+                5 => self::tile::<S, 5, NV>(at, soon, begin, finish),
+                _ => self::tile::<S, 6, NV>(at, soon, begin, finish),
             }
             finish.rows::<S>(begin, begin + count, seen);
         }
@@ -133,22 +133,24 @@ pub(crate) unsafe fn rows<S: Simd, const NV: usize>(rows: usize, operands: Opera
     }
 }
 
-/// `ROWS` rows times `NV` vectors of columns. Of `operands.next` the second is how far apart the lines to be brought near are.
+/// `ROWS` rows times `NV` vectors of columns. Meanwhile what lies at `soon` is brought near, in lines that far apart.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "two matrices by the same two indices")]
 unsafe fn tile<S: Simd, const ROWS: usize, const NV: usize>(
     operands: Operands,
+    soon: (*const f32, usize),
     begin: usize,
     finish: &impl Finish,
 ) {
     /// Steps of k between two looks at the counter.
     const STEPS: usize = 4;
-    let Operands { a, a_stride, b, k, c, c_stride, columns, add, next: (next, pace) } = operands;
+    let Operands { a, a_stride, b, k, c, c_stride, columns, add, next: _ } = operands;
+    let (mut soon, pace) = soon;
     let width = NV * S::LANES;
     // SAFETY: the caller vouches for the instruction set and the pointers.
     unsafe {
         let mut sums = [[S::splat(0.0); NV]; ROWS];
-        let (mut at, mut b, mut soon) = (a, b, next);
+        let (mut at, mut b) = (a, b);
         for _ in 0..k / STEPS {
             for _ in 0..STEPS / 2 {
                 S::prefetch(soon);

@@ -148,9 +148,9 @@ pub(crate) fn panel_width(isa: Isa) -> usize {
 /// How many sums a row's total is kept in on every instruction set: element i goes to sum i mod 16, so the order of adding is the same on all.
 pub(crate) const SUMS: usize = 16;
 
-/// The total of [`SUMS`] sums, pairwise.
-pub(crate) fn total(sums: [f32; SUMS]) -> f32 {
-    pairwise(sums, |a, b| a + b)
+/// The total of [`SUMS`] sums, pairwise, in f64: what is divided by it has its error in every number of a row.
+pub(crate) fn total(sums: [f32; SUMS]) -> f64 {
+    pairwise(sums.map(f64::from), |a, b| a + b)
 }
 
 /// The largest of [`SUMS`] numbers. A NaN among them may be passed over.
@@ -160,7 +160,7 @@ pub(crate) fn largest(numbers: [f32; SUMS]) -> f32 {
 
 /// Each of the first half with its counterpart in the second, until one is left.
 #[inline(always)]
-fn pairwise(mut numbers: [f32; SUMS], f: impl Fn(f32, f32) -> f32) -> f32 {
+fn pairwise<T: Copy>(mut numbers: [T; SUMS], f: impl Fn(T, T) -> T) -> T {
     let mut half = SUMS / 2;
     while half > 0 {
         for i in 0..half {

@@ -36,6 +36,8 @@ pub enum Row {
         threads: usize,
         /// Largest distance of `last_hidden_state` at real tokens.
         hidden: f64,
+        /// The root of its mean square.
+        hidden_rms: f64,
         /// Largest distance of `pooler_output`.
         pooled: Option<f64>,
         /// Values compared.

@@ -28,11 +28,11 @@ struct Timed {
     left_out: Vec<(String, String)>,
 }
 
-/// Each round's runs in microseconds, and the distance to f64.
+/// Each round's runs in microseconds, and the distance to f64, largest and mean.
 #[derive(Debug, Default)]
 struct Timings {
     rounds: BTreeMap<usize, Vec<f64>>,
-    distance: Option<f64>,
+    distance: Option<(f64, f64)>,
 }
 
 impl Timings {
@@ -74,8 +74,8 @@ pub fn markdown(rows: &[Row]) -> String {
                 let timed = Timed { title: title.clone(), shape, ..Timed::default() };
                 results.entry(threads_now).or_default().insert(workload.clone(), timed);
             }
-            Row::Check { workload, peer, threads, hidden, .. } => {
-                entry(&mut results, *threads, workload, peer).distance = Some(*hidden);
+            Row::Check { workload, peer, threads, hidden, hidden_rms, .. } => {
+                entry(&mut results, *threads, workload, peer).distance = Some((*hidden, *hidden_rms));
             }
             Row::Turn { workload, peer, threads, round, us, .. } => {
                 entry(&mut results, *threads, workload, peer).rounds.insert(*round, us.clone());
@@ -154,7 +154,10 @@ fn timings(text: &mut String, threads: usize, workloads: &BTreeMap<String, Timed
         },
     );
     table(text, "Largest distance of `last_hidden_state` to f64, real tokens", workloads, |_, timings| {
-        timings.distance.map(|distance| format!("{distance:.1e}"))
+        timings.distance.map(|(largest, _)| format!("{largest:.2e}"))
+    });
+    table(text, "The same, root of the mean square", workloads, |_, timings| {
+        timings.distance.map(|(_, rms)| format!("{rms:.2e}"))
     });
     for (name, timed) in workloads {
         for (peer, reason) in &timed.left_out {

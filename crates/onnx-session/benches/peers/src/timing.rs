@@ -135,6 +135,7 @@ fn admit(
         peer: entry.name.into(),
         threads: plan.threads,
         hidden: distance.hidden,
+        hidden_rms: distance.hidden_rms,
         pooled: distance.pooled,
         compared: distance.compared,
     })?;

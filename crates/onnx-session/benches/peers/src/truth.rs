@@ -23,6 +23,8 @@ pub struct Truth {
 pub struct Distance {
     /// The largest at a real token of `last_hidden_state`.
     pub hidden: f64,
+    /// The root of the mean square there, which one unlucky value does not decide.
+    pub hidden_rms: f64,
     /// The largest of `pooler_output`, if the peer has one.
     pub pooled: Option<f64>,
     /// Values compared.
@@ -58,12 +60,14 @@ impl Truth {
             compared += ours.len();
             ours.iter().zip(truth).map(|(&x, y)| (f64::from(x) - y).abs()).fold(0., worse)
         };
-        let mut hidden = 0.;
+        let (mut hidden, mut squares) = (0., 0.);
         for (row, length) in batch.lengths.iter().enumerate() {
             let (start, length) = (row * batch.width * size, length * size);
-            hidden =
-                worse(hidden, farthest(&outputs.hidden[start..][..length], &self.hidden[start..][..length]));
+            let (ours, truth) = (&outputs.hidden[start..][..length], &self.hidden[start..][..length]);
+            hidden = worse(hidden, farthest(ours, truth));
+            squares += ours.iter().zip(truth).map(|(&x, y)| (f64::from(x) - y).powi(2)).sum::<f64>();
         }
+        let hidden_rms = (squares / (batch.real_tokens() * size) as f64).sqrt();
         let pooled = match &outputs.pooled {
             Some(pooled) => {
                 ensure!(
@@ -80,7 +84,7 @@ impl Truth {
         if worst.is_nan() || worst > AGREEMENT {
             bail!("it is {worst:.1e} away from the model in f64, so its times mean nothing");
         }
-        Ok(Distance { hidden, pooled, compared })
+        Ok(Distance { hidden, hidden_rms, pooled, compared })
     }
 }
 
@@ -104,6 +108,7 @@ mod tests {
         let distance = check(vec![0., 1e-6, -2e-6, 9.], Some(vec![1e-7, 0.])).unwrap();
         assert_eq!(distance.compared, 5);
         assert!((distance.hidden - 2e-6).abs() < 1e-12);
+        assert!((distance.hidden_rms - (5e-12f64 / 3.).sqrt()).abs() < 1e-12);
     }
 
     #[test]
