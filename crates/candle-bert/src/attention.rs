@@ -71,7 +71,9 @@ fn scaled_dot_product_attention(
     mask: Option<&AttentionMask>,
 ) -> Result<Tensor> {
     let head_size = query.dims4()?.3 as f64;
-    let mut scores = (query.matmul(&key.t()?)? / head_size.sqrt())?;
+    // Fewer numbers than the scores are.
+    let query = (query / head_size.sqrt())?;
+    let mut scores = query.matmul(&key.t()?)?;
     if let Some(mask) = mask {
         scores = mask.apply(&scores)?;
     }
