@@ -1,10 +1,6 @@
 //! What the action for GitHub's workflows does, without GitHub: the script that it runs.
-#![cfg(unix)]
-#![expect(clippy::panic, reason = "a test may")]
 
-mod common;
-
-use common::{Folder, Run, house, in_fixture};
+use crate::common::{Folder, Run, house, in_fixture};
 
 /// Runs the action's script in a folder, as a workflow would.
 fn action(folder: &Folder, model: &str, onnx: &str, arguments: &str) -> Run {

@@ -1,14 +1,8 @@
 //! `parity check RAW.onnx --onnx OPTIMISED.onnx`, `--expected` and `--repro`.
 
-#![expect(clippy::unwrap_used, reason = "a test may")]
-
-mod common;
-
-use std::process::Command;
-
-use common::{
+use crate::common::{
     Folder, bypass, change_weight, default_graph, fixture, golden, house, in_fixture, inputs_of, node_mut,
-    plain_inputs, with,
+    plain_inputs, replay, with,
 };
 use engine::{Engine, NamedValues, Value};
 use onnx_graph::Model;
@@ -42,7 +36,7 @@ fn against(raw: &Model, optimised: &Model) -> GraphReport {
 
 /// The exports of a fixture that forms were made of: those of the folder beside, by the form's middle name.
 fn exports(fixture: &str) -> Vec<(&'static str, String)> {
-    let names: Vec<String> = std::fs::read_dir(common::fixture(fixture).join("onnx"))
+    let names: Vec<String> = std::fs::read_dir(crate::common::fixture(fixture).join("onnx"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
@@ -222,7 +216,7 @@ fn two_graphs_on_the_command_line() {
 
 /// A case of a fixture as two files, the second made of the first's answers.
 fn record(folder: &Folder, fixture: &str, case: &str, change: impl Fn(&str, &Value) -> Value) {
-    let case = golden(common::fixture(fixture).join("golden.safetensors"))[case].clone();
+    let case = golden(crate::common::fixture(fixture).join("golden.safetensors"))[case].clone();
     folder.write_values("in.safetensors", &inputs_of(&case));
     let outputs: NamedValues = ["last_hidden_state", "pooler_output"]
         .map(|name| (name, change(name, case.get(name).unwrap())))
@@ -325,24 +319,11 @@ fn a_failing_check_leaves_a_replay() {
     let inputs = tensors::read_inputs(folder.at("repro/test_data_set_0"), &outputs).unwrap();
     let mask = inputs.get("attention_mask").unwrap().as_slice::<i64>().unwrap();
     assert_eq!(mask.iter().sum::<i64>(), 1, "{mask:?}");
-    assert!(!replay(&folder, "repro"));
+    assert!(!replay(&folder, "repro").status.success());
     default_graph().save(folder.at("repro/model.onnx")).unwrap();
-    assert!(replay(&folder, "repro"));
+    assert!(replay(&folder, "repro").status.success());
     // Nothing is overwritten.
     folder.run(&["--onnx", "wrong.onnx", "--repro", "repro"]).is_mistake(&["repro", "not empty"]);
-}
-
-/// `cargo test` in such a folder.
-fn replay(folder: &Folder, name: &str) -> bool {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["test", "--offline", "--quiet"])
-        .current_dir(folder.at(name))
-        .env("PARITY", env!("CARGO_BIN_EXE_parity"))
-        .env("CARGO_TARGET_DIR", folder.at("target"))
-        .output()
-        .unwrap();
-    output.status.success()
 }
 
 #[test]

@@ -1,21 +1,12 @@
 //! The static weight audit on every graph there is: no false alarm, every tensor traced, and every fault that is planted named.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test says what broke by panicking"
-)]
-
-mod common;
-
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use crate::common::{change_weight, fixture, house, index, node, real_model, reroute};
 use candle_bert::{BertConfig, Task};
 use checkpoint::Checkpoint;
-use common::{change_weight, fixture, house, index};
 use engine::{DType, Value};
 use onnx_graph::{Attribute, Graph, Model, Tensor};
 use parity::audit::{Audit, Expect, Finding, FindingKind, Layout, Trace, audit};
@@ -438,7 +429,7 @@ fn a_copy_that_drifted() {
             let mut model = model.clone();
             let copy = model.graph.initializers[&trace.initializer].clone();
             model.graph.initializers.insert("copy".into(), copy);
-            model.graph.nodes.push(common::node("Identity", &["copy"], "unused"));
+            model.graph.nodes.push(node("Identity", &["copy"], "unused"));
             let tied = of_baseline(&model);
             assert_eq!(tied.verdict, Verdict::Pass, "{shown}: {}", told(&tied));
             assert_eq!(tied.traced.iter().filter(|trace| trace.tensor == tensor).count(), 2, "{shown}");
@@ -467,9 +458,9 @@ fn a_name_that_says_another_tensor() {
     model.graph.initializers.insert(names[1].clone(), a);
     // Used where the elements belong: only the names are wrong.
     for (old, new) in [(0, "exchanged"), (1, names[0].as_str())] {
-        common::reroute(&mut model, &names[old], new);
+        reroute(&mut model, &names[old], new);
     }
-    common::reroute(&mut model, "exchanged", &names[1]);
+    reroute(&mut model, "exchanged", &names[1]);
     let audit = of_baseline(&model);
     assert_eq!(audit.verdict, Verdict::Fail, "{}", told(&audit));
     assert!(
@@ -589,17 +580,10 @@ const SECONDS: u64 = if cfg!(debug_assertions) { 20 } else { 2 };
 
 #[test]
 fn a_real_model_in_seconds() {
-    const ID: &str = "sentence-transformers/all-MiniLM-L6-v2";
-    let cache = [std::env::var_os("HF_HOME").map(PathBuf::from), Some(house().join("../shared/hf"))];
-    let repository = format!("hub/models--{}", ID.replace('/', "--"));
-    let Some(home) =
-        cache.into_iter().flatten().map(|home| home.join(&repository)).find(|home| home.is_dir())
-    else {
-        println!("skipped: neither HF_HOME nor shared/hf beside the checkout has {ID}");
+    let Some(home) = real_model::cache() else {
         return;
     };
-    let commit = std::fs::read_to_string(home.join("refs/main")).unwrap();
-    let folder = home.join("snapshots").join(commit.trim());
+    let folder = real_model::snapshot(&home);
     let subject = Subject::open(folder.to_str()).unwrap();
     let checkpoint = subject.files().checkpoint().unwrap();
     let (_, model) = subject.graph(None).unwrap();

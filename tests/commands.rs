@@ -1,13 +1,9 @@
 //! `parity run`, `embed` and `bench`, what a check can be given, and `assert_parity!`.
 
-#![expect(clippy::unwrap_used, reason = "a test may")]
-
-mod common;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use common::{
-    Folder, Run, change_weight, default_graph, distance, fixture, golden, in_fixture, inputs_of, node,
+use crate::common::{
+    Folder, Run, change_weight, default_graph, distance, fixture, golden, house, in_fixture, inputs_of, node,
     plain_inputs, without,
 };
 use engine::{DType, Dim, NamedValues, Value, ValueSpec};
@@ -479,9 +475,8 @@ fn a_generic_graph_runs_on_a_test_folder_and_is_held_to_its_outputs() {
 #[test]
 fn numpy_archives_are_inputs_and_expected_outputs() {
     let folder = Folder::new();
-    let archive = |name: &str| {
-        common::house().join("parity/src/tensors/testdata").join(name).to_str().unwrap().to_string()
-    };
+    let archive =
+        |name: &str| house().join("parity/src/tensors/testdata").join(name).to_str().unwrap().to_string();
     let spec = |name: &str| ValueSpec {
         name: name.into(),
         dtype: DType::I64,

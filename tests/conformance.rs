@@ -1,11 +1,7 @@
 //! Every engine of the trait on every fixture, by one test: the outputs against PyTorch's f64, and what is in between — the reference's modules
 //! against PyTorch's, every value of a graph on `candle` against the oracle's.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what broke by panicking")]
-
-mod common;
-
-use common::{fixture, golden, index, inputs_of};
+use crate::common::{fixture, golden, index, inputs_of};
 use engine::{DType, Engine, NamedValues, Value};
 use onnx_eval::{Limits, Oracle, Precision};
 use onnx_graph::Model;

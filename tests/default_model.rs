@@ -1,11 +1,7 @@
 //! `parity` without arguments: what a newcomer sees first.
 
-#![expect(clippy::unwrap_used, reason = "a test may")]
-
-mod common;
-
+use crate::common::{Folder, default_graph, distance, golden, house, inputs_of};
 use candle_core::DType;
-use common::{Folder, default_graph, distance, golden, house, inputs_of};
 use engine::{Engine, NamedValues};
 use onnx_session::{EngineKind, Session};
 use parity::Subject;

@@ -1,21 +1,12 @@
 //! Graphs that were converted on purpose: every half-precision and eight-bit form there is holds against its checkpoint, rounded the same way, fails
 //! without being told so, and fails with a fault in it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test says what broke by panicking"
-)]
-
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use common::{Folder, fixture, house, judged};
+use crate::common::{Folder, fixture, house, judged};
 use engine::{DType, Engine, Value};
 use half::{bf16, f16};
 use onnx_eval::{Limits, Oracle, Precision};

@@ -1,15 +1,11 @@
 //! Graphs that are made of a checkpoint here: every fixture at every opset, for any engine and for stock candle-onnx, with dynamic and static shapes.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may")]
-
-mod common;
-
 use std::collections::HashMap;
 use std::path::Path;
 
+use crate::common::{Folder, distance, fixture, golden, index, inputs_of, off, plain_inputs, stock, with};
 use bert_export::{OPSETS, Options, Shape, Target, Weights, export, save_beside};
 use candle_core::{DType as CandleDType, Device};
-use common::{Folder, distance, fixture, golden, index, inputs_of, off, plain_inputs, stock, with};
 use engine::{Engine, NamedValues, Value};
 use onnx_graph::{External, Model};
 use onnx_session::{EngineKind, Session};

@@ -1,14 +1,10 @@
 //! Graphs in half precision that are made of a checkpoint here: proven against the checkpoint rounded the same way, and refused where half precision is impossible.
 
-#![expect(clippy::unwrap_used, reason = "a test may")]
-
-mod common;
-
 use std::path::{Path, PathBuf};
 
+use crate::common::{Folder, fixture, golden, index, inputs_of, judged, plain_inputs, with};
 use bert_export::{FloatType, Options, Shape, Target, Weights, export};
 use candle_bert::Task;
-use common::{Folder, fixture, golden, index, inputs_of, judged, plain_inputs, with};
 use engine::{DType, Engine, NamedValues, Value};
 use half::f16;
 use onnx_eval::{Limits, Oracle, Precision};

@@ -1,10 +1,6 @@
 //! `parity check` over every export of every fixture, over wrong pairs, and over graphs with a planted fault.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may")]
-
-mod common;
-
-use common::{
+use crate::common::{
     Folder, bypass, change_weight, default_graph, fixture, in_fixture, node, node_mut, reroute,
     tensor_attribute,
 };

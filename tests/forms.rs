@@ -1,18 +1,12 @@
 //! What becomes of a BERT's graph before it reaches us — other exporters, simplifiers, optimizers, half precision, int8 — on every engine
 //! that runs graphs: right, or refused by name.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test says what broke by panicking"
-)]
-
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use crate::common::fixture;
 use candle_bert::BertConfig;
 use engine::{Dim, Engine, NamedValues, Value, ValueSpec};
 use onnx_eval::{Limits, Oracle, Precision};
@@ -60,7 +54,7 @@ struct Recorded {
 }
 
 fn forms() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/forms")
+    fixture("forms")
 }
 
 /// Values under `prefix/`, by what stands behind it.

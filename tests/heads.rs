@@ -1,16 +1,12 @@
 //! Graphs with heads: those made here of every head's checkpoint at every opset, and those of torch and optimum, in f64 and on the engine `candle`.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may")]
-
-mod common;
-
 use std::collections::BTreeMap;
 
+use crate::common::{Folder, fixture, golden, inputs_of, off, stock};
 use bert_export::{OPSETS, Options, Shape, Target, Weights, export, save_beside};
 use candle_bert::{BertConfig, BertForTask, ReferenceEngine, Task};
 use candle_core::{DType as CandleDType, Device};
 use checkpoint::{Checkpoint, ModelFiles};
-use common::{Folder, fixture, golden, inputs_of, off, stock};
 use engine::{Engine, NamedValues};
 use onnx_graph::Model;
 use onnx_session::{EngineKind, Session};

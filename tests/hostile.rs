@@ -1,14 +1,10 @@
 //! Graphs that mean harm, through the real binary: each ends in one line on stderr that names the thing, within seconds and within a
 //! memory limit that the operating system enforces. All are the graph of the fixture `baseline`, spoiled in one place.
 
-#![expect(clippy::unwrap_used, reason = "a test may")]
-
-mod common;
-
 use std::time::{Duration, Instant};
 
+use crate::common::{Folder, Run, fixture, in_fixture, plain_inputs};
 use bytes::Bytes;
-use common::{Folder, Run, fixture, in_fixture, plain_inputs};
 use onnx_graph::proto::{
     AttributeProto, AttributeType, DataLocation, DataType, FunctionProto, GraphProto, ModelProto, NodeProto,
     OperatorSetIdProto, StringStringEntryProto, TensorProto,
@@ -274,7 +270,7 @@ fn a_node_of_the_wrong_arity() {
     spoiled(|model| append(model, vec![node("Where", &["in"], &["out"])]), At::Load, &["Where", "'out'"]);
     spoiled(|model| append(model, vec![node("Concat", &[], &["out"])]), At::Load, &["Concat", "'out'"]);
     // As many as a million.
-    let many = |model: &mut ModelProto| append(model, vec![node("Add", &["in"; 1_000_000], &["out"])]);
+    let many = |model: &mut ModelProto| append(model, vec![node("Add", &vec!["in"; 1_000_000], &["out"])]);
     spoiled(many, At::Load, &["Add", "'out'"]);
 }
 

@@ -1,21 +1,15 @@
 //! Models from the hub: the real client and the real binary, against a server on this machine that plays the hub.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may")]
-
-mod common;
-#[path = "common/hub_server.rs"]
-mod hub_server;
-
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::common::hub_server::{Access, COMMIT, Fault, HubServer, LARGE, Request, etag};
+use crate::common::{Folder, Run, in_fixture};
 use bert_pipeline::Pooling;
 use checkpoint::{CheckpointError, Hub, HubCache, HubError, ModelFiles, Progress};
-use common::{Folder, Run, in_fixture};
-use hub_server::{Access, COMMIT, Fault, HubServer, LARGE, Request, etag};
 use onnx_graph::{External, Model};
 
 /// What a client without a network waits for here.

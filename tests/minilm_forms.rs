@@ -3,10 +3,9 @@
 //! The forms are too large to lie here: `tests/fixtures/forms/minilm.py` makes them, and records the outputs, which do. `MINILM_FORMS` names
 //! the folder they were written to; without it the test says that it is skipped, with it a missing form is a failure.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may")]
-
 use std::path::Path;
 
+use crate::common::fixture;
 use engine::{Dim, Engine, NamedValues, Value, ValueSpec};
 use onnx_eval::{Limits, Oracle, Precision};
 use onnx_graph::Model;
@@ -74,7 +73,7 @@ fn of_form(recorded: &NamedValues, form: &str) -> NamedValues {
 
 #[test]
 fn optimised_half_and_int8_forms_agree_with_onnx_runtime() {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/forms");
+    let fixtures = fixture("forms");
     let recorded = tensors::read(fixtures.join("minilm/onnxruntime.safetensors")).unwrap();
     let inputs: NamedValues = ["input_ids", "attention_mask", "token_type_ids"]
         .map(|name| (name, recorded.get(name).unwrap().clone()))

@@ -1,10 +1,6 @@
 //! What a user may get wrong: each gives exit code 2 and one line on stderr that names the thing and, where there is one, the cure.
 
-#![expect(clippy::unwrap_used, reason = "a test may")]
-
-mod common;
-
-use common::{Folder, Run, fixture, in_fixture, plain_inputs, with, without};
+use crate::common::{Folder, Run, fixture, in_fixture, plain_inputs, with, without};
 use engine::{NamedValues, Value};
 use serde_json::Value as Json;
 

@@ -1,15 +1,11 @@
 //! `parity predict` and `parity embed`: what transformers answers, in the files that were asked for.
 
-#![expect(clippy::unwrap_used, reason = "a test may")]
-
-mod common;
-
 use std::path::Path;
 
+use crate::common::{Folder, house};
 use bert_pipeline::pipeline::{Embeddings, FeatureExtraction, Options, Pipeline as _};
 use candle_bert::BertConfig;
 use checkpoint::ModelFiles;
-use common::{Folder, house};
 use engine::Engine as _;
 use onnx_session::{EngineKind, Session};
 use serde_json::{Value as Json, json};

@@ -1,17 +1,13 @@
 //! Every correct graph of every fixture is proven, and no wrong one is, with the same verdict on the engines `candle` and `compiled`: all
 //! exporters, opsets and attention forms, static and dynamic, simplified, and optimised by ONNX Runtime.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may")]
-
-mod common;
-
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use crate::common::{fixture, index, judged};
 use candle_bert::Activation;
-use common::{fixture, index, judged};
 use engine::Engine;
 use onnx_eval::{Limits, Oracle, Precision};
 use onnx_session::{EngineKind, Session};

@@ -1,25 +1,18 @@
 //! A real model, all-MiniLM-L6-v2, against PyTorch's f64: where a Hugging Face cache with it and its golden values exists.
 //!
-//! It is looked for in `HF_HOME`, and in `shared/hf` beside the checkout. Elsewhere these tests say that they are skipped; where
-//! `REQUIRE_REAL_MODEL` is set, that is a failure.
+//! `common/real_model.rs` says where it is looked for. Elsewhere these tests say that they are skipped.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test may")]
+use std::path::Path;
 
-mod common;
-
-use std::path::{Path, PathBuf};
-
+use crate::common::real_model::{GOLDEN, ID, cache, snapshot};
+use crate::common::{Folder, Run, distance, inputs_of};
 use bert_pipeline::{Text, cosine_similarity};
 use candle_core::DType;
-use common::{Folder, Run, distance, house, inputs_of};
 use engine::{Engine, NamedValues, Value};
 use parity::Subject;
 use serde_json::Value as Json;
 
-const ID: &str = "sentence-transformers/all-MiniLM-L6-v2";
-const REPOSITORY: &str = "hub/models--sentence-transformers--all-MiniLM-L6-v2";
 const SENTENCES: &str = "golden/all-MiniLM-L6-v2.sentences.json";
-const GOLDEN: &str = "golden/all-MiniLM-L6-v2.safetensors";
 
 /// How far an embedding, a vector of length 1, may be from PyTorch's f64: ten times what the states it is the mean of are off in f32.
 const EMBEDDING_BOUND: f64 = 1e-5;
@@ -48,27 +41,6 @@ const PROVEN: f64 = 1e-13;
 
 /// The positions that the golden `last_hidden_state` holds.
 const GOLDEN_POSITIONS: usize = 40;
-
-/// A Hugging Face cache that has the model and its golden values.
-fn cache() -> Option<PathBuf> {
-    let candidates = [std::env::var_os("HF_HOME").map(PathBuf::from), Some(house().join("../shared/hf"))];
-    let found = candidates
-        .into_iter()
-        .flatten()
-        .find(|home| home.join(REPOSITORY).is_dir() && home.join(GOLDEN).is_file());
-    if found.is_none() {
-        let reason =
-            "neither HF_HOME nor shared/hf beside the checkout has all-MiniLM-L6-v2 and its golden values";
-        assert!(std::env::var_os("REQUIRE_REAL_MODEL").is_none(), "REQUIRE_REAL_MODEL is set, but {reason}");
-        eprintln!("skipped: {reason}");
-    }
-    found.map(|home| home.canonicalize().unwrap())
-}
-
-fn snapshot(home: &Path) -> PathBuf {
-    let commit = std::fs::read_to_string(home.join(REPOSITORY).join("refs/main")).unwrap();
-    home.join(REPOSITORY).join("snapshots").join(commit.trim())
-}
 
 /// `parity` with the model in its cache, and no network to ask for it.
 fn parity(home: &Path, args: &[&str]) -> Run {

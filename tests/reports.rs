@@ -1,10 +1,6 @@
 //! The report of a check as Markdown, HTML and JUnit, as the real binary writes them.
 
-#![expect(clippy::unwrap_used, reason = "a test may")]
-
-mod common;
-
-use common::{Folder, fixture, in_fixture};
+use crate::common::{Folder, fixture, in_fixture};
 use serde_json::Value as Json;
 
 const FILES: [&str; 8] = ["--json", "r.json", "--markdown", "r.md", "--html", "r.html", "--junit", "r.xml"];

@@ -1,13 +1,7 @@
 //! A fault, from the default inputs to a folder that replays it: shrunk, written, run by `cargo test`, and passing once it is mended.
 
-#![expect(clippy::unwrap_used, reason = "a test may")]
-
-mod common;
-
-use std::process::{Command, Output};
-
+use crate::common::{Folder, bypass, change_weight, default_graph, replay};
 use candle_core::DType;
-use common::{Folder, bypass, change_weight, default_graph};
 use engine::{Engine, NamedValues};
 use onnx_eval::Precision;
 use onnx_graph::Model;
@@ -51,18 +45,6 @@ fn repro(folder: &Folder, name: &str, graph: &Model, case: &Case, precision: Pre
         command: "parity check --repro repro",
     };
     write(&folder.at(name), &repro).unwrap();
-}
-
-/// `cargo test` in such a folder, as its README says.
-fn replay(folder: &Folder, name: &str) -> Output {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    Command::new(cargo)
-        .args(["test", "--offline", "--quiet"])
-        .current_dir(folder.at(name))
-        .env("PARITY", env!("CARGO_BIN_EXE_parity"))
-        .env("CARGO_TARGET_DIR", folder.at("target"))
-        .output()
-        .unwrap()
 }
 
 #[test]

@@ -1,14 +1,10 @@
 //! Faults are planted in a graph of every fixture: all must be caught, and put on the right module.
 
-#![expect(clippy::unwrap_used, reason = "a test may")]
-
-mod common;
-
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use common::{Folder, fixture, index};
+use crate::common::{Folder, fixture, index};
 use parity::judge::Bounds;
 use parity::selftest::{Selftest, selftest};
 use parity::suite::{EmbeddingTables, FixedShape, default_cases};

@@ -1,13 +1,9 @@
 //! sentence-transformers' graphs, whose outputs have other names and are pooled; outputs under unknown names; a model with two tokenizers; and
 //! engines whose answer depends on what is beside a text.
 
-#![expect(clippy::unwrap_used, reason = "a test may")]
-
-mod common;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{Folder, change_weight, fixture, house, in_fixture, node, reroute, tensor_attribute};
+use crate::common::{Folder, change_weight, fixture, house, in_fixture, node, reroute, tensor_attribute};
 use engine::{Engine, EngineError, NamedValues, Value, ValueSpec};
 use onnx_graph::{Attribute, Model, Node};
 use onnx_session::{EngineKind, Session};
@@ -107,7 +103,7 @@ fn sentence_transformers_graphs_pass() {
     for fixture in FIXTURES {
         for name in FORMS {
             let folder = Folder::new();
-            let model = common::fixture(fixture).display().to_string();
+            let model = crate::common::fixture(fixture).display().to_string();
             let (code, report) = folder.report(&[&model, "--onnx", &form(fixture, name)]);
             let what = format!("{fixture}/{name}: {}", report["explanation"]);
             assert!(

@@ -1,17 +1,13 @@
 //! SUPPORTED-OPS.md says which engine runs which operator at which opsets, and how many of its node tests it passes. It is generated here, and
-//! this test fails where it no longer says what is true: `UPDATE_SUPPORTED_OPS=1 cargo test -p parity --test supported_ops` writes it again.
-
-#![allow(clippy::unwrap_used, reason = "a test says what broke by panicking")]
-
-#[path = "common/node_cases.rs"]
-mod node_cases;
+//! this test fails where it no longer says what is true: `UPDATE_SUPPORTED_OPS=1 cargo test -p parity supported_ops` writes it again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
+use crate::common::house;
+use crate::common::node_cases::{NodeCase, NodeCases};
 use engine::Engine;
-use node_cases::{NodeCase, NodeCases};
 use onnx_eval::{Limits, Oracle, Precision};
 use onnx_session::candle;
 use onnx_session::{EngineKind, Session};
@@ -96,7 +92,7 @@ fn generated(top: &Path) -> String {
 
 #[test]
 fn the_page_says_what_is_true() {
-    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let top = house();
     let path = top.join("SUPPORTED-OPS.md");
     let page = generated(&top);
     if std::env::var_os("UPDATE_SUPPORTED_OPS").is_some() {
@@ -105,6 +101,6 @@ fn the_page_says_what_is_true() {
     let committed = std::fs::read_to_string(&path).unwrap_or_default().replace("\r\n", "\n");
     assert!(
         committed == page,
-        "SUPPORTED-OPS.md is out of date: UPDATE_SUPPORTED_OPS=1 cargo test -p parity --test supported_ops"
+        "SUPPORTED-OPS.md is out of date: UPDATE_SUPPORTED_OPS=1 cargo test -p parity supported_ops"
     );
 }

@@ -1,10 +1,6 @@
 //! Checks of models with heads: every graph of every head is proven, faults in a head are caught and named, and the task is found or asked for.
 
-#![expect(clippy::unwrap_used, reason = "a test may")]
-
-mod common;
-
-use common::{Folder, change_weight, fixture, in_fixture, judged, node_mut};
+use crate::common::{Folder, change_weight, fixture, in_fixture, judged, node_mut};
 use onnx_graph::Model;
 use onnx_session::{EngineKind, Session};
 use parity::check::Options;

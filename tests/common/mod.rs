@@ -1,8 +1,9 @@
 //! What the end-to-end tests share: a folder of their own in which the real binary runs, the fixtures and their golden values, and
 //! graphs that are changed on purpose.
 
-#![allow(dead_code, reason = "each test takes what it needs")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may")]
+pub mod hub_server;
+pub mod node_cases;
+pub mod real_model;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -187,6 +188,18 @@ impl std::fmt::Display for Run {
 /// The top of the tree.
 pub fn house() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// `cargo test` in a folder that `--repro` has made, as its README says.
+pub fn replay(folder: &Folder, name: &str) -> Output {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    Command::new(cargo)
+        .args(["test", "--offline", "--quiet"])
+        .current_dir(folder.at(name))
+        .env("PARITY", env!("CARGO_BIN_EXE_parity"))
+        .env("CARGO_TARGET_DIR", folder.at("target"))
+        .output()
+        .unwrap()
 }
 
 /// The folder of a fixture.

@@ -1,0 +1,43 @@
+//! The tests of the whole house: each file is about one thing that it promises, and most of them drive the real binary.
+//!
+//! They are one program: each program would be linked anew with candle and the rest, at 80 MB and some seconds apiece.
+
+#![allow(
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test says what broke by panicking"
+)]
+
+mod common;
+
+#[cfg(unix)]
+mod action;
+mod against;
+mod audit;
+mod commands;
+mod conformance;
+mod default_model;
+mod expect;
+mod export;
+mod export_f16;
+mod fixtures;
+mod forms;
+mod heads;
+mod hostile;
+
+#[cfg(feature = "hub")]
+mod hub;
+mod minilm_forms;
+mod mistakes;
+mod pipelines;
+mod plan;
+mod proof;
+mod real_model;
+mod reports;
+mod repro;
+mod selftest;
+mod sentence;
+mod supported_ops;
+mod tasks;
