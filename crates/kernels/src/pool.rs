@@ -145,6 +145,8 @@ struct Shared {
     state: AtomicU64,
     job: UnsafeCell<Job>,
     next: AtomicUsize,
+    /// How many threads have begun to serve.
+    begun: AtomicUsize,
     sleeping: AtomicUsize,
     /// The CPU of the caller that woke the sleeping ones; [`NOWHERE`] where the system does not tell.
     caller: AtomicUsize,
@@ -180,6 +182,7 @@ impl Own {
                 state: AtomicU64::new(CLOSED),
                 job: UnsafeCell::new(Job { work: idle, tasks: 0 }),
                 next: AtomicUsize::new(0),
+                begun: AtomicUsize::new(0),
                 sleeping: AtomicUsize::new(0),
                 caller: AtomicUsize::new(NOWHERE),
                 stop: AtomicBool::new(false),
@@ -193,6 +196,10 @@ impl Own {
             let builder = thread::Builder::new().name(format!("kernels-{lane}"));
             // On an error `own` is dropped, which ends the threads that were started.
             own.handles.push(builder.spawn(move || shared.serve(lane))?);
+        }
+        // The standard library allocates as a thread begins. On a busy machine that may be many calls later, and calls do not allocate.
+        while own.shared.begun.load(Ordering::Acquire) < own.handles.len() {
+            thread::yield_now();
         }
         Ok(own)
     }
@@ -264,6 +271,7 @@ impl Shared {
 
     /// A thread's life.
     fn serve(&self, lane: usize) {
+        self.begun.fetch_add(1, Ordering::Release);
         let mut seen = 0;
         while let Some(state) = self.wait(seen) {
             seen = state / CALL;
