@@ -41,6 +41,16 @@ pub enum PipelineError {
         /// What it asks for.
         setting: String,
     },
+    /// A class of tokenizers that reads a text in another way than is done here.
+    #[error(
+        "{file} asks for the tokenizer '{class}', which is not done here: its tokens would be others. Save the fast version of it (save_pretrained), if it has one"
+    )]
+    TokenizerClass {
+        /// The file that names it.
+        file: &'static str,
+        /// The class, as it is there.
+        class: String,
+    },
     /// The model has no tokenizer.
     #[error("{model} has neither tokenizer.json nor vocab.txt")]
     NoTokenizer {
@@ -293,7 +303,15 @@ pub enum PipelineError {
         /// Which text, counted from 0.
         text: usize,
     },
-    /// The weights of a layer after the pooling do not fit its config.
+    /// A module of modules.json reads what none before it gives.
+    #[error("modules.json: nothing gives '{feature}'; what there is then: {}", listed(.has))]
+    NoFeature {
+        /// What is wanted.
+        feature: String,
+        /// What the modules before give.
+        has: Vec<String>,
+    },
+    /// The weights of a module do not fit its config.
     #[error("{file}: {reason}")]
     BadLayer {
         /// The file.

@@ -29,8 +29,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod activation;
 mod chars;
-mod dense;
 mod encoded;
 mod error;
 pub mod pipeline;
@@ -46,6 +46,6 @@ mod wordpiece;
 pub use encoded::Encoded;
 pub use error::PipelineError;
 pub use pooling::{Pooling, normalize};
-pub use similarity::cosine_similarity;
+pub use similarity::{Similarity, cosine_similarity};
 pub use text::Text;
 pub use tokenizer::Tokenizer;

@@ -52,6 +52,7 @@ mod multiple_choice;
 mod options;
 mod question_answering;
 mod runner;
+mod sentence;
 mod text_classification;
 mod text_ranking;
 mod token_classification;

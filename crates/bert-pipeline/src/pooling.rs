@@ -1,10 +1,8 @@
 use std::fmt;
 
 use candle_core::{D, DType, Tensor};
-use checkpoint::ModelFiles;
 
 use crate::PipelineError;
-use crate::sentence::{Layer, Sentence};
 
 /// The least norm that a vector is divided by: PyTorch's default for `nn.functional.normalize`.
 const MIN_NORM: f64 = 1e-12;
@@ -17,7 +15,7 @@ const MIN_NORM: f64 = 1e-12;
 pub enum Pooling {
     /// The mean of the real tokens' states, special tokens included.
     Mean,
-    /// The state of the first position, `[CLS]`.
+    /// The state of the first real token, `[CLS]`.
     Cls,
     /// The largest of the real tokens' states, in each dimension.
     Max,
@@ -46,26 +44,6 @@ impl fmt::Display for Pooling {
 }
 
 impl Pooling {
-    /// How this model's embeddings are meant to be made, and whether they are normalised afterwards, by the files that
-    /// sentence-transformers keeps (modules.json, 1_Pooling/config.json). Without them: the mean, not normalised.
-    ///
-    /// # Errors
-    /// If a file is malformed, or asks for several poolings or for a further layer, which [`crate::pipeline::Embeddings`] follows.
-    pub fn from_files(files: &ModelFiles) -> Result<(Self, bool), PipelineError> {
-        let sentence = Sentence::from_files(files)?;
-        let unsupported =
-            |file: &str, what: String| PipelineError::UnsupportedPooling { file: file.to_owned(), what };
-        let &[pooling] = sentence.poolings.as_slice() else {
-            let names: Vec<String> = sentence.poolings.iter().map(Self::to_string).collect();
-            return Err(unsupported(&sentence.pooling_file, format!("pooling by {}", names.join(" and "))));
-        };
-        match sentence.layers.as_slice() {
-            [] => Ok((pooling, false)),
-            [Layer::Normalize] => Ok((pooling, true)),
-            _ => Err(unsupported(crate::sentence::MODULES, "a layer after the pooling".to_owned())),
-        }
-    }
-
     /// One vector a text: `[batch, hidden]` of `last_hidden_state`'s dtype, from `last_hidden_state` `[batch, sequence, hidden]`,
     /// `attention_mask` `[batch, sequence]` (any number type; what is not 0 is a real token) and `pooler_output` `[batch, hidden]`.
     ///
@@ -101,8 +79,12 @@ impl Pooling {
                 weighted_sum(last_hidden_state, attention_mask, |at| (at + 1) as f64, |sum| sum)
             }
             Self::Max => masked_max(last_hidden_state, attention_mask),
-            Self::LastToken => last_token(last_hidden_state, attention_mask),
-            Self::Cls => Ok(last_hidden_state.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?),
+            Self::LastToken => {
+                one_token(last_hidden_state, attention_mask, |row| row.iter().rposition(|&is_real| is_real))
+            }
+            Self::Cls => {
+                one_token(last_hidden_state, attention_mask, |row| row.iter().position(|&is_real| is_real))
+            }
             Self::Pooler => {
                 let pooled = pooler_output.ok_or(PipelineError::NoPoolerOutput)?;
                 check_shape("pooler_output", pooled, &[batch, hidden])?;
@@ -145,12 +127,17 @@ fn masked_max(states: &Tensor, mask: &Tensor) -> Result<Tensor, PipelineError> {
     Ok(is_real.where_cond(states, &least)?.max(1)?)
 }
 
-fn last_token(states: &Tensor, mask: &Tensor) -> Result<Tensor, PipelineError> {
-    let last = real_tokens(mask)?.into_iter().enumerate().map(|(row, is_real)| {
-        let last = is_real.iter().rposition(|&is_real| is_real).unwrap_or(0);
-        states.narrow(0, row, 1)?.narrow(1, last, 1)?.squeeze(1)
+/// The state of the one token of each row that `find` finds.
+fn one_token(
+    states: &Tensor,
+    mask: &Tensor,
+    find: impl Fn(&[bool]) -> Option<usize>,
+) -> Result<Tensor, PipelineError> {
+    let found = real_tokens(mask)?.into_iter().enumerate().map(|(row, is_real)| {
+        let token = find(&is_real).unwrap_or(0);
+        states.narrow(0, row, 1)?.narrow(1, token, 1)?.squeeze(1)
     });
-    Ok(Tensor::cat(&last.collect::<Result<Vec<_>, _>>()?, 0)?)
+    Ok(Tensor::cat(&found.collect::<Result<Vec<_>, _>>()?, 0)?)
 }
 
 /// Which positions are real tokens, and that every row has some.

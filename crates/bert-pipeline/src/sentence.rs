@@ -1,190 +1,229 @@
-//! The files that sentence-transformers keeps beside a model: what is done to a text before the model, and to its states after it.
+//! The files that sentence-transformers keeps beside a model. Together they are a program: how a text is read, and what becomes of the
+//! transformer's output. What they mean is as in its version 5.7.
+
+mod dense;
+mod layer_norm;
+mod pool;
+mod program;
+mod transformer;
+mod weights;
 
 use std::collections::BTreeMap;
 
 use checkpoint::ModelFiles;
 use serde_json::Value;
 
-use crate::dense::Dense;
+use crate::activation::Activation;
 use crate::settings::Settings;
+use crate::similarity::Similarity;
 use crate::{PipelineError, Pooling};
 
+pub(crate) use program::{Features, Module, Program};
+pub(crate) use transformer::{Output, Transformer};
+
 pub(crate) const MODULES: &str = "modules.json";
-pub(crate) const POOLING_CONFIG: &str = "1_Pooling/config.json";
-const PROMPTS: &str = "config_sentence_transformers.json";
+/// Where the pooling stands by custom, and where it is looked for if there is no list of modules.
+const POOLING_CONFIG: &str = "1_Pooling/config.json";
+const SETTINGS: &str = "config_sentence_transformers.json";
 
-/// The names that the transformer's own settings have had.
-const TRANSFORMER_CONFIGS: [&str; 7] = [
-    "sentence_bert_config.json",
-    "sentence_roberta_config.json",
-    "sentence_distilbert_config.json",
-    "sentence_camembert_config.json",
-    "sentence_albert_config.json",
-    "sentence_xlm-roberta_config.json",
-    "sentence_xlnet_config.json",
-];
+/// The names of features: the tokens' states, a text's vector, a pair's scores.
+const TOKENS: &str = "token_embeddings";
+pub(crate) const SENTENCE: &str = "sentence_embedding";
+pub(crate) const SCORES: &str = "scores";
 
-/// The poolings in the order in which their vectors are put side by side: switch, name, pooling.
-const MODES: [(&str, &str, Pooling); 6] = [
-    ("cls_token", "cls", Pooling::Cls),
-    ("max_tokens", "max", Pooling::Max),
-    ("mean_tokens", "mean", Pooling::Mean),
-    ("mean_sqrt_len_tokens", "mean_sqrt_len_tokens", Pooling::MeanSqrtLenTokens),
-    ("weightedmean_tokens", "weightedmean", Pooling::WeightedMean),
-    ("lasttoken", "lasttoken", Pooling::LastToken),
-];
-
-/// How a model's embeddings are made.
-#[derive(Debug, Clone)]
-pub(crate) struct Sentence {
-    /// Whether there is a modules.json, so that this is what sentence-transformers does with the model, and no guess.
-    pub(crate) is_declared: bool,
-    has_transformer_config: bool,
-    pub(crate) max_seq_length: Option<usize>,
-    pub(crate) lowers_case: bool,
-    pub(crate) prompts: BTreeMap<String, String>,
-    pub(crate) default_prompt: Option<String>,
-    pub(crate) poolings: Vec<Pooling>,
-    pub(crate) pooling_file: String,
-    /// Whether the prompt's tokens are pooled, too.
-    pub(crate) includes_prompt: bool,
-    pub(crate) layers: Vec<Layer>,
+/// What a model is used as. A folder that was saved as the one is used as the other without its modules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A vector of a text.
+    SentenceTransformer,
+    /// Scores of a pair.
+    CrossEncoder,
 }
 
-/// What comes after the pooling.
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::SentenceTransformer => "SentenceTransformer",
+            Self::CrossEncoder => "CrossEncoder",
+        }
+    }
+
+    /// Whether the model was saved as one of these.
+    pub(crate) fn is_meant_by(self, files: &ModelFiles) -> Result<bool, PipelineError> {
+        self.is_named_in(&Settings::read(files, SETTINGS)?)
+    }
+
+    fn is_named_in(self, settings: &Settings) -> Result<bool, PipelineError> {
+        // Versions before 5 saved no other kind with modules.
+        let name = settings.string("model_type")?.unwrap_or(Kind::SentenceTransformer.name());
+        Ok(name == self.name())
+    }
+}
+
+/// What sentence-transformers does with a model.
 #[derive(Debug, Clone)]
-pub(crate) enum Layer {
-    Dense(Dense),
-    Normalize,
+pub(crate) struct Sentence {
+    /// Whether there is a modules.json that is followed, so that this is no guess.
+    pub(crate) is_declared: bool,
+    pub(crate) transformer: Transformer,
+    pub(crate) program: Program,
+    pub(crate) prompts: BTreeMap<String, String>,
+    pub(crate) default_prompt: Option<String>,
+    /// How many numbers of a vector are kept; all, if `None`.
+    pub(crate) truncate_dim: Option<usize>,
+    pub(crate) similarity: Similarity,
+    /// What is done to a cross-encoder's scores, if the files say.
+    pub(crate) activation: Option<Activation>,
 }
 
 impl Sentence {
-    /// What the files say. Without them: the mean over all tokens.
-    pub(crate) fn from_files(files: &ModelFiles) -> Result<Self, PipelineError> {
+    /// What the files say. Without them: the mean over all tokens, or the scores as they are.
+    pub(crate) fn from_files(files: &ModelFiles, kind: Kind) -> Result<Self, PipelineError> {
+        let settings = Settings::read(files, SETTINGS)?;
+        let is_meant = kind.is_named_in(&settings)?;
+        let listed = listed(files)?.filter(|_| is_meant);
+        let is_declared = listed.is_some();
+        let (transformer, program) = match (&listed, kind) {
+            (Some(modules), _) => {
+                let Some(((class, folder), others)) = modules.split_first() else {
+                    return Err(unsupported_module("a model without modules"));
+                };
+                // Its classes are told from the others' by `ModelFiles::transformer`, too.
+                if !["Transformer", "BERT"].contains(&class.rsplit('.').next().unwrap_or_default()) {
+                    return Err(unsupported_module(&format!("a module of type '{class}' to begin with")));
+                }
+                let transformer = Transformer::from_files(files, folder)?;
+                let program = Program::from_files(files, &transformer, others)?;
+                (transformer, program)
+            }
+            (None, Kind::SentenceTransformer) => {
+                let transformer = Transformer::from_files(files, "")?;
+                (transformer, Program::new(TOKENS, Some(pool::Pool::from_files(files, POOLING_CONFIG)?)))
+            }
+            (None, Kind::CrossEncoder) => (Transformer::giving(Output::Logits), Program::new(SCORES, None)),
+        };
         let mut sentence = Self {
-            is_declared: false,
-            has_transformer_config: false,
-            max_seq_length: None,
-            lowers_case: false,
+            is_declared,
+            transformer,
+            program,
             prompts: BTreeMap::new(),
             default_prompt: None,
-            poolings: vec![Pooling::Mean],
-            pooling_file: POOLING_CONFIG.to_owned(),
-            includes_prompt: true,
-            layers: Vec::new(),
+            truncate_dim: None,
+            similarity: Similarity::default(),
+            activation: None,
         };
-        sentence.read_transformer(files)?;
-        sentence.read_prompts(files)?;
-        let Some(bytes) = files.read(MODULES)? else {
-            sentence.read_pooling(files, POOLING_CONFIG)?;
-            sentence.tell_unknown(files, POOLING_CONFIG);
-            return Ok(sentence);
-        };
-        sentence.is_declared = true;
-        let mut pooling_file = POOLING_CONFIG.to_owned();
-        let modules: Vec<Value> = serde_json::from_slice(&bytes)
-            .map_err(|source| PipelineError::Json { file: MODULES.to_owned(), source })?;
-        for module in &modules {
-            let class = module["type"].as_str().unwrap_or_default();
-            let folder = module["path"].as_str().unwrap_or_default();
-            let unsupported =
-                |what: String| Err(PipelineError::UnsupportedPooling { file: MODULES.to_owned(), what });
-            match class.rsplit('.').next().unwrap_or_default() {
-                "Transformer" if folder.is_empty() => {}
-                "Transformer" => return unsupported(format!("a transformer in the folder '{folder}'")),
-                "Pooling" => {
-                    pooling_file = in_folder(folder, "config.json");
-                    sentence.read_pooling(files, &pooling_file)?;
-                }
-                "Normalize" => sentence.layers.push(Layer::Normalize),
-                // It does something only while a model learns.
-                "Dropout" => {}
-                "Dense" => sentence.layers.push(Layer::Dense(Dense::from_files(files, folder)?)),
-                _ => return unsupported(format!("a module of type '{class}'")),
-            }
+        if kind == Kind::SentenceTransformer {
+            // Every model has these two names, for `encode_query` and `encode_document`.
+            sentence.prompts = ["query", "document"].map(|name| (name.to_owned(), String::new())).into();
         }
-        sentence.tell_unknown(files, &pooling_file);
+        if is_declared || is_meant && kind == Kind::SentenceTransformer {
+            sentence.follow(&settings)?;
+        }
+        sentence.tell_unknown(files, kind);
         Ok(sentence)
     }
 
-    /// Without a network a file that is not here may still be one of the model's, and its embeddings others than these.
-    fn tell_unknown(&self, files: &ModelFiles, pooling_file: &str) {
-        let is_pooled = |pooling: &Pooling| MODES.iter().find(|(_, _, mode)| mode == pooling);
-        let poolings: Vec<&str> =
-            self.poolings.iter().filter_map(is_pooled).map(|&(_, name, _)| name).collect();
-        let consequence =
-            format!("embeddings are pooled by {} and may be others than the model's", poolings.join(" and "));
-        let mut wanted = vec![MODULES, pooling_file, PROMPTS];
+    /// Takes what config_sentence_transformers.json says.
+    fn follow(&mut self, settings: &Settings) -> Result<(), PipelineError> {
+        if let Some(value) = settings.get("prompts") {
+            let wrong = || settings.wrong("prompts", "an object of texts under their names", value);
+            for (name, text) in value.as_object().ok_or_else(wrong)? {
+                let text = if text.is_null() { "" } else { text.as_str().ok_or_else(wrong)? };
+                self.prompts.insert(name.clone(), text.to_owned());
+            }
+        }
+        self.default_prompt = settings.string("default_prompt_name")?.map(str::to_owned);
+        self.truncate_dim = settings.size("truncate_dim")?;
+        if let Some(name) = settings.string("similarity_fn_name")? {
+            self.similarity =
+                name.parse().map_err(|()| settings.unsupported(format!("the similarity '{name}'")))?;
+        }
+        if let Some(class) = settings.string("activation_fn")? {
+            self.activation = Some(Activation::named(class, SETTINGS)?);
+        }
+        Ok(())
+    }
+
+    /// The prompt of that name.
+    pub(crate) fn prompt(&self, name: &str) -> Result<&str, PipelineError> {
+        self.prompts.get(name).map(String::as_str).ok_or_else(|| PipelineError::NoPrompt {
+            name: name.to_owned(),
+            has: self.prompts.keys().cloned().collect(),
+        })
+    }
+
+    /// Where a row is cut: by the settings of the transformer, else by those of the tokenizer; but not beyond the model's positions.
+    pub(crate) fn longest_row(&self, tokenizer: &crate::Tokenizer) -> Option<usize> {
+        let length = self.transformer.max_length.or(tokenizer.model_max_length());
+        [length, tokenizer.max_positions()].into_iter().flatten().min()
+    }
+
+    /// What becomes of the transformer's output, for a person to read: `mean pooling, normalized`.
+    pub(crate) fn recipe(&self) -> String {
+        let mut steps: Vec<String> = self.program.modules().iter().map(Module::words).collect();
+        steps.extend(self.truncate_dim.map(|length| format!("cut to {length} numbers")));
+        steps.join(", ")
+    }
+
+    /// Without a network a file that is not here may still be one of the model's, and its answers others than these.
+    fn tell_unknown(&self, files: &ModelFiles, kind: Kind) {
+        let consequence = match kind {
+            Kind::SentenceTransformer => {
+                let recipe = self.recipe();
+                format!("embeddings are made by {recipe} and may be others than the model's")
+            }
+            Kind::CrossEncoder => "scores may be others than the model's".to_owned(),
+        };
+        let mut wanted = vec![MODULES, SETTINGS];
+        if kind == Kind::SentenceTransformer && !self.is_declared {
+            wanted.push(POOLING_CONFIG);
+        }
         // These are names of one file.
-        if !self.has_transformer_config {
-            wanted.push(TRANSFORMER_CONFIGS[0]);
+        if !self.transformer.is_declared && kind == Kind::SentenceTransformer {
+            wanted.push(transformer::CONFIGS[0]);
         }
         files.tell_unknown(&wanted, &consequence);
     }
+}
 
-    fn read_transformer(&mut self, files: &ModelFiles) -> Result<(), PipelineError> {
-        for file in TRANSFORMER_CONFIGS {
-            if let Some(settings) = Settings::read_if_there(files, file)? {
-                self.has_transformer_config = true;
-                self.max_seq_length = settings.size("max_seq_length")?;
-                self.lowers_case = settings.bool("do_lower_case")?.unwrap_or(false);
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
+/// The class and the folder of each module, in their order; `None` where there is no list.
+fn listed(files: &ModelFiles) -> Result<Option<Vec<(String, String)>>, PipelineError> {
+    let Some(bytes) = files.read(MODULES)? else { return Ok(None) };
+    let modules: Vec<Value> = serde_json::from_slice(&bytes)
+        .map_err(|source| PipelineError::Json { file: MODULES.to_owned(), source })?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Ok(Some(modules.iter().map(|module| (text(&module["type"]), text(&module["path"]))).collect()))
+}
 
-    fn read_prompts(&mut self, files: &ModelFiles) -> Result<(), PipelineError> {
-        let settings = Settings::read(files, PROMPTS)?;
-        if let Some(value) = settings.get("prompts") {
-            let wrong = || settings.wrong("prompts", "an object of texts under their names", value);
-            let prompts = value.as_object().ok_or_else(wrong)?.iter();
-            let prompt = |(name, text): (&String, &Value)| Some((name.clone(), text.as_str()?.to_owned()));
-            self.prompts = prompts.map(prompt).collect::<Option<_>>().ok_or_else(wrong)?;
-        }
-        self.default_prompt = settings.string("default_prompt_name")?.map(str::to_owned);
-        Ok(())
-    }
-
-    fn read_pooling(&mut self, files: &ModelFiles, file: &str) -> Result<(), PipelineError> {
-        let Some(config) = Settings::read_if_there(files, file)? else { return Ok(()) };
-        self.pooling_file = file.to_owned();
-        self.includes_prompt = config.bool("include_prompt")?.unwrap_or(true);
-        let mut modes: Vec<String> = Vec::new();
-        for (setting, value) in config.iter() {
-            // Older files have a switch for each mode, newer ones may name the modes.
-            if setting == "pooling_mode" {
-                let wrong = || config.wrong(setting, "a name, or a list of names", value);
-                let names = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-                let names = names.iter().map(|name| name.as_str().map(str::to_lowercase));
-                modes.extend(names.collect::<Option<Vec<_>>>().ok_or_else(wrong)?);
-            } else if let Some(mode) = setting.strip_prefix("pooling_mode_")
-                && value.as_bool().ok_or_else(|| config.wrong(setting, "true or false", value))?
-            {
-                modes.push(mode.to_owned());
-            }
-        }
-        let unsupported = |what: String| PipelineError::UnsupportedPooling { file: file.to_owned(), what };
-        // The mean is switched on unless it is switched off.
-        if modes.is_empty() && config.get("pooling_mode_mean_tokens").is_none() {
-            self.poolings = vec![Pooling::Mean];
-            return Ok(());
-        }
-        let is_known = |mode: &String| MODES.iter().any(|(switch, name, _)| mode == switch || mode == name);
-        if let Some(mode) = modes.iter().find(|mode| !is_known(mode)) {
-            return Err(unsupported(format!("pooling by {mode}")));
-        }
-        let chosen =
-            MODES.iter().filter(|(switch, name, _)| modes.iter().any(|mode| mode == switch || mode == name));
-        self.poolings = chosen.map(|&(_, _, pooling)| pooling).collect();
-        if self.poolings.is_empty() {
-            return Err(unsupported("no pooling at all".to_owned()));
-        }
-        Ok(())
-    }
+fn unsupported_module(what: &str) -> PipelineError {
+    PipelineError::UnsupportedPooling { file: MODULES.to_owned(), what: what.to_owned() }
 }
 
 /// The path of a file in a folder of the model.
 pub(crate) fn in_folder(folder: &str, file: &str) -> String {
     if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") }
 }
+
+impl Pooling {
+    /// How this model's embeddings are meant to be made, and whether they are normalised afterwards, by the files that
+    /// sentence-transformers keeps (modules.json, 1_Pooling/config.json). Without them: the mean, not normalised.
+    ///
+    /// # Errors
+    /// If a file is malformed, or asks for more than one pooling and its normalisation, which [`crate::pipeline::Embeddings`] follows.
+    pub fn from_files(files: &ModelFiles) -> Result<(Self, bool), PipelineError> {
+        let sentence = Sentence::from_files(files, Kind::SentenceTransformer)?;
+        let refused = |what: String| Err(unsupported_module(&what));
+        let (pool, normalized) = match sentence.program.modules() {
+            [Module::Pool(pool)] => (pool, false),
+            [Module::Pool(pool), Module::Normalize] => (pool, true),
+            _ => return refused(sentence.recipe()),
+        };
+        match pool.modes.as_slice() {
+            &[mode] => Ok((mode, normalized)),
+            _ => refused(sentence.recipe()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -34,6 +34,19 @@ impl Settings {
             .map(|(setting, value)| (setting.as_str(), value))
     }
 
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.iter().map(|(setting, _)| setting)
+    }
+
+    /// The settings within a setting.
+    pub(crate) fn object(&self, setting: &str) -> Result<Option<Self>, PipelineError> {
+        let object = |value: &Value| {
+            let map = value.as_object().ok_or_else(|| self.wrong(setting, "an object", value))?;
+            Ok(Self { file: self.file.clone(), map: map.clone() })
+        };
+        self.get(setting).map(object).transpose()
+    }
+
     pub(crate) fn bool(&self, setting: &str) -> Result<Option<bool>, PipelineError> {
         self.get(setting)
             .map(|value| value.as_bool().ok_or_else(|| self.wrong(setting, "true or false", value)))
@@ -53,6 +66,13 @@ impl Settings {
             .transpose()
     }
 
+    /// A size that must be there.
+    pub(crate) fn needed_size(&self, setting: &str) -> Result<usize, PipelineError> {
+        let missing =
+            || PipelineError::BadLayer { file: self.file.clone(), reason: format!("'{setting}' is missing") };
+        self.size(setting)?.ok_or_else(missing)
+    }
+
     /// A token: a string, or an object that has it as its `content`.
     pub(crate) fn token(&self, setting: &str) -> Result<Option<&str>, PipelineError> {
         self.get(setting)
@@ -64,6 +84,11 @@ impl Settings {
                     .ok_or_else(|| self.wrong(setting, "a token", value))
             })
             .transpose()
+    }
+
+    /// The error about something that the file asks for.
+    pub(crate) fn unsupported(&self, what: String) -> PipelineError {
+        PipelineError::UnsupportedPooling { file: self.file.clone(), what }
     }
 
     pub(crate) fn wrong(&self, setting: &str, expected: &'static str, found: &Value) -> PipelineError {

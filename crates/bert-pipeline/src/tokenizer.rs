@@ -1,15 +1,17 @@
+pub(crate) mod resolve;
 mod rows;
 
 use std::fmt;
 
 use checkpoint::ModelFiles;
 use serde_json::Value;
-use tokenizers::{Encoding, PostProcessorWrapper};
+use tokenizers::{Encoding, PostProcessorWrapper, TruncationDirection};
 
 use crate::settings::Settings;
 use crate::wordpiece;
 use crate::{Encoded, PipelineError, Text};
 
+use resolve::Class;
 pub(crate) use rows::{Cut, CutFrom};
 
 pub(crate) const CONFIG: &str = "tokenizer_config.json";
@@ -28,6 +30,8 @@ pub struct Tokenizer {
     pad_id: u32,
     max_positions: Option<usize>,
     cut: Option<Cut>,
+    /// The side of a text that loses tokens.
+    cuts_from: TruncationDirection,
     recommended: Option<usize>,
     words: Words,
 }
@@ -47,26 +51,31 @@ struct Words {
 }
 
 impl Tokenizer {
-    /// The tokenizer of tokenizer.json if the model has it, else BERT's WordPiece from vocab.txt and tokenizer_config.json.
+    /// The tokenizer of tokenizer.json if the model has it, else BERT's WordPiece from vocab.txt and tokenizer_config.json. Where the
+    /// files contradict each other, it is the one that transformers makes of them: tokenizer_config.json's settings win.
     /// `max_positions` is the most tokens that the model takes, `max_position_embeddings` of config.json; `None` for no limit.
     ///
     /// The padding and truncation that a tokenizer.json may carry are not used: batches are padded to their longest text, and
     /// nothing is cut unless [`Tokenizer::with_truncation`] says so.
     ///
     /// # Errors
-    /// If the model has neither, a file is malformed, asks for another kind of tokenizer, or lacks a special token.
+    /// If the model has neither, a file is malformed, names a class of tokenizers that reads neither (`BertJapaneseTokenizer`), or lacks a
+    /// special token.
     pub fn from_files(files: &ModelFiles, max_positions: Option<usize>) -> Result<Self, PipelineError> {
+        let files = &files.transformer()?;
         let config = Settings::read(files, CONFIG)?;
+        let class = Class::of(files, &config)?;
         let (file, json) = if let Some(bytes) = files.read(TOKENIZER)? {
-            let json = serde_json::from_slice(&bytes)
+            let mut json = serde_json::from_slice(&bytes)
                 .map_err(|source| PipelineError::Json { file: TOKENIZER.to_owned(), source })?;
+            class.resolve(&config, &mut json)?;
             (TOKENIZER, json)
         } else if let Some(bytes) = files.read(VOCABULARY)? {
-            (VOCABULARY, wordpiece::tokenizer_json(files, &bytes, &config)?)
+            (VOCABULARY, wordpiece::tokenizer_json(files, &bytes, &config, &class)?)
         } else {
             return Err(PipelineError::NoTokenizer { model: files.name().to_owned() });
         };
-        Self::from_json(file, json, &config, max_positions)
+        Self::from_json(file, json, &config, &class, max_positions)
     }
 
     /// `file` is where the tokenizer comes from, for errors.
@@ -74,6 +83,7 @@ impl Tokenizer {
         file: &'static str,
         json: Value,
         config: &Settings,
+        class: &Class,
         max_positions: Option<usize>,
     ) -> Result<Self, PipelineError> {
         let bad = |reason: String| PipelineError::BadTokenizer { file, reason };
@@ -92,6 +102,10 @@ impl Tokenizer {
             None => json["padding"]["pad_token"].as_str().unwrap_or(DEFAULT_PAD_TOKEN),
         }
         .to_owned();
+        let cuts_from = match config.string("truncation_side")?.or(json["truncation"]["direction"].as_str()) {
+            Some("left" | "Left") => TruncationDirection::Left,
+            _ => TruncationDirection::Right,
+        };
         let words = Words::read(config, &json)?;
         let added_tokens: Vec<(String, u64)> = json["added_tokens"]
             .as_array()
@@ -117,16 +131,18 @@ impl Tokenizer {
                 )));
             }
         }
+        class.add_tokens(config, &mut inner)?;
         let pad_id = inner.token_to_id(&pad_token).ok_or_else(|| PipelineError::MissingToken {
             file,
             role: wordpiece::role("pad_token"),
             token: pad_token,
         })?;
-        Ok(Self { inner, processor, pad_id, max_positions, cut: None, recommended, words })
+        Ok(Self { inner, processor, pad_id, max_positions, cut: None, cuts_from, recommended, words })
     }
 
     /// This tokenizer, cutting texts to so many tokens, the special ones included; `None` to cut nothing, as at first.
-    /// Texts lose tokens at their end; of a pair, the longer one does until both are equally long.
+    /// Texts lose tokens at their end, or at their beginning if `truncation_side` of tokenizer_config.json is `left`; of a pair, the longer
+    /// one does until both are equally long.
     ///
     /// # Errors
     /// If the length is beyond what the model takes, or has no place for the special tokens.

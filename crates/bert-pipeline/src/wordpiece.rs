@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::PipelineError;
 use crate::settings::Settings;
+use crate::tokenizer::resolve::{Class, configured};
 use crate::tokenizer::{CONFIG, VOCABULARY};
 
 /// A word of more characters than this is unknown as a whole; `BertTokenizer` has no setting for it.
@@ -36,8 +37,11 @@ pub(crate) fn tokenizer_json(
     files: &ModelFiles,
     vocabulary: &[u8],
     config: &Settings,
+    class: &Class,
 ) -> Result<Value, PipelineError> {
-    refuse_other_tokenizers(files, config)?;
+    // Other classes keep a vocab.txt too; WordPiece would read it, and give other tokens than the model was trained with.
+    class.must_be_one_of(&CLASSES)?;
+    refuse_other_settings(files, config)?;
     let vocabulary = read_vocabulary(vocabulary)?;
 
     let mut special = HashMap::new();
@@ -59,7 +63,13 @@ pub(crate) fn tokenizer_json(
             None => {}
         }
     }
-    add_configured(config, &mut added)?;
+    for (id, token) in configured(config)? {
+        added.retain(|other: &Value| other["content"] != token.content.as_str());
+        added.push(json!({
+            "id": id, "content": token.content, "special": token.special, "single_word": token.single_word,
+            "lstrip": token.lstrip, "rstrip": token.rstrip, "normalized": token.normalized,
+        }));
+    }
 
     let token = |setting: &str| special.get(setting).map_or(("", &Value::Null), |&(token, id)| (token, id));
     let (cls, cls_id) = token("cls_token");
@@ -125,14 +135,9 @@ fn added_token(token: &str, id: &Value) -> Value {
     })
 }
 
-/// Other tokenizers keep a vocab.txt too; WordPiece would read it, and give other tokens than the model was trained with.
-fn refuse_other_tokenizers(files: &ModelFiles, config: &Settings) -> Result<(), PipelineError> {
+/// Refuses what would change the tokens, and is not done here.
+fn refuse_other_settings(files: &ModelFiles, config: &Settings) -> Result<(), PipelineError> {
     let unsupported = |file, setting| Err(PipelineError::UnsupportedTokenizer { file, setting });
-    if let Some(class) = config.string("tokenizer_class")?
-        && !CLASSES.contains(&class.strip_suffix("Fast").unwrap_or(class))
-    {
-        return unsupported(CONFIG, format!("a '{class}'"));
-    }
     if config.bool("do_basic_tokenize")? == Some(false) {
         return unsupported(CONFIG, "'do_basic_tokenize': false".to_owned());
     }
@@ -141,32 +146,6 @@ fn refuse_other_tokenizers(files: &ModelFiles, config: &Settings) -> Result<(), 
         && added.iter().next().is_some()
     {
         return unsupported(ADDED, "tokens beyond vocab.txt".to_owned());
-    }
-    Ok(())
-}
-
-/// Adds what `added_tokens_decoder` lists, in the order of the ids, in place of tokens of the same content.
-fn add_configured(config: &Settings, added: &mut Vec<Value>) -> Result<(), PipelineError> {
-    const SETTING: &str = "added_tokens_decoder";
-    let Some(value) = config.get(SETTING) else { return Ok(()) };
-    let wrong = || config.wrong(SETTING, "an object of tokens under their ids", value);
-    let entries = value.as_object().ok_or_else(wrong)?;
-    let mut entries = entries
-        .iter()
-        .map(|(id, token)| Some((id.parse::<u32>().ok()?, token.as_object()?)))
-        .collect::<Option<Vec<_>>>()
-        .ok_or_else(wrong)?;
-    entries.sort_by_key(|&(id, _)| id);
-    for (id, token) in entries {
-        let content = token.get("content").and_then(Value::as_str).ok_or_else(wrong)?;
-        added.retain(|other| other.get("content").and_then(Value::as_str) != Some(content));
-        let flag = |name: &str, default: bool| token.get(name).and_then(Value::as_bool).unwrap_or(default);
-        let special = flag("special", false);
-        added.push(json!({
-            "id": id, "content": content, "special": special, "single_word": flag("single_word", false),
-            "lstrip": flag("lstrip", false), "rstrip": flag("rstrip", false),
-            "normalized": flag("normalized", !special),
-        }));
     }
     Ok(())
 }

@@ -190,7 +190,7 @@ fn texts_that_are_not_for_the_task() {
     let ranking = TextRanking::from_files(&head("regression"), &native()).unwrap();
     says(ranking.rank("a", &[] as &[&str]), &["no documents"]);
     let embeddings = Embeddings::from_files(&head("regression"), &native()).unwrap();
-    says(embeddings.with_prompt_name("query"), &["no prompt 'query'", "has none"]);
+    says(embeddings.with_prompt_name("city"), &["no prompt 'city'", "has document, query"]);
     let none = Embeddings::from_files(&head("regression"), &native()).unwrap();
     assert_eq!(none.embed(&[] as &[&str]).unwrap(), Vec::<Vec<f32>>::new());
     says(Embeddings::with_pooler(&head("token_classification"), &native()), &["no output 'pooler_output'"]);

@@ -129,6 +129,14 @@ pub enum CheckpointError {
         /// What is wrong.
         source: serde_json::Error,
     },
+    /// sentence-transformers' list of a model's modules cannot be read.
+    #[error("{file} is not a list of modules: {source}")]
+    Modules {
+        /// The list.
+        file: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
     /// The list of a checkpoint's shards is not there.
     #[error("{index} is not an index of shards: it has no weight_map of tensors to files")]
     NoWeightMap {

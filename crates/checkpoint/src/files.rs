@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use engine::map_file;
+use serde::Deserialize;
 
 use crate::hub::{HubId, is_absent};
 use crate::{Checkpoint, CheckpointError, HubCache, shards};
@@ -14,6 +15,12 @@ use crate::{Checkpoint, CheckpointError, HubCache, shards};
 use crate::{Hub, Progress, remote::Remote};
 
 const CONFIG: &str = "config.json";
+
+/// Where sentence-transformers lists the modules of a model.
+const MODULES: &str = "modules.json";
+
+/// What sentence-transformers has called its module that runs the transformer; versions before 0.2.6 had a class for BERT.
+const TRANSFORMERS: [&str; 2] = ["Transformer", "BERT"];
 
 /// Where the exported graph may lie, in the order they are looked for.
 const GRAPHS: [&str; 2] = ["onnx/model.onnx", "model.onnx"];
@@ -37,6 +44,8 @@ const LFS_POINTER_BYTES: usize = 1024;
 pub struct ModelFiles {
     name: String,
     source: Source,
+    /// The folder within the source that paths are relative to, with a slash at its end; empty for the whole model.
+    base: String,
 }
 
 #[derive(Clone)]
@@ -101,7 +110,11 @@ impl ModelFiles {
         let model = model.to_owned();
         let Some(cache) = cache() else { return Err(CheckpointError::NoCache { model }) };
         let folder = cache.snapshot(&model)?;
-        Ok(Self { name: model, source: Source::Folder(folder) })
+        Ok(Self::of(model, Source::Folder(folder)))
+    }
+
+    fn of(name: String, source: Source) -> Self {
+        Self { name, source, base: String::new() }
     }
 
     /// The files of the folder at that path; `None` if there is none, and this may be the id of a model on the hub.
@@ -109,7 +122,7 @@ impl ModelFiles {
         let path = Path::new(model);
         let model = model.to_owned();
         if path.is_dir() {
-            return Ok(Some(Self { name: model, source: Source::Folder(path.to_path_buf()) }));
+            return Ok(Some(Self::of(model, Source::Folder(path.to_path_buf()))));
         }
         if path.exists() {
             return Err(CheckpointError::IsAFile { model });
@@ -125,7 +138,7 @@ impl ModelFiles {
 
     #[cfg(feature = "hub")]
     pub(crate) fn from_hub(remote: Remote) -> Self {
-        Self { name: remote.model().to_owned(), source: Source::Hub(Arc::new(remote)) }
+        Self::of(remote.model().to_owned(), Source::Hub(Arc::new(remote)))
     }
 
     /// The files of a folder. What is in it is looked at only when it is asked for.
@@ -137,12 +150,12 @@ impl ModelFiles {
         if !path.is_dir() {
             return Err(CheckpointError::NotAFolder(path));
         }
-        Ok(Self { name: path.display().to_string(), source: Source::Folder(path) })
+        Ok(Self::of(path.display().to_string(), Source::Folder(path)))
     }
 
     /// Files that are in memory already, each under its path in the model's folder, `onnx/model.onnx` say.
     pub fn from_memory(name: &str, files: impl IntoIterator<Item = (&'static str, Bytes)>) -> Self {
-        Self { name: name.to_owned(), source: Source::Memory(Arc::new(files.into_iter().collect())) }
+        Self::of(name.to_owned(), Source::Memory(Arc::new(files.into_iter().collect())))
     }
 
     /// The model, as the user gave it.
@@ -169,23 +182,49 @@ impl ModelFiles {
         }
     }
 
+    /// The files of the transformer itself: these, or those of the folder in which modules.json says that it lies. Folders of
+    /// sentence-transformers before 2.0 have it in `0_Transformer` or `0_BERT`, with config, weights and tokenizer.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::read`], and if modules.json is not a list of modules.
+    pub fn transformer(&self) -> Result<Self, CheckpointError> {
+        #[derive(Deserialize)]
+        struct Module {
+            #[serde(default)]
+            path: String,
+            r#type: String,
+        }
+        let Some(bytes) = self.read(MODULES)? else { return Ok(self.clone()) };
+        let modules: Vec<Module> = serde_json::from_slice(&bytes)
+            .map_err(|source| CheckpointError::Modules { file: self.shown(MODULES), source })?;
+        let is_transformer =
+            |module: &Module| TRANSFORMERS.contains(&module.r#type.rsplit('.').next().unwrap_or_default());
+        let path = modules.into_iter().find(is_transformer).map_or(String::new(), |module| module.path);
+        if path.is_empty() || !self.base.is_empty() {
+            return Ok(self.clone());
+        }
+        let file = format!("{path}/{CONFIG}");
+        if !is_inside(&file) {
+            return Err(CheckpointError::Outside { file });
+        }
+        Ok(Self { base: format!("{}/", path.trim_end_matches('/')), ..self.clone() })
+    }
+
     /// The bytes of a file, mapped; `None` if the model has none of that name. `file` is relative to the model's folder.
     ///
     /// # Errors
     /// If `file` leads out of the folder, is a git-lfs pointer or a broken link, cannot be mapped, or cannot be downloaded.
     pub fn read(&self, file: &str) -> Result<Option<Bytes>, CheckpointError> {
         // Such names may come from another file of the model (modules.json).
-        let is_inside = !file.is_empty()
-            && !file.contains('\\')
-            && Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
-        if !is_inside {
+        if !is_inside(file) {
             return Err(CheckpointError::Outside { file: file.to_owned() });
         }
+        let path = self.within(file);
         let bytes = match &self.source {
-            Source::Memory(files) => files.get(file).cloned(),
-            Source::Folder(folder) => map_if_there(&folder.join(file))?,
+            Source::Memory(files) => files.get(path.as_str()).cloned(),
+            Source::Folder(folder) => map_if_there(&folder.join(path))?,
             #[cfg(feature = "hub")]
-            Source::Hub(remote) => remote.find(file)?.map_or(Ok(None), |path| map_if_there(&path))?,
+            Source::Hub(remote) => remote.find(&path)?.map_or(Ok(None), |path| map_if_there(&path))?,
         };
         if let Some(bytes) = &bytes {
             refuse_lfs_pointer(&self.shown(file), bytes)?;
@@ -215,53 +254,60 @@ impl ModelFiles {
     pub fn tell_unknown(&self, files: &[&str], consequence: &str) {
         #[cfg(feature = "hub")]
         if let Source::Hub(remote) = &self.source {
-            remote.tell_unknown(files, consequence);
+            let files: Vec<String> = files.iter().map(|file| self.within(file)).collect();
+            remote.tell_unknown(&files, consequence);
         }
     }
 
-    /// The bytes of config.json.
+    /// The bytes of the transformer's config.json: see [`ModelFiles::transformer`].
     ///
     /// # Errors
-    /// As [`ModelFiles::require`].
+    /// As [`ModelFiles::require`] and [`ModelFiles::transformer`].
     pub fn config(&self) -> Result<Bytes, CheckpointError> {
-        self.require(CONFIG)
+        self.transformer()?.require(CONFIG)
     }
 
-    /// The model's tensors: of model.safetensors if it is there, else of the shards that model.safetensors.index.json lists,
+    /// The transformer's tensors: of model.safetensors if it is there, else of the shards that model.safetensors.index.json lists,
     /// else of pytorch_model.bin, else of the shards that pytorch_model.bin.index.json lists.
     ///
     /// # Errors
     /// As [`ModelFiles::read`], [`Checkpoint::from_safetensors`] and [`Checkpoint::from_torch`]; if an index and its shards do
     /// not fit; if there is no checkpoint, or in another form only.
     pub fn checkpoint(&self) -> Result<Checkpoint, CheckpointError> {
+        let files = self.transformer()?;
         for (weights, format) in shards::WEIGHTS {
-            if let Some(bytes) = self.read(weights)? {
-                return format.read(weights, &self.shown(weights), &bytes);
+            if let Some(bytes) = files.read(weights)? {
+                return format.read(weights, &files.shown(weights), &bytes);
             }
             let index = shards::index_of(weights);
-            if let Some(bytes) = self.read(&index)? {
-                return shards::read(self, &index, &bytes, format);
+            if let Some(bytes) = files.read(&index)? {
+                return shards::read(&files, &index, &bytes, format);
             }
         }
         for found in OTHER_WEIGHTS {
-            if self.read(found)?.is_some() {
-                return Err(CheckpointError::OtherFormat { model: self.shown_model(), found });
+            if files.read(found)?.is_some() {
+                return Err(CheckpointError::OtherFormat { model: files.shown_model(), found });
             }
         }
         for (weights, _) in shards::WEIGHTS {
-            self.be_certain_without(weights)?;
+            files.be_certain_without(weights)?;
         }
-        Err(CheckpointError::NoCheckpoint { model: self.shown_model(), has: self.listing() })
+        Err(CheckpointError::NoCheckpoint { model: files.shown_model(), has: files.listing() })
     }
 
-    /// The exported graph: onnx/model.onnx, else model.onnx; `None` if the model has neither.
+    /// The exported graph: onnx/model.onnx, else model.onnx; else either of them in the folder of the transformer, where it has one of
+    /// its own; `None` if the model has none of these.
     ///
     /// # Errors
-    /// As [`ModelFiles::read`].
+    /// As [`ModelFiles::read`] and [`ModelFiles::transformer`].
     pub fn onnx(&self) -> Result<Option<OnnxSource>, CheckpointError> {
-        for file in GRAPHS {
-            if let Some(graph) = self.onnx_at(file)? {
-                return Ok(Some(graph));
+        let transformer = self.transformer()?;
+        let folders = [Some(self), (transformer.base != self.base).then_some(&transformer)];
+        for files in folders.into_iter().flatten() {
+            for file in GRAPHS {
+                if let Some(graph) = files.onnx_at(file)? {
+                    return Ok(Some(graph));
+                }
             }
         }
         #[cfg(feature = "hub")]
@@ -283,21 +329,28 @@ impl ModelFiles {
     /// As [`ModelFiles::read`].
     pub fn onnx_at(&self, file: &str) -> Result<Option<OnnxSource>, CheckpointError> {
         let Some(bytes) = self.read(file)? else { return Ok(None) };
+        let path = self.within(file);
         Ok(Some(match &self.source {
-            Source::Folder(folder) => OnnxSource::File(folder.join(file)),
+            Source::Folder(folder) => OnnxSource::File(folder.join(path)),
             Source::Memory(_) => OnnxSource::Memory { name: self.shown(file), bytes },
             #[cfg(feature = "hub")]
             Source::Hub(remote) => {
                 for data in GRAPH_DATA {
-                    remote.find(&format!("{file}{data}"))?;
+                    remote.find(&format!("{path}{data}"))?;
                 }
-                OnnxSource::File(remote.folder().join(file))
+                OnnxSource::File(remote.folder().join(path))
             }
         }))
     }
 
+    /// A file's path from the top of the source.
+    fn within(&self, file: &str) -> String {
+        format!("{}{file}", self.base)
+    }
+
     /// A file, as errors call it: with its folder, or with the model's name.
     pub(crate) fn shown(&self, file: &str) -> String {
+        let file = self.within(file);
         match &self.source {
             Source::Folder(folder) => folder.join(file).display().to_string(),
             Source::Memory(_) => format!("{}/{file}", self.name),
@@ -307,11 +360,15 @@ impl ModelFiles {
     }
 
     fn shown_model(&self) -> String {
-        match &self.source {
+        let folder = match &self.source {
             Source::Folder(folder) => folder.display().to_string(),
             Source::Memory(_) => self.name.clone(),
             #[cfg(feature = "hub")]
             Source::Hub(_) => self.name.clone(),
+        };
+        match self.base.trim_end_matches('/') {
+            "" => folder,
+            base => format!("{folder}/{base}"),
         }
     }
 
@@ -324,10 +381,10 @@ impl ModelFiles {
     #[cfg_attr(not(feature = "hub"), expect(unused_variables, reason = "only the hub knows all of it"))]
     fn listing_like(&self, file: &str) -> String {
         match &self.source {
-            Source::Folder(folder) => listing(folder),
+            Source::Folder(folder) => listing(&folder.join(&self.base)),
             Source::Memory(files) => joined(files.keys().map(|&name| name.to_owned())),
             #[cfg(feature = "hub")]
-            Source::Hub(remote) => remote.listing(file),
+            Source::Hub(remote) => remote.listing(&self.within(file)),
         }
     }
 
@@ -336,7 +393,7 @@ impl ModelFiles {
     fn be_certain_without(&self, file: &str) -> Result<(), CheckpointError> {
         #[cfg(feature = "hub")]
         if let Source::Hub(remote) = &self.source {
-            remote.is_certain(file)?;
+            remote.is_certain(&self.within(file))?;
         }
         Ok(())
     }
@@ -379,6 +436,13 @@ impl fmt::Debug for ModelFiles {
         };
         debug.finish()
     }
+}
+
+/// Whether a path leads to something within the model's folder.
+fn is_inside(file: &str) -> bool {
+    !file.is_empty()
+        && !file.contains('\\')
+        && Path::new(file).components().all(|part| matches!(part, Component::Normal(_)))
 }
 
 /// Whether a name can only have been meant as a path, so that a missing folder is the fault to report.

@@ -293,16 +293,16 @@ impl Remote {
     }
 
     /// Tells, once, which of these files are not here though the model may have them, and what follows.
-    pub fn tell_unknown(&self, files: &[&str], consequence: &str) {
+    pub fn tell_unknown(&self, files: &[String], consequence: &str) {
         let why = match &*self.known() {
             Known::Never(why) => why.clone(),
             Known::Nothing | Known::Files(_) => return,
         };
-        let is_unknown = |file: &&str| {
+        let is_unknown = |file: &&String| {
             let file = format!("{}{file}", self.subfolder);
             !self.snapshot().join(&file).exists() && !self.absent(&file).exists()
         };
-        let unknown: Vec<&str> = files.iter().copied().filter(is_unknown).collect();
+        let unknown: Vec<&str> = files.iter().filter(is_unknown).map(String::as_str).collect();
         if !unknown.is_empty() {
             self.notice(format!(
                 "{consequence}: of {} the hub cache has no {}, and whether the model has it was not asked, because {why}",

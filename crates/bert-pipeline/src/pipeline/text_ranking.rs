@@ -1,16 +1,15 @@
-use candle_bert::Task;
 use checkpoint::ModelFiles;
 use serde::Serialize;
 
-use super::constructors;
-use super::core::{Core, Need};
-use super::runner::Wanted;
-use crate::scores::{descending, sigmoid};
+use super::Options;
+use super::sentence::Encoder;
+use crate::activation::Activation;
+use crate::scores::descending;
+use crate::sentence::{Kind, Output, SCORES};
 use crate::settings::Settings;
 use crate::{PipelineError, Text};
 
-const NEED: Need =
-    Need { task: Task::SequenceClassification, name: "text-ranking", wanted: &[Wanted::LABELS] };
+const NAME: &str = "text-ranking";
 
 const CONFIG: &str = "config.json";
 
@@ -28,22 +27,88 @@ pub struct Ranked {
 
 /// Documents by how well they fit a query, each read together with it: a cross-encoder, as sentence-transformers' `CrossEncoder.rank`.
 ///
-/// Pairs that are too long are cut, as they are there.
+/// The score is that of the model's classification head, or what the modules of modules.json make of the tokens' states. Pairs that are
+/// too long are cut, as they are there.
 pub struct TextRanking {
-    core: Core,
-    is_sigmoid: bool,
+    encoder: Encoder,
+    activation: Activation,
 }
 
-constructors!(TextRanking, TextRanking::from_core);
-
 impl TextRanking {
-    fn from_core(files: &ModelFiles, mut core: Core) -> Result<Self, PipelineError> {
-        let labels = core.config.num_labels;
-        if labels != 1 {
+    /// The pipeline of a model: a folder, or the id of a model in the hub cache.
+    ///
+    /// # Errors
+    /// If there is no such model, it gives no scores, or not one a pair, or cannot be run as the options ask.
+    pub fn from_pretrained(model: &str, options: &Options) -> Result<Self, PipelineError> {
+        Self::from_files(&ModelFiles::open(model)?, options)
+    }
+
+    /// The pipeline of a model whose files have been found.
+    ///
+    /// # Errors
+    /// As [`Self::from_pretrained`].
+    pub fn from_files(files: &ModelFiles, options: &Options) -> Result<Self, PipelineError> {
+        Self::new(files, Encoder::new(files, Kind::CrossEncoder, NAME, None, options)?)
+    }
+
+    /// The pipeline of a model that this engine runs; of the files all but the transformer's weights are read.
+    ///
+    /// # Errors
+    /// If the engine does not give what the model's modules need, or a file is malformed.
+    pub fn with_engine(
+        files: &ModelFiles,
+        engine: Box<dyn engine::Engine>,
+        options: &Options,
+    ) -> Result<Self, PipelineError> {
+        Self::new(files, Encoder::new(files, Kind::CrossEncoder, NAME, Some(engine), options)?)
+    }
+
+    fn new(files: &ModelFiles, encoder: Encoder) -> Result<Self, PipelineError> {
+        encoder.sentence.program.must_give(SCORES)?;
+        let labels = encoder.core.config.num_labels;
+        if encoder.sentence.transformer.output == Output::Logits && labels != 1 {
             return Err(PipelineError::NotARanking { labels });
         }
-        core.cut_if(core.tokenizer.longest_row())?;
-        Ok(Self { is_sigmoid: is_sigmoid(files)?, core })
+        let activation = match encoder.sentence.activation {
+            Some(activation) => activation,
+            None => activation(&files.transformer()?)?,
+        };
+        Ok(Self { encoder, activation })
+    }
+
+    /// Whether the files say that this model is a cross-encoder: then ranking is what it is for, whatever config.json's `architectures` are.
+    ///
+    /// # Errors
+    /// If config_sentence_transformers.json is malformed.
+    pub fn is_meant_by(files: &ModelFiles) -> Result<bool, PipelineError> {
+        Kind::CrossEncoder.is_meant_by(files)
+    }
+
+    /// This pipeline with the prompt of that name before every query, by config_sentence_transformers.json. At first it is the one that is
+    /// named there as the default.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn with_prompt_name(self, name: &str) -> Result<Self, PipelineError> {
+        Ok(Self { encoder: self.encoder.with_prompt_name(name)?, ..self })
+    }
+
+    /// This pipeline with that text before every query; `""` for none.
+    ///
+    /// # Errors
+    /// If it cannot be tokenized.
+    pub fn with_prompt(self, prompt: &str) -> Result<Self, PipelineError> {
+        Ok(Self { encoder: self.encoder.with_prompt(prompt)?, ..self })
+    }
+
+    /// What runs the model: `reference` for the checkpoint, or the engine of the graph.
+    pub fn engine(&self) -> &str {
+        self.encoder.core.engine()
+    }
+
+    /// Why the checkpoint runs and not the graph, where there is one.
+    pub fn note(&self) -> Option<&str> {
+        self.encoder.core.note()
     }
 
     /// The documents, the best first; of equally good ones, the one that comes first.
@@ -56,44 +121,32 @@ impl TextRanking {
         }
         let mut ranking: Vec<Ranked> = Vec::with_capacity(documents.len());
         // Documents may be many and long: their tokens are made as they are run.
-        for (number, part) in documents.chunks(self.core.window()).enumerate() {
-            let first = number * self.core.window();
+        for part in documents.chunks(self.encoder.core.window()) {
+            let first = ranking.len();
             let pairs: Vec<Text<'_>> =
                 part.iter().map(|document| Text::from((query, document.as_ref()))).collect();
-            let (rows, is_cut) = self.core.encode(&pairs).map_err(|error| error.counted_from(first))?;
-            let text = |row: usize| first + row;
-            self.core.runner.run(&rows, self.core.options.batch_size, &text, &mut |row, outputs| {
-                if let [logits] = outputs {
-                    let &[logit] = logits.numbers else {
-                        return Err(PipelineError::NotARanking { labels: logits.numbers.len() });
-                    };
-                    let score = if self.is_sigmoid { sigmoid(logit) } else { logit };
-                    let truncated = is_cut.get(row).is_some_and(|&is_cut| is_cut);
-                    ranking.push(Ranked { corpus_id: first + row, score, truncated });
-                }
-                Ok(())
-            })?;
+            let (scores, is_cut) = self.encoder.run(&pairs, first, SCORES)?;
+            for (scores, truncated) in scores.into_iter().zip(is_cut) {
+                let &[score] = scores.as_slice() else {
+                    return Err(PipelineError::NotARanking { labels: scores.len() });
+                };
+                let score = self.activation.of(score)?;
+                ranking.push(Ranked { corpus_id: ranking.len(), score, truncated });
+            }
         }
         ranking.sort_by(|a, b| descending(a.score, b.score).then(a.corpus_id.cmp(&b.corpus_id)));
         Ok(ranking)
     }
 }
 
-/// Whether the score is the logit's sigmoid, as it is unless config.json says otherwise: in `sentence_transformers`, or where versions
-/// before 4 wrote it.
-fn is_sigmoid(files: &ModelFiles) -> Result<bool, PipelineError> {
+/// What is done to the score by config.json: in `sentence_transformers`, or where versions before 4 wrote it; the sigmoid, if it says
+/// nothing.
+fn activation(files: &ModelFiles) -> Result<Activation, PipelineError> {
     let config = Settings::read(files, CONFIG)?;
-    let of_section = config.get("sentence_transformers").and_then(|section| section.get("activation_fn"));
-    let name = match of_section.and_then(|name| name.as_str()) {
-        Some(name) => Some(name),
-        None => config.string("sbert_ce_default_activation_function")?,
-    };
-    match name.map(|name| name.rsplit('.').next().unwrap_or(name)) {
-        None | Some("Sigmoid") => Ok(true),
-        Some("Identity") => Ok(false),
-        Some(other) => Err(PipelineError::UnsupportedPooling {
-            file: CONFIG.to_owned(),
-            what: format!("the activation '{other}' of a cross-encoder's score"),
-        }),
+    let section = config.object("sentence_transformers")?;
+    let of_section = section.as_ref().map(|section| section.string("activation_fn")).transpose()?.flatten();
+    match of_section.or(config.string("sbert_ce_default_activation_function")?) {
+        Some(class) => Activation::named(class, CONFIG),
+        None => Ok(Activation::Sigmoid),
     }
 }

@@ -1,8 +1,6 @@
-use bytes::Bytes;
 use candle_core::Device;
 
 use super::*;
-use crate::sentence::{MODULES, POOLING_CONFIG};
 
 /// last_hidden_state [2, 3, 2] in f64.
 fn states() -> Tensor {
@@ -62,8 +60,10 @@ fn half_precision_is_summed_in_f32() {
 }
 
 #[test]
-fn cls_is_the_first_position() {
+fn cls_is_the_first_real_token() {
     assert_eq!(pooled(Pooling::Cls, &states()).unwrap(), [[1., 2.], [-1., 0.]]);
+    let padded_left = Pooling::Cls.pool(&states(), &mask([[0, 1, 0], [0, 0, 1]]), None).unwrap();
+    assert_eq!(padded_left.to_vec2::<f64>().unwrap(), [[3., 5.], [6., 1.]]);
     let empty = Tensor::zeros((2, 0, 2), DType::F32, &Device::Cpu).unwrap();
     let mask = Tensor::zeros((2, 0), DType::I64, &Device::Cpu).unwrap();
     assert!(matches!(Pooling::Cls.pool(&empty, &mask, None), Err(PipelineError::Shape { .. })));
@@ -128,72 +128,4 @@ fn normalised_vectors_have_length_one() {
     let nan = Tensor::new(&[f32::NAN, 1.], &Device::Cpu).unwrap();
     assert!(normalize(&nan).unwrap().to_vec1::<f32>().unwrap().iter().all(|x| x.is_nan()));
     assert!(normalize(&mask([[1; 3]; 2])).is_err());
-}
-
-fn files(files: &[(&'static str, &'static str)]) -> Result<(Pooling, bool), PipelineError> {
-    let files = files.iter().map(|&(name, content)| (name, Bytes::from_static(content.as_bytes())));
-    Pooling::from_files(&ModelFiles::from_memory("m", files))
-}
-
-const TRANSFORMER: &str =
-    r#"{"idx":0,"name":"0","path":"","type":"sentence_transformers.models.Transformer"}"#;
-
-/// modules.json with a Transformer and these.
-fn modules(others: &[&str]) -> &'static str {
-    let modules: Vec<String> = others
-        .iter()
-        .map(|class| format!(r#",{{"path":"1_{class}","type":"sentence_transformers.models.{class}"}}"#))
-        .collect();
-    format!("[{TRANSFORMER}{}]", modules.concat()).leak()
-}
-
-#[test]
-fn sentence_transformers_files_tell_the_pooling() {
-    const CLS: &str =
-        r#"{"word_embedding_dimension":8,"pooling_mode_cls_token":true,"pooling_mode_mean_tokens":false}"#;
-    assert_eq!(files(&[]).unwrap(), (Pooling::Mean, false));
-    assert_eq!(files(&[(POOLING_CONFIG, CLS)]).unwrap(), (Pooling::Cls, false));
-    assert_eq!(
-        files(&[(MODULES, modules(&["Pooling"])), (POOLING_CONFIG, CLS)]).unwrap(),
-        (Pooling::Cls, false)
-    );
-    let normalised = modules(&["Pooling", "Normalize"]);
-    assert_eq!(files(&[(MODULES, normalised), (POOLING_CONFIG, CLS)]).unwrap(), (Pooling::Cls, true));
-    assert_eq!(files(&[(MODULES, normalised)]).unwrap(), (Pooling::Mean, true));
-    for (config, pooling) in [
-        ("{}", Pooling::Mean),
-        (r#"{"pooling_mode":"mean"}"#, Pooling::Mean),
-        (r#"{"pooling_mode":"cls"}"#, Pooling::Cls),
-        (r#"{"pooling_mode_mean_tokens":true,"pooling_mode_max_tokens":false}"#, Pooling::Mean),
-        (r#"{"pooling_mode_max_tokens":true}"#, Pooling::Max),
-        (r#"{"pooling_mode":["lasttoken"]}"#, Pooling::LastToken),
-        (r#"{"pooling_mode_weightedmean_tokens":true}"#, Pooling::WeightedMean),
-    ] {
-        assert_eq!(files(&[(POOLING_CONFIG, config)]).unwrap(), (pooling, false), "{config}");
-    }
-}
-
-#[test]
-fn other_poolings_are_refused_by_name() {
-    for (config, name) in [
-        (r#"{"pooling_mode_mean_tokens":false,"pooling_mode_median":true}"#, "pooling by median"),
-        (r#"{"pooling_mode":"median"}"#, "pooling by median"),
-        (r#"{"pooling_mode_cls_token":true,"pooling_mode_mean_tokens":true}"#, "pooling by cls and mean"),
-        (r#"{"pooling_mode_mean_tokens":false}"#, "no pooling at all"),
-    ] {
-        let error = files(&[(POOLING_CONFIG, config)]).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("1_Pooling/config.json asks for {name}")), "{error}");
-    }
-    let error = files(&[(MODULES, modules(&["Pooling", "WordWeights"]))]).unwrap_err().to_string();
-    assert!(error.contains("a module of type 'sentence_transformers.models.WordWeights'"), "{error}");
-    let error = files(&[(MODULES, modules(&["Pooling", "Dense"]))]).unwrap_err().to_string();
-    assert!(error.contains("1_Dense/config.json"), "{error}");
-    assert!(matches!(files(&[(MODULES, "{}")]), Err(PipelineError::Json { .. })));
-    assert!(matches!(
-        files(&[(POOLING_CONFIG, r#"{"pooling_mode_cls_token":1}"#)]),
-        Err(PipelineError::Setting { .. })
-    ));
-    // A path that leads out of the model's folder is not followed.
-    let outside = r#"[{"path":"../x","type":"sentence_transformers.models.Pooling"}]"#;
-    assert!(matches!(files(&[(MODULES, outside)]), Err(PipelineError::Checkpoint(_))));
 }

@@ -4,7 +4,8 @@
 //! beyond it are lost, and of a pair of long texts it is no longer known which was the longer one.
 
 use tokenizers::{
-    Decoder as _, Encoding, PostProcessor, TruncationParams, TruncationStrategy, truncate_encodings,
+    Decoder as _, Encoding, PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy,
+    truncate_encodings,
 };
 
 use super::Tokenizer;
@@ -31,13 +32,13 @@ pub(crate) enum CutFrom {
 
 impl Cut {
     /// For the library, which is to leave room for so many special tokens.
-    fn parameters(self, special: usize) -> TruncationParams {
+    fn parameters(self, special: usize, direction: TruncationDirection) -> TruncationParams {
         let strategy = match self.from {
             CutFrom::Longest => TruncationStrategy::LongestFirst,
             CutFrom::Second => TruncationStrategy::OnlySecond,
         };
         let max_length = self.length.saturating_sub(special);
-        TruncationParams { max_length, stride: self.stride, strategy, ..TruncationParams::default() }
+        TruncationParams { max_length, stride: self.stride, strategy, direction }
     }
 }
 
@@ -81,7 +82,7 @@ impl Tokenizer {
         if let Some(cut) = self.cut {
             let is_pair = second.is_some();
             self.check_room(cut.length, is_pair)?;
-            let parameters = cut.parameters(self.special_tokens(is_pair));
+            let parameters = cut.parameters(self.special_tokens(is_pair), self.cuts_from);
             (first, second) = truncate_encodings(first, second, &parameters).map_err(failed)?;
         }
         let firsts = parts(first);

@@ -192,11 +192,65 @@ fn both_files_give_the_ids_of_transformers() {
 }
 
 #[test]
-fn tokenizer_json_comes_first() {
+fn of_files_that_contradict_each_other_transformers_choice_is_taken() {
+    // What transformers 4.57 makes of these files: which normaliser AutoTokenizer's result has.
+    let of = |json: &Value, config: &str, model: &str| {
+        let files = [
+            ("vocab.txt", &*vocabulary()),
+            ("tokenizer.json", &json.to_string()),
+            ("tokenizer_config.json", config),
+            ("config.json", model),
+        ];
+        ids(&tokenizer(&files).unwrap(), "straße STRASSE ß")
+    };
+    let (lowered, cased) = ([2, 32, 1, 29, 3], [2, 32, 33, 29, 3]);
     let mut json = fast();
+    // tokenizer.json lowers, and the config says otherwise.
+    for class in ["BertTokenizer", "BertTokenizerFast", "ElectraTokenizer", "MPNetTokenizerFast"] {
+        let config = json!({"tokenizer_class": class, "do_lower_case": false}).to_string();
+        assert_eq!(of(&json, &config, "{}"), cased, "{class}");
+    }
+    assert_eq!(of(&json, r#"{"do_lower_case": false}"#, "{}"), cased);
+    let other = r#"{"tokenizer_class": "XLMRobertaTokenizer", "do_lower_case": false}"#;
+    assert_eq!(of(&json, other, "{}"), lowered);
+    let config = r#"{"do_lower_case": false}"#;
+    assert_eq!(of(&json, config, r#"{"tokenizer_class": "PreTrainedTokenizerFast"}"#), lowered);
+    // Where the config says nothing, BERT's default wins.
     json["normalizer"]["lowercase"] = false.into();
-    let both = [("vocab.txt", &*vocabulary()), ("tokenizer.json", &json.to_string())];
-    assert_eq!(ids(&tokenizer(&both).unwrap(), "straße STRASSE ß"), [2, 32, 33, 29, 3]);
+    assert_eq!(of(&json, "{}", "{}"), lowered);
+    assert_eq!(of(&json, r#"{"tokenizer_class": "PreTrainedTokenizerFast"}"#, "{}"), cased);
+    // A sequence of normalisers is left as it is.
+    json["normalizer"] = json!({"type": "Sequence", "normalizers": [json["normalizer"]]});
+    assert_eq!(of(&json, r#"{"do_lower_case": true}"#, "{}"), cased);
+}
+
+#[test]
+fn tokens_of_the_config_are_added_to_tokenizer_json() {
+    let token = json!({"content": "<new>", "special": true, "lstrip": false, "rstrip": false,
+        "normalized": false, "single_word": false});
+    let of = |id: usize| {
+        let config =
+            json!({"added_tokens_decoder": {id.to_string(): token}, "sep_token": "river"}).to_string();
+        tokenizer(&[("tokenizer.json", &fast().to_string()), ("tokenizer_config.json", &config)])
+    };
+    let new = fast()["model"]["vocab"].as_object().unwrap().len();
+    let tokenizer = of(new).unwrap();
+    assert_eq!(tokenizer.token_to_id("<new>"), Some(new as u32));
+    assert_eq!(ids(&tokenizer, "a<new>a"), [2, 12, new as i64, 12, 3]);
+    let error = of(new + 5).unwrap_err().to_string();
+    assert!(
+        error.contains(&format!("it gives '<new>' the id {}, but the vocabulary makes that {new}", new + 5))
+    );
+}
+
+#[test]
+fn texts_are_cut_on_the_side_that_the_config_says() {
+    let of = |config: &str| {
+        let files = [("tokenizer.json", &*fast().to_string()), ("tokenizer_config.json", config)];
+        ids(&tokenizer(&files).unwrap().with_truncation(Some(3)).unwrap(), "a straße")
+    };
+    assert_eq!(of("{}"), [2, 12, 3]);
+    assert_eq!(of(r#"{"truncation_side": "left"}"#), [2, 32, 3]);
 }
 
 #[test]
@@ -377,7 +431,17 @@ fn other_tokenizers_are_refused() {
     let vocabulary = vocabulary();
     let with = |file, content| error(&[("vocab.txt", &vocabulary), (file, content)]);
     let message = with("tokenizer_config.json", r#"{"tokenizer_class": "BertJapaneseTokenizer"}"#);
-    assert!(message.starts_with("tokenizer_config.json asks for a 'BertJapaneseTokenizer'"), "{message}");
+    assert!(
+        message.starts_with("tokenizer_config.json asks for the tokenizer 'BertJapaneseTokenizer'"),
+        "{message}"
+    );
+    let message = with("config.json", r#"{"tokenizer_class": "BertJapaneseTokenizer"}"#);
+    assert!(message.starts_with("config.json asks for the tokenizer 'BertJapaneseTokenizer'"), "{message}");
+    // With a tokenizer.json, too: the class does not read it.
+    let json = fast().to_string();
+    let class = r#"{"tokenizer_class": "BertJapaneseTokenizer"}"#;
+    let message = error(&[("tokenizer.json", &json), ("tokenizer_config.json", class)]);
+    assert!(message.starts_with("tokenizer_config.json asks for the tokenizer"), "{message}");
     let message = with("tokenizer_config.json", r#"{"do_basic_tokenize": false}"#);
     assert!(message.contains("'do_basic_tokenize': false, which is not done here"), "{message}");
     let message = with("added_tokens.json", r#"{"<new>": 49}"#);

@@ -1,0 +1,67 @@
+use candle_core::Tensor;
+use checkpoint::ModelFiles;
+
+use super::weights::Weights;
+use super::{SENTENCE, in_folder};
+use crate::PipelineError;
+use crate::activation::Activation;
+use crate::settings::Settings;
+
+/// sentence-transformers' `Dense`: act(W x + b), of one feature, which becomes another or takes its place.
+#[derive(Debug, Clone)]
+pub(crate) struct Dense {
+    /// The feature that is read.
+    pub(super) input: String,
+    /// The feature that is written.
+    pub(super) output: String,
+    /// `[out, in]`.
+    weight: Tensor,
+    bias: Option<Tensor>,
+    activation: Activation,
+}
+
+/// The activation where the config names none.
+const DEFAULT_ACTIVATION: &str = "torch.nn.modules.activation.Tanh";
+
+impl Dense {
+    /// The layer in that folder of the model.
+    pub(super) fn from_files(files: &ModelFiles, folder: &str) -> Result<Self, PipelineError> {
+        let file = in_folder(folder, "config.json");
+        files.require(&file)?;
+        let config = Settings::read(files, &file)?;
+        let (inputs, outputs) = (config.needed_size("in_features")?, config.needed_size("out_features")?);
+        let class = config.string("activation_function")?.unwrap_or(DEFAULT_ACTIVATION);
+        let input = config.string("module_input_name")?.unwrap_or(SENTENCE);
+        let weights = Weights::from_files(files, folder)?;
+        let has_bias = config.bool("bias")?.unwrap_or(true);
+        let bias = || weights.tensor("linear.bias", &[outputs], &file);
+        Ok(Self {
+            input: input.to_owned(),
+            output: config.string("module_output_name")?.unwrap_or(input).to_owned(),
+            weight: weights.tensor("linear.weight", &[outputs, inputs], &file)?,
+            bias: has_bias.then(bias).transpose()?,
+            activation: Activation::named(class, &file)?,
+        })
+    }
+
+    /// `[…, in]` to `[…, out]`, in f32.
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, PipelineError> {
+        let (outputs, inputs) = self.weight.dims2()?;
+        if x.dims().last() != Some(&inputs) {
+            return Err(PipelineError::Shape {
+                name: "what a dense layer is given",
+                expected: format!("[…, {inputs}]"),
+                found: x.dims().to_vec(),
+            });
+        }
+        let mut shape = x.dims().to_vec();
+        if let Some(width) = shape.last_mut() {
+            *width = outputs;
+        }
+        let mut y = x.reshape(((), inputs))?.matmul(&self.weight.t()?)?;
+        if let Some(bias) = &self.bias {
+            y = y.broadcast_add(bias)?;
+        }
+        self.activation.forward(y.reshape(shape)?)
+    }
+}

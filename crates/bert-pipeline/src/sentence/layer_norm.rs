@@ -1,0 +1,49 @@
+use candle_core::{D, Tensor};
+use checkpoint::ModelFiles;
+
+use super::in_folder;
+use super::weights::Weights;
+use crate::PipelineError;
+use crate::settings::Settings;
+
+/// What PyTorch's `nn.LayerNorm` adds to the variance by default; the module has no setting for it.
+const EPSILON: f64 = 1e-5;
+
+/// sentence-transformers' `LayerNorm`: γ (x − mean x) / √(var x + 1e-5) + β along the last dimension.
+#[derive(Debug, Clone)]
+pub(crate) struct LayerNorm {
+    /// γ, `[dimension]`.
+    weight: Tensor,
+    /// β, `[dimension]`.
+    bias: Tensor,
+}
+
+impl LayerNorm {
+    /// The layer in that folder of the model.
+    pub(super) fn from_files(files: &ModelFiles, folder: &str) -> Result<Self, PipelineError> {
+        let file = in_folder(folder, "config.json");
+        files.require(&file)?;
+        let dimension = Settings::read(files, &file)?.needed_size("dimension")?;
+        let weights = Weights::from_files(files, folder)?;
+        Ok(Self {
+            weight: weights.tensor("norm.weight", &[dimension], &file)?,
+            bias: weights.tensor("norm.bias", &[dimension], &file)?,
+        })
+    }
+
+    /// `[…, dimension]`, in f32.
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, PipelineError> {
+        let dimension = self.weight.dim(0)?;
+        if x.dims().last() != Some(&dimension) {
+            return Err(PipelineError::Shape {
+                name: "what a layer norm is given",
+                expected: format!("[…, {dimension}]"),
+                found: x.dims().to_vec(),
+            });
+        }
+        let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+        let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
+        let normalised = centred.broadcast_div(&(variance + EPSILON)?.sqrt()?)?;
+        Ok(normalised.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)?)
+    }
+}
