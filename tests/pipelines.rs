@@ -316,3 +316,66 @@ fn embeddings_from_a_graph_are_those_of_sentence_transformers() {
         }
     }
 }
+
+#[test]
+fn the_binary_follows_the_files_of_sentence_transformers() {
+    let (fixtures, folder) = (house().join("tests/fixtures"), Folder::new());
+    // The transformer in a folder of its own, as versions before 2.0 wrote it.
+    copy(&fixtures.join("sentence/layer_norm"), &folder.at("old"));
+    copy(&fixtures.join("heads/sequence_classification"), &folder.at("old/0_Transformer"));
+    let modules = std::fs::read_to_string(folder.at("old/modules.json")).unwrap();
+    let moved = modules.replacen("\"path\": \"\"", "\"path\": \"0_Transformer\"", 1);
+    assert_ne!(moved, modules);
+    folder.write("old/modules.json", moved);
+    let out = folder.run(&["embed", "old", "--text", "Berlin", "--text", "Paris"]);
+    assert_eq!(out.code, 0, "{}", out.stderr);
+    for words in ["weightedmean pooling, layer norm, normalized", "−euclidean distance to the first"] {
+        assert!(out.stdout.contains(words), "{}", out.stdout);
+    }
+    let out = folder.run(&["check", "old"]);
+    assert_eq!(out.code, 0, "{}{}", out.stdout, out.stderr);
+
+    // A prompt by its name; the default one is used without.
+    copy(&fixtures.join("sentence/without_prompt"), &folder.at("prompts"));
+    copy(&fixtures.join("heads/sequence_classification"), &folder.at("prompts"));
+    let vector = |name: &[&str]| {
+        let out = folder.run(&[&["embed", "prompts", "--text", "Berlin", "--json", "-"], name].concat());
+        assert_eq!(out.code, 0, "{}", out.stderr);
+        serde_json::from_str::<Json>(&out.stdout).unwrap()["embeddings"].clone()
+    };
+    assert_eq!(vector(&[]), vector(&["--prompt-name", "city"]));
+    assert_ne!(vector(&[]), vector(&["--prompt-name", "query"]));
+    let out = folder.run(&["embed", "prompts", "--text", "a", "--prompt-name", "town"]);
+    assert_eq!(out.code, 2);
+    assert!(out.stderr.contains("there is no prompt 'town'"), "{}", out.stderr);
+
+    // A cross-encoder ranks, though its architecture is that of an encoder.
+    copy(&fixtures.join("sentence/reranker"), &folder.at("reranker"));
+    copy(&fixtures.join("heads/sequence_classification"), &folder.at("reranker"));
+    let ranks = ["predict", "reranker", "--text", "a", "--pair", "Berlin", "--pair", "Paris"];
+    let out = folder.run(&ranks);
+    assert_eq!(out.code, 0, "{}", out.stderr);
+    assert!(out.stdout.contains("corpus_id"), "{}", out.stdout);
+}
+
+#[test]
+fn a_tokenizer_that_is_not_done_here_leaves_the_check_without_sentences() {
+    let folder = Folder::new();
+    copy(&house().join("tests/fixtures/heads/sequence_classification"), &folder.at("model"));
+    let config = std::fs::read_to_string(folder.at("model/tokenizer_config.json")).unwrap();
+    let mut config: Json = serde_json::from_str(&config).unwrap();
+    config["tokenizer_class"] = "BertJapaneseTokenizer".into();
+    folder.write("model/tokenizer_config.json", config.to_string());
+    let out = folder.run(&["check", "model"]);
+    assert_eq!(out.code, 0, "{}{}", out.stdout, out.stderr);
+    let all = out.stdout + &out.stderr;
+    assert!(
+        all.contains("no sentences are among the inputs") && all.contains("BertJapaneseTokenizer"),
+        "{all}"
+    );
+    for arguments in [&["embed", "model", "--text", "a"][..], &["check", "model", "--text", "a"]] {
+        let out = folder.run(arguments);
+        assert_eq!(out.code, 2);
+        assert!(out.stderr.contains("asks for the tokenizer 'BertJapaneseTokenizer'"), "{}", out.stderr);
+    }
+}

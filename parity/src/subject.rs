@@ -236,7 +236,8 @@ impl Subject {
     /// # Errors
     /// If its files are there and malformed.
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>, ParityError> {
-        if self.files.read("tokenizer.json")?.is_none() && self.files.read("vocab.txt")?.is_none() {
+        let files = self.files.transformer()?;
+        if files.read("tokenizer.json")?.is_none() && files.read("vocab.txt")?.is_none() {
             return Ok(None);
         }
         Ok(Some(Tokenizer::from_files(&self.files, Some(self.config.max_position_embeddings))?))

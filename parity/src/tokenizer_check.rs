@@ -115,11 +115,12 @@ impl TokenizerReport {
 /// # Errors
 /// If one of them cannot be read, or is none that can be made of a vocab.txt.
 pub fn check_tokenizers(files: &ModelFiles) -> Result<Option<TokenizerReport>, ParityError> {
+    let files = files.transformer()?;
     let (Some(tokenizer), Some(vocabulary)) = (files.read(TOKENIZER)?, files.read(VOCABULARY)?) else {
         return Ok(None);
     };
-    let fast = Tokenizer::from_files(files, None)?;
     let slow = Slow { vocabulary, config: files.read(CONFIG)?, added: files.read(ADDED)? };
+    let fast = as_written(&tokenizer, &slow)?;
     let long = long_texts();
     let texts: Vec<Text> = SENTENCES
         .iter()
@@ -143,6 +144,16 @@ pub fn check_tokenizers(files: &ModelFiles) -> Result<Option<TokenizerReport>, P
         setting,
         notes: truncation(&json, &config).into_iter().collect(),
     }))
+}
+
+/// What reads tokenizer.json alone makes of it, where transformers would let tokenizer_config.json have its way.
+fn as_written(tokenizer: &Bytes, slow: &Slow) -> Result<Tokenizer, ParityError> {
+    let mut settings = slow.settings();
+    settings.insert("tokenizer_class".into(), "PreTrainedTokenizerFast".into());
+    settings.remove("added_tokens_decoder");
+    let config = Bytes::from(Json::Object(settings).to_string());
+    let files = ModelFiles::from_memory(TOKENIZER, [(TOKENIZER, tokenizer.clone()), (CONFIG, config)]);
+    Ok(Tokenizer::from_files(&files, None)?)
 }
 
 /// More words than a model takes, and longer ones than WordPiece takes.

@@ -384,6 +384,10 @@ pub struct EmbedArgs {
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
 
+    /// The prompt before every text, by its name in config_sentence_transformers.json [default: the one named there]
+    #[arg(long, value_name = "NAME")]
+    pub prompt_name: Option<String>,
+
     /// What computes the features [default: the fastest that takes the graph, where there is one, else reference]
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<AnyEngine>,

@@ -215,7 +215,7 @@ fn cases(
     notes: &mut Vec<String>,
 ) -> anyhow::Result<Vec<Case>> {
     let specs = &candidate.model.graph.inputs;
-    let mut cases = input::cases(subject, args.inputs.as_deref(), &args.text, specs)?;
+    let mut cases = input::cases(subject, args.inputs.as_deref(), &args.text, specs, notes)?;
     for case in &mut cases {
         input::refuse_unknown(&case.inputs, &[reference.inputs(), specs])?;
         let common = common_inputs(&case.inputs, reference.inputs(), specs)?;

@@ -26,7 +26,10 @@ pub fn command(args: &EmbedArgs) -> anyhow::Result<Verdict> {
     // What is wrong with the first line is told before a model is loaded.
     let (count, texts) = texts(args)?;
     let subject = model::open(args.model.as_deref())?;
-    let pipeline = pipeline(&subject, args.engine)?;
+    let mut pipeline = pipeline(&subject, args.engine)?;
+    if let Some(name) = &args.prompt_name {
+        pipeline = pipeline.with_prompt_name(name)?;
+    }
     if let Some(reason) = pipeline.note() {
         tell(&format!("the checkpoint runs and not the graph: {reason}"));
     }
@@ -78,7 +81,7 @@ pub fn command(args: &EmbedArgs) -> anyhow::Result<Verdict> {
     if to_stdout == 0 {
         let mut out = anstream::stdout().lock();
         let how = format!("{}, {}", pipeline.engine(), pipeline.recipe());
-        show::embeddings(&mut out, &how, &shown_texts, &shown)?;
+        show::embeddings(&mut out, &how, pipeline.similarity(), &shown_texts, &shown)?;
         if total > shown.len() {
             writeln!(out, " … and {} more", total - shown.len())?;
         }

@@ -3,18 +3,20 @@
 use std::path::Path;
 
 use anyhow::bail;
-use bert_pipeline::Text;
+use bert_pipeline::{PipelineError, Text};
 use candle_bert::Task;
 use engine::{NamedValues, ValueSpec};
 use parity::suite::{Case, EmbeddingTables, as_choices, cases_for};
-use parity::{Subject, tensors};
+use parity::{ParityError, Subject, tensors};
 
-/// The inputs of a check: those of a file, a text, or the default suite for the shapes that the graphs declare.
+/// The inputs of a check: those of a file, a text, or the default suite for the shapes that the graphs declare. Where the model's kind of
+/// tokenizer is not one that is done here, the suite is without text, and `notes` says so.
 pub fn cases(
     subject: &Subject,
     inputs: Option<&Path>,
     texts: &[String],
     specs: &[ValueSpec],
+    notes: &mut Vec<String>,
 ) -> anyhow::Result<Vec<Case>> {
     if let Some(path) = inputs {
         return Ok(vec![Case { name: path.display().to_string(), inputs: tensors::read(path)? }]);
@@ -28,7 +30,16 @@ pub fn cases(
             _ => cases,
         });
     }
-    let (config, tokenizer) = (subject.config(), subject.tokenizer()?);
+    let tokenizer = match subject.tokenizer() {
+        Err(ParityError::Pipeline(
+            error @ (PipelineError::TokenizerClass { .. } | PipelineError::UnsupportedTokenizer { .. }),
+        )) => {
+            notes.push(format!("no sentences are among the inputs: {error}"));
+            None
+        }
+        tokenizer => tokenizer?,
+    };
+    let config = subject.config();
     let tables = EmbeddingTables::of(&subject.files().checkpoint()?, config);
     Ok(cases_for(subject.task(), config, specs, tokenizer.as_ref(), tables.as_ref())?)
 }

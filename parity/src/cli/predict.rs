@@ -27,7 +27,8 @@ pub struct PredictArgs {
     pub model: String,
 
     /// What is asked: text-classification, token-classification, question-answering, fill-mask, multiple-choice, text-ranking or
-    /// feature-extraction [default: by the architectures of config.json]
+    /// feature-extraction [default: text-ranking for a cross-encoder of
+    /// sentence-transformers, else by the architectures of config.json]
     #[arg(long, value_name = "TASK")]
     pub task: Option<Asked>,
 
@@ -46,6 +47,10 @@ pub struct PredictArgs {
     /// A choice (repeated), for multiple choice
     #[arg(long, value_name = "TEXT")]
     pub choice: Vec<String>,
+
+    /// The prompt before a query to rank by, by its name in config_sentence_transformers.json [default: the one named there]
+    #[arg(long, value_name = "NAME")]
+    pub prompt_name: Option<String>,
 
     /// What computes it [default: the fastest that takes the graph, where there is one, else reference]
     #[arg(long, value_name = "ENGINE")]
@@ -144,6 +149,7 @@ pub fn command(args: &PredictArgs) -> anyhow::Result<Verdict> {
     }
     let asked = match args.task {
         Some(asked) => asked,
+        None if TextRanking::is_meant_by(subject.files())? => Asked::Ranking,
         None => Asked::Task(Task::of(subject.config())?),
     };
     refuse_strangers(args, asked)?;
@@ -175,6 +181,7 @@ fn refuse_strangers(args: &PredictArgs, asked: Asked) -> anyhow::Result<()> {
         || is(Task::FeatureExtraction);
     for (argument, is_given, is_taken) in [
         ("--pair", !args.pair.is_empty(), ranks || is(Task::SequenceClassification)),
+        ("--prompt-name", args.prompt_name.is_some(), ranks),
         ("--context", args.context.is_some(), is(Task::QuestionAnswering)),
         ("--choice", !args.choice.is_empty(), is(Task::MultipleChoice)),
         ("--target", !args.target.is_empty(), is(Task::MaskedLm)),
@@ -271,7 +278,11 @@ fn choose(source: &Source<'_>) -> anyhow::Result<Verdict> {
 
 fn rank(source: &Source<'_>, top_k: Option<usize>) -> anyhow::Result<Verdict> {
     let args = source.args;
-    let mut ranking = make!(source, TextRanking).rank(&args.text[0], &args.pair)?;
+    let mut pipeline = make!(source, TextRanking);
+    if let Some(name) = &args.prompt_name {
+        pipeline = pipeline.with_prompt_name(name)?;
+    }
+    let mut ranking = pipeline.rank(&args.text[0], &args.pair)?;
     let cut: Vec<usize> =
         ranking.iter().filter(|ranked| ranked.truncated).map(|ranked| ranked.corpus_id).collect();
     tell_truncation(&cut);

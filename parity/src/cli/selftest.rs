@@ -7,6 +7,7 @@ use parity::judge::Bounds;
 use parity::selftest::selftest;
 
 use super::args::SelftestArgs;
+use super::embed::tell;
 use super::{input, is_stdout, model, progress, show_selftest, unless_closed, write_json};
 
 pub fn command(args: &SelftestArgs) -> anyhow::Result<Verdict> {
@@ -15,7 +16,9 @@ pub fn command(args: &SelftestArgs) -> anyhow::Result<Verdict> {
     if args.task.is_none() {
         subject.fit_to(&[&model]);
     }
-    let cases = input::cases(&subject, None, &[], &model.graph.inputs)?;
+    let mut notes = Vec::new();
+    let cases = input::cases(&subject, None, &[], &model.graph.inputs, &mut notes)?;
+    notes.iter().for_each(|note| tell(note));
     let bar = progress::bar("planting", 0);
     let result = selftest(&subject, &onnx, &model, &cases, &Bounds::default(), |all, fault| {
         bar.set_length(all as u64);

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::ops::Range;
 
 use anstyle::{AnsiColor, Style};
-use bert_pipeline::cosine_similarity;
+use bert_pipeline::{Similarity, cosine_similarity};
 use comfy_table::{CellAlignment, Table, TableStyle};
 use engine::{NamedValues, Value};
 use onnx_graph::Model;
@@ -364,6 +364,7 @@ pub fn timings(out: &mut impl Write, inputs: &str, timings: &[Timing]) -> io::Re
 pub fn embeddings(
     out: &mut impl Write,
     how: &str,
+    similarity: Similarity,
     texts: &[String],
     embeddings: &[Vec<f32>],
 ) -> io::Result<()> {
@@ -376,14 +377,18 @@ pub fn embeddings(
     )?;
     let row = |(text, embedding): (&String, &Vec<f32>)| {
         let numbers: Vec<String> = embedding.iter().take(SHOWN).map(|x| format!("{x:.4}")).collect();
-        let cosine = embeddings.first().and_then(|first| cosine_similarity(first, embedding).ok());
+        let near = embeddings.first().and_then(|first| similarity.between(first, embedding).ok());
         vec![
             shortened(text),
             format!("{} …", numbers.join(" ")),
-            cosine.map_or("–".into(), |cosine| format!("{cosine:.4}")),
+            near.map_or("–".into(), |near| format!("{near:.4}")),
         ]
     };
-    table(out, &["text", "vector", "cosine with the first"], 2..3, texts.iter().zip(embeddings).map(row))
+    let near = match similarity {
+        Similarity::Euclidean | Similarity::Manhattan => format!("−{similarity} distance to the first"),
+        _ => format!("{similarity} with the first"),
+    };
+    table(out, &["text", "vector", &near], 2..3, texts.iter().zip(embeddings).map(row))
 }
 
 /// What was computed and where it went.

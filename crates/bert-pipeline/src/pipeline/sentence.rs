@@ -134,8 +134,8 @@ impl Encoder {
         };
         let Some(output) = outputs.first() else { return Err(PipelineError::NoPoolerOutput) };
         let output = match self.sentence.transformer.output {
-            Output::LastHiddenState => tensor(output, &[1, tokens, output.width])?,
-            Output::PoolerOutput | Output::Logits => tensor(output, &[1, output.width])?,
+            Output::Hidden => tensor(output, &[1, tokens, output.width])?,
+            Output::Pooled | Output::Logits => tensor(output, &[1, output.width])?,
         };
         let pooled = outputs.get(1).map(|pooled| tensor(pooled, &[1, pooled.width])).transpose()?;
         let features = Features::new(tokens, self.prompt.tokens, pooled)?;
@@ -146,11 +146,11 @@ impl Encoder {
 /// What the transformer must give.
 fn need(sentence: &Sentence, name: &'static str) -> Need {
     let (task, wanted): (_, &'static [Wanted]) = match sentence.transformer.output {
-        Output::LastHiddenState if sentence.program.changes_tokens() => {
+        Output::Hidden if sentence.program.changes_tokens() => {
             (Task::FeatureExtraction, &[Wanted::UNCHANGED_HIDDEN])
         }
-        Output::LastHiddenState => (Task::FeatureExtraction, &[Wanted::HIDDEN]),
-        Output::PoolerOutput => (Task::FeatureExtraction, &[Wanted::POOLED]),
+        Output::Hidden => (Task::FeatureExtraction, &[Wanted::HIDDEN]),
+        Output::Pooled => (Task::FeatureExtraction, &[Wanted::POOLED]),
         Output::Logits => (Task::SequenceClassification, &[Wanted::LABELS]),
     };
     Need { task, name, wanted }

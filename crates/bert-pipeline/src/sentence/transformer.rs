@@ -29,9 +29,9 @@ const ARGUMENTS: [(&str, &[&str]); 4] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Output {
     /// `last_hidden_state`, `[batch, sequence, hidden]`.
-    LastHiddenState,
+    Hidden,
     /// `pooler_output`, `[batch, hidden]`.
-    PoolerOutput,
+    Pooled,
     /// A classifier's `logits`, `[batch, labels]`.
     Logits,
 }
@@ -63,12 +63,12 @@ impl Transformer {
                 return Self::from_config(&config);
             }
         }
-        Ok(Self::giving(Output::LastHiddenState))
+        Ok(Self::giving(Output::Hidden))
     }
 
     fn from_config(config: &Settings) -> Result<Self, PipelineError> {
         let mut this = match config.string("transformer_task")? {
-            None | Some("feature-extraction") => Self::giving(Output::LastHiddenState),
+            None | Some("feature-extraction") => Self::giving(Output::Hidden),
             Some("sequence-classification") => Self::giving(Output::Logits),
             Some(task) => return Err(config.unsupported(format!("the task '{task}'"))),
         };
@@ -80,8 +80,8 @@ impl Transformer {
             let text = modalities.get("text").ok_or_else(wrong)?;
             this.output = match (text["method"].as_str(), &text["method_output_name"]) {
                 (Some("forward"), Value::String(name)) => match name.as_str() {
-                    "last_hidden_state" => Output::LastHiddenState,
-                    "pooler_output" => Output::PoolerOutput,
+                    "last_hidden_state" => Output::Hidden,
+                    "pooler_output" => Output::Pooled,
                     "logits" => Output::Logits,
                     _ => return Err(config.unsupported(format!("the output '{name}' of the transformer"))),
                 },

@@ -224,3 +224,53 @@ fn files_in_memory_are_a_model_too() {
     assert!(error.ends_with("this one has model.safetensors, onnx/model.onnx"), "{error}");
     assert!(!format!("{model:?}").contains("graph"));
 }
+
+#[test]
+fn the_transformer_may_lie_in_a_folder_of_its_own() {
+    let modules = |path: &str, class: &str| {
+        format!(
+            r#"[{{"path": "{path}", "type": "sentence_transformers.models.{class}"}}, {{"path": "1_Pooling", "type": "Pooling"}}]"#
+        )
+    };
+    for (path, class) in [("0_Transformer", "Transformer"), ("0_BERT", "BERT"), ("a/b", "Transformer")] {
+        let own = |file: &str| format!("{path}/{file}");
+        let folder =
+            folder(&["config.json", &own("config.json"), &own("vocab.txt"), "1_Pooling/config.json"]);
+        write(&folder.path().join("modules.json"), modules(path, class));
+        write(&folder.path().join(own("model.safetensors")), safetensors());
+        write(&folder.path().join(own("onnx/model.onnx")), "inner");
+        let model = ModelFiles::from_folder(folder.path()).unwrap();
+        assert_eq!(model.config().unwrap(), own("config.json"));
+        assert_eq!(model.checkpoint().unwrap().names().collect::<Vec<_>>(), ["w"]);
+        assert_eq!(
+            model.onnx().unwrap().unwrap().name(),
+            folder.path().join(own("onnx/model.onnx")).to_str().unwrap()
+        );
+        // A graph beside the list of modules is nearer.
+        write(&folder.path().join("onnx/model.onnx"), "outer");
+        assert_eq!(
+            model.onnx().unwrap().unwrap().name(),
+            folder.path().join("onnx/model.onnx").to_str().unwrap()
+        );
+        let transformer = model.transformer().unwrap();
+        assert_eq!(transformer.read("vocab.txt").unwrap().unwrap(), own("vocab.txt"));
+        // What a pooling does stands in the model, not in the transformer.
+        assert_eq!(model.read("1_Pooling/config.json").unwrap().unwrap(), "1_Pooling/config.json");
+        assert!(
+            error_of(transformer.require("tokenizer.json"))
+                .contains(&format!("{path} has no tokenizer.json"))
+        );
+    }
+    let memory = |list: String| {
+        let files =
+            [("modules.json", Bytes::from(list)), ("0_Transformer/config.json", Bytes::from("inner"))];
+        ModelFiles::from_memory("m", files)
+    };
+    assert_eq!(memory(modules("0_Transformer", "Transformer")).config().unwrap(), "inner");
+    for outside in ["../x", "/x", "x/../../y", ".."] {
+        let error = memory(modules(outside, "Transformer")).config().unwrap_err();
+        assert!(matches!(error, CheckpointError::Outside { .. }), "{error}");
+    }
+    let error = error_of(memory("{".to_owned()).config());
+    assert!(error.starts_with("m/modules.json is not a list of modules"), "{error}");
+}
