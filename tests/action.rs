@@ -1,6 +1,6 @@
 //! What the action for GitHub's workflows does, without GitHub: the script that it runs.
 
-use crate::common::{Folder, Run, house, in_fixture};
+use crate::common::{Folder, Run, house, in_fixture, real_model};
 
 /// Runs the action's script in a folder, as a workflow would.
 fn action(folder: &Folder, model: &str, onnx: &str, arguments: &str) -> Run {
@@ -55,4 +55,23 @@ fn the_action_passes_and_fails_as_the_check_does() {
     let run = action(&folder, "$(touch oops); `touch oops`", "", "");
     assert_eq!(run.code, 2, "{run}");
     assert!(!folder.at("oops").exists());
+}
+
+/// The arguments that README's workflow gives.
+fn arguments_of_readme() -> String {
+    let readme = std::fs::read_to_string(house().join("README.md")).unwrap();
+    let (_, after) = readme.split_once("/.github/actions/parity@").unwrap();
+    let line = after.lines().map(str::trim).find_map(|line| line.strip_prefix("arguments: "));
+    line.unwrap().to_owned()
+}
+
+#[test]
+fn the_workflow_of_readme_passes_on_a_correct_minilm() {
+    let Some(home) = real_model::cache() else { return };
+    let (folder, model) = (Folder::new(), real_model::snapshot(&home));
+    let onnx = model.join("onnx/model.onnx");
+    let [model, onnx] = [model, onnx].map(|path| path.display().to_string());
+    action(&folder, &model, &onnx, &arguments_of_readme()).exits(0);
+    assert_eq!(read(&folder, "output"), "verdict=rounding\n");
+    assert!(read(&folder, "parity.html").contains("<html"));
 }
