@@ -18,6 +18,7 @@ use crate::settings::Settings;
 use crate::similarity::Similarity;
 use crate::{PipelineError, Pooling};
 
+use pool::Pool;
 pub(crate) use program::{Features, Module, Program};
 pub(crate) use transformer::{Output, Transformer};
 
@@ -96,9 +97,13 @@ impl Sentence {
                 let program = Program::from_files(files, &transformer, others)?;
                 (transformer, program)
             }
+            (None, Kind::SentenceTransformer) if is_meant => {
+                let settings = Transformer::from_files(files, "")?;
+                let transformer = settings.giving_instead(Output::Hidden);
+                (transformer, Program::new(TOKENS, Some(Pool::from_files(files, POOLING_CONFIG)?)))
+            }
             (None, Kind::SentenceTransformer) => {
-                let transformer = Transformer::from_files(files, "")?;
-                (transformer, Program::new(TOKENS, Some(pool::Pool::from_files(files, POOLING_CONFIG)?)))
+                (Transformer::giving(Output::Hidden), Program::new(TOKENS, Some(Pool::default())))
             }
             (None, Kind::CrossEncoder) => (Transformer::giving(Output::Logits), Program::new(SCORES, None)),
         };

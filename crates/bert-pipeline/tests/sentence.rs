@@ -190,6 +190,23 @@ fn cross_encoders_are_what_their_files_say() {
     }
 }
 
+#[test]
+fn a_cross_encoder_has_embeddings_as_a_model_without_modules_has() {
+    let options = Options::default().with_engine(EngineChoice::Native);
+    let vectors = |folder: &TempDir| {
+        let pipe = Embeddings::from_files(&files(folder), &options).unwrap();
+        assert_eq!(pipe.recipe(), "mean pooling");
+        pipe.embed(&["Maria lives in Berlin", ""]).unwrap()
+    };
+    let reranker = model("sequence_classification", "reranker", "");
+    change(reranker.path(), "sentence_bert_config.json", |json| {
+        json["transformer_task"] = "sequence-classification".into();
+        json["modality_config"] = json!({"text": {"method": "forward", "method_output_name": "logits"}});
+        json["module_output_name"] = "scores".into();
+    });
+    assert_eq!(vectors(&reranker), vectors(&model("sequence_classification", "", "")));
+}
+
 #[derive(Deserialize)]
 struct Resolved {
     name: String,

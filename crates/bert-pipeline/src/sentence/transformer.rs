@@ -55,6 +55,12 @@ impl Transformer {
         Self { output, feature: feature.to_owned(), is_declared: false, max_length: None, lowers_case: false }
     }
 
+    /// This one, whatever its settings say that it gives.
+    pub(super) fn giving_instead(self, output: Output) -> Self {
+        let Self { feature, .. } = Self::giving(output);
+        Self { output, feature, ..self }
+    }
+
     /// The one in that folder of the model.
     pub(super) fn from_files(files: &ModelFiles, folder: &str) -> Result<Self, PipelineError> {
         for name in CONFIGS {
