@@ -10,7 +10,7 @@ use bert_pipeline::pipeline::{Embeddings, EngineChoice, Options, TextRanking};
 use bert_pipeline::{PipelineError, Text, Tokenizer};
 use candle_bert::{BertConfig, Task};
 use checkpoint::ModelFiles;
-use onnx_session::EngineKind;
+use onnx_session::{EngineKind, Model};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
@@ -205,6 +205,32 @@ fn a_cross_encoder_has_embeddings_as_a_model_without_modules_has() {
         json["module_output_name"] = "scores".into();
     });
     assert_eq!(vectors(&reranker), vectors(&model("sequence_classification", "", "")));
+}
+
+#[test]
+fn what_a_graph_calls_token_embeddings_is_only_taken_where_it_can_mean_one_thing() {
+    for (variant, is_taken) in [("pooling_order", true), ("token_dense", false)] {
+        let folder = model("sequence_classification", variant, "");
+        let [_, (_, options)] = ways(&folder, Task::FeatureExtraction);
+        let path = options.onnx.clone().unwrap();
+        let mut graph = Model::open(&path).unwrap();
+        // As sentence-transformers' exports have it: after all modules, a dense layer on tokens among them.
+        let renamed = |name: &mut String| {
+            if name == "last_hidden_state" {
+                *name = "token_embeddings".into();
+            }
+        };
+        graph.graph.outputs.iter_mut().for_each(|output| renamed(&mut output.name));
+        for node in &mut graph.graph.nodes {
+            node.outputs.iter_mut().chain(&mut node.inputs).for_each(renamed);
+        }
+        graph.save(&path).unwrap();
+        let made = Embeddings::from_files(&files(&folder), &options);
+        assert_eq!(made.is_ok(), is_taken, "{variant}");
+        if let Err(error) = made {
+            assert!(matches!(error, PipelineError::NoOutput { output: "last_hidden_state", .. }), "{error}");
+        }
+    }
 }
 
 #[derive(Deserialize)]
