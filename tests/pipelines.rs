@@ -140,10 +140,10 @@ fn a_table_is_shown_and_what_was_cut_is_said() {
         .exits(0);
     assert!(run.stdout.contains("maria") && run.stdout.contains("PER"), "{run}");
     assert_eq!(folder.listing(), ["entities.json"]);
-    let run = run(&["predict", &model, "--text", &"river ".repeat(60)]);
+    let run = folder.run(&["predict", &model, "--text", &"river ".repeat(60)]);
     assert_eq!(run.code, 0, "{run}");
     assert!(run.stderr.contains("text number 1 is longer than the model takes"), "{run}");
-    let run = run(&["predict", &model, "--text", ""]).exits(0);
+    let run = folder.run(&["predict", &model, "--text", ""]).exits(0);
     assert!(run.stdout.contains("nothing found"), "{run}");
 }
 
@@ -152,7 +152,7 @@ fn predictions_that_cannot_be() {
     let folder = Folder::new();
     let model = |name: &str| house().join("tests/fixtures/heads").join(name).display().to_string();
     let mistake = |name: &str, args: &[&str], words: &[&str]| {
-        run(&[&["predict", model(name).as_str(), "--text", "a"], args].concat()).is_mistake(words);
+        folder.run(&[&["predict", model(name).as_str(), "--text", "a"], args].concat()).is_mistake(words);
     };
     mistake("masked_lm", &[], &["text number 1 has no '[MASK]'"]);
     mistake("masked_lm", &["--task", "ner"], &["no head for token-classification", "BertForMaskedLM"]);
@@ -163,8 +163,8 @@ fn predictions_that_cannot_be() {
     mistake("regression", &["--task", "text-ranking"], &["needs the documents"]);
     mistake("token_classification", &["--stride", "3"], &["aggregation strategy"]);
     mistake("token_classification", &["--engine", "candle"], &["no ONNX graph"]);
-    assert_eq!(run(&["predict", &model("regression")]).code, 2);
-    assert_eq!(run(&["predict", &model("regression"), "--text", "a", "--task", "poetry"]).code, 2);
+    assert_eq!(folder.run(&["predict", &model("regression")]).code, 2);
+    assert_eq!(folder.run(&["predict", &model("regression"), "--text", "a", "--task", "poetry"]).code, 2);
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn vectors_come_in_every_form() {
         texts.iter().map(|text| json!({ "text": text, "other": 1 }).to_string()).collect();
     folder.write("texts.jsonl", lines.join("\n\n"));
     let files = ["--json", "a.json", "--jsonl", "a.jsonl", "--safetensors", "a.safetensors"];
-    let run = run(&[&["embed", "--file", "texts.txt"][..], &files].concat()).exits(0);
+    let run = folder.run(&[&["embed", "--file", "texts.txt"][..], &files].concat()).exits(0);
     assert!(run.stdout.contains("600 more"), "{run}");
     let json: Json = serde_json::from_slice(&std::fs::read(folder.at("a.json")).unwrap()).unwrap();
     let rows: Vec<Vec<f32>> = serde_json::from_value(json["embeddings"].clone()).unwrap();
@@ -199,13 +199,13 @@ fn vectors_come_in_every_form() {
     assert_eq!(value.shape(), [700, 128]);
     assert_eq!(value.as_slice::<f32>().unwrap(), rows.concat());
 
-    let again = run(&["embed", "--file", "texts.jsonl", "--json", "-"]).exits(0).json();
+    let again = folder.run(&["embed", "--file", "texts.jsonl", "--json", "-"]).exits(0).json();
     assert_eq!(again, json);
 
     // A line that is none leaves no file behind.
     folder.write("bad.jsonl", "{\"text\": \"a\"}\n{\"txt\": \"b\"}\n");
     let before = folder.listing();
-    run(&["embed", "--file", "bad.jsonl", "--json", "b.json"]).is_mistake(&[
+    folder.run(&["embed", "--file", "bad.jsonl", "--json", "b.json"]).is_mistake(&[
         "bad.jsonl",
         "line 2",
         "{\"text\": …}",
@@ -216,7 +216,7 @@ fn vectors_come_in_every_form() {
     folder
         .run(&["embed", "--text", "a", "--json", "-", "--jsonl", "-"])
         .is_mistake(&["only one of --json and --jsonl"]);
-    run(&["embed", "--text", "a", "--safetensors", "-"]).is_mistake(&["safetensors", "stdout"]);
+    folder.run(&["embed", "--text", "a", "--safetensors", "-"]).is_mistake(&["safetensors", "stdout"]);
     assert_eq!(folder.listing(), before);
 }
 
