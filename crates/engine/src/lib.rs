@@ -40,7 +40,7 @@ pub use map::{MapError, map_file, release};
 pub use named::NamedValues;
 pub use replace::{Replacement, replace_file, replace_file_with};
 pub use run::{Engine, EngineError};
-pub use source::{STDIN, is_stream, open_stream, read_file};
+pub use source::{STDIN, is_stream, open_stream, read_file, shown_path};
 pub use spec::{Dim, InputError, ValueSpec, check_inputs};
 pub use unfinished::{NewFolder, remove_unfinished};
 pub use value::{Value, ValueError};

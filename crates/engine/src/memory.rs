@@ -136,7 +136,8 @@ impl Budget {
         let end = &archive[archive.len().saturating_sub(END)..];
         let Some(locator) = end.windows(4).rposition(|bytes| bytes == b"PK\x06\x07") else { return Ok(()) };
         // Where the record lies, and the two counts in it: of the last disk, and of all.
-        let number = |bytes: &[u8], at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        let number =
+            |bytes: &[u8], at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
         let record = number(&end[locator..], 8)
             .and_then(|at| archive.get(usize::try_from(at).ok()?..))
             .filter(|record| record.starts_with(b"PK\x06\x06"));
@@ -197,7 +198,11 @@ pub(crate) fn shown(bytes: u64) -> String {
     let unit = UNITS.into_iter().find(|(unit, _)| bytes >= *unit);
     let Some((unit, name)) = unit else { return format!("{bytes} bytes") };
     let number = bytes as f64 / unit as f64;
-    if number < 10.0 && number.fract() > 0.05 { format!("{number:.1} {name}") } else { format!("{number:.0} {name}") }
+    if number < 10.0 && number.fract() > 0.05 {
+        format!("{number:.1} {name}")
+    } else {
+        format!("{number:.0} {name}")
+    }
 }
 
 /// The next limit to try, as it is typed: whole gigabytes, at least four times as much.

@@ -63,7 +63,9 @@ impl Replacement {
             return Ok(Self { file: File::options().append(true).open(&place)?, hidden: None });
         }
         let old = match fs::metadata(&place) {
-            Ok(old) if old.is_dir() => return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder")),
+            Ok(old) if old.is_dir() => {
+                return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
+            }
             // One that may not be written to, or is no file, says so here.
             Ok(old) => Some((File::options().write(true).open(&place)?, old)),
             Err(_) => None,

@@ -1,8 +1,10 @@
 //! A file that the user names: a file, a pipe, or `-` for standard input. It is opened once, and read once.
 
+use std::borrow::Cow;
 use std::fs::{File, Metadata};
 use std::io::{self, IsTerminal as _, Read};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
@@ -11,6 +13,9 @@ use crate::{MapError, map_file};
 
 /// What stands for standard input.
 pub const STDIN: &str = "-";
+
+/// Whether it was opened: what came through it will not come again.
+static STDIN_TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// How long a named pipe is waited for that nobody writes to.
 #[cfg(unix)]
@@ -22,15 +27,16 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 /// As [`map_file`]; if nobody writes to a pipe; and if more comes through it than [`allowed_memory`] lets it make.
 pub fn read_file(path: impl AsRef<Path>) -> Result<Bytes, MapError> {
     let path = path.as_ref();
-    let failed = |source| MapError { path: path.to_path_buf(), source };
+    let failed = |source| MapError { path: shown_path(path).as_ref().into(), source };
     if path.as_os_str() != STDIN && !is_stream(path).map_err(failed)? {
         return map_file(path);
     }
     let allowed = allowed_memory(0);
     let mut bytes = Vec::new();
-    let mut stream = open_stream(path)?.take(allowed.saturating_add(1));
-    stream.read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > allowed {
+    let mut stream = open_stream(path)?;
+    stream.by_ref().take(allowed).read_to_end(&mut bytes).map_err(failed)?;
+    // Apart, so that the last byte does not make the room for the others twice as large.
+    if bytes.len() as u64 == allowed && stream.read(&mut [0]).map_err(failed)? > 0 {
         return Err(failed(io::Error::new(
             io::ErrorKind::OutOfMemory,
             format!(
@@ -41,6 +47,11 @@ pub fn read_file(path: impl AsRef<Path>) -> Result<Bytes, MapError> {
         )));
     }
     Ok(bytes.into())
+}
+
+/// What errors call a file: its path, or `standard input`.
+pub fn shown_path(path: &Path) -> Cow<'_, str> {
+    if path.as_os_str() == STDIN { "standard input".into() } else { path.to_string_lossy() }
 }
 
 /// Whether what is at a path can only be read from its beginning to its end, and once: a pipe, a socket, a terminal, or what `-` stands for.
@@ -60,10 +71,13 @@ pub fn is_stream(path: impl AsRef<Path>) -> io::Result<bool> {
 ///
 /// # Errors
 /// What the operating system said. That nobody writes to a pipe is an error of the first read.
-pub fn open_stream(path: impl AsRef<Path>) -> Result<impl Read, MapError> {
+pub fn open_stream(path: impl AsRef<Path>) -> Result<Box<dyn Read>, MapError> {
     let path = path.as_ref();
     let open = || -> io::Result<Box<dyn Read>> {
         if path.as_os_str() == STDIN {
+            if STDIN_TAKEN.swap(true, Ordering::Relaxed) {
+                return Err(io::Error::other("it was read already, and only one file can come through it"));
+            }
             return Ok(Box::new(io::stdin()));
         }
         let kind = std::fs::metadata(path)?;
@@ -76,7 +90,7 @@ pub fn open_stream(path: impl AsRef<Path>) -> Result<impl Read, MapError> {
         }
         Ok(Box::new(File::open(path)?))
     };
-    open().map_err(|source| MapError { path: path.to_path_buf(), source })
+    open().map_err(|source| MapError { path: shown_path(path).as_ref().into(), source })
 }
 
 #[cfg(unix)]
@@ -164,7 +178,8 @@ mod pipe {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use std::io::Write as _;
     use std::path::PathBuf;

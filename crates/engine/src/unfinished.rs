@@ -46,7 +46,9 @@ impl Unfinished {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let hidden = path.with_file_name(format!(".{}-{number}.partial", process::id()));
             match make(&hidden) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && names_left > 0 => names_left -= 1,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && names_left > 0 => {
+                    names_left -= 1
+                }
                 made => {
                     let made = made?;
                     all.push(hidden.clone());

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use engine::memory::Budget;
-use engine::{Dim, ValueSpec, is_stream, read_file};
+use engine::{Dim, ValueSpec, is_stream, read_file, shown_path};
 use indexmap::IndexMap;
 use prost::Message;
 
@@ -41,7 +41,7 @@ impl Model {
         let is_file = !is_stream(path).unwrap_or(false);
         let bytes = read_file(path)?;
         let external = if is_file { ExternalFiles::beside(path) } else { ExternalFiles::none() };
-        read(&path.display().to_string(), bytes, external)
+        read(&shown_path(path), bytes, external)
     }
 
     /// Reads and checks an ONNX file's bytes, which the tensors share.

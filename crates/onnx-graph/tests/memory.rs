@@ -90,7 +90,8 @@ fn every_field_is_covered() {
     for (message, path) in PATHS {
         for number in 1..NUMBERS {
             for form in forms(number) {
-                let body = path.iter().rev().fold(form.repeat(MANY), |inner, &outer| delimited(outer, &inner));
+                let body =
+                    path.iter().rev().fold(form.repeat(MANY), |inner, &outer| delimited(outer, &inner));
                 let bytes = Bytes::from(body);
                 let counted = memory_of(&bytes) as usize;
                 let region = Region::new(ALLOCATOR);
@@ -103,9 +104,9 @@ fn every_field_is_covered() {
                     allocated <= counted + ONCE,
                     "{message}, field {number}, {form:?}: {counted} counted, {allocated} allocated"
                 );
-                // What is not kept costs little: of many texts in one place the last is kept, and each is charged for.
+                // What is not kept costs little: of many texts or boxes in one place the last is kept, and each is charged for.
                 if allocated < ONCE {
-                    assert!(counted < 128 * MANY + ONCE, "{message}, field {number}, {form:?}: {counted}");
+                    assert!(counted < 256 * MANY + ONCE, "{message}, field {number}, {form:?}: {counted}");
                 } else {
                     compared += 1;
                 }
@@ -118,7 +119,8 @@ fn every_field_is_covered() {
 /// Groups, which prost skips, hide nothing behind them.
 fn a_group_before_the_graph_hides_nothing() {
     let many = delimited(7, &delimited(1, &delimited(5, b"").repeat(MANY)));
-    let group = [field(60, 3, b""), field(3, 0, &[1]), field(61, 3, b""), field(61, 4, b""), field(60, 4, b"")];
+    let group =
+        [field(60, 3, b""), field(3, 0, &[1]), field(61, 3, b""), field(61, 4, b""), field(60, 4, b"")];
     let counted = memory_of(&many);
     assert!(memory_of(&[group.concat(), many].concat()) >= counted);
     assert!(counted > 100 * MANY as u64);

@@ -96,7 +96,9 @@ fn header(reader: &mut impl Read) -> Result<Cursor<Vec<u8>>, String> {
     take(&mut bytes, width)?;
     let length = bytes[8..].iter().rev().fold(0, |length, &byte| length << 8 | usize::from(byte));
     if length > MAX_HEADER {
-        return Err(format!("is damaged: its header has {length} bytes, and numpy's have at most {MAX_HEADER}"));
+        return Err(format!(
+            "is damaged: its header has {length} bytes, and numpy's have at most {MAX_HEADER}"
+        ));
     }
     let start = bytes.len();
     take(&mut bytes, length)?;

@@ -430,8 +430,12 @@ fn tensors_that_do_not_fit_their_storage_are_named() {
         }
     }
     // Many views, each small enough, are too much together.
-    let views =
-        ["a", "b", "c"].map(|name| Described { name, shape: vec![16_000_000], strides: vec![0], ..described() });
+    let views = ["a", "b", "c"].map(|name| Described {
+        name,
+        shape: vec![16_000_000],
+        strides: vec![0],
+        ..described()
+    });
     let error = message(archive(&state_dict(&views, false), &[("data/0", &floats(0..6))]));
     assert!(error.contains("'c' would have to be unfolded"), "{error}");
 }

@@ -1,6 +1,6 @@
 //! What of each message takes memory of its own. `tests/memory.rs` holds every line, and every line that is not here, against what prost allocates.
 
-use super::Field::{Bytes, Boxed, Fixed, ListOfBytes, Many, One, Text, Texts, Varints};
+use super::Field::{Boxed, Bytes, Fixed, ListOfBytes, Many, One, Text, Texts, Varints};
 use super::Message;
 use crate::proto;
 
@@ -105,10 +105,8 @@ pub(crate) static TENSOR: Message = message::<proto::TensorProto>(
 static SPARSE_TENSOR: Message =
     message::<proto::SparseTensorProto>(0, &[(1, One(&TENSOR)), (2, One(&TENSOR)), (3, Varints(8))]);
 
-static VALUE_INFO: Message = message::<proto::ValueInfoProto>(
-    NAMED,
-    &[(1, Text), (2, One(&TYPE)), (3, Text), (4, Many(&ENTRY))],
-);
+static VALUE_INFO: Message =
+    message::<proto::ValueInfoProto>(NAMED, &[(1, Text), (2, One(&TYPE)), (3, Text), (4, Many(&ENTRY))]);
 
 static TYPE: Message = message::<proto::TypeProto>(
     0,
