@@ -58,6 +58,9 @@ impl Replacement {
         path.as_ref().file_name().ok_or_else(unnamed)?;
         let place = target(path.as_ref())?;
         place.file_name().ok_or_else(unnamed)?;
+        if let Some(file) = standard_stream(&place) {
+            return Ok(Self { file: file?, hidden: None });
+        }
         if is_the_systems(&place) {
             // Behind /dev/stdout may be a file that others write to as well: what they wrote stays.
             return Ok(Self { file: File::options().append(true).open(&place)?, hidden: None });
@@ -133,6 +136,27 @@ fn is_the_systems(path: &Path) -> bool {
     // That is an ordinary folder, in memory.
     let is_memory = path.starts_with("/dev/shm");
     cfg!(unix) && !is_memory && (path.starts_with("/dev") || path.starts_with("/proc"))
+}
+
+/// This process's own standard output or error, where a path stands for it: what else is written there keeps its place. Opened anew, a file behind it would be
+/// written from its beginning by one and from its end by the other.
+#[cfg(unix)]
+fn standard_stream(path: &Path) -> Option<io::Result<File>> {
+    use std::os::fd::AsFd as _;
+    let cloned = match path.to_str()? {
+        "/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1" => {
+            let _ = io::stdout().flush();
+            io::stdout().as_fd().try_clone_to_owned()
+        }
+        "/dev/stderr" | "/dev/fd/2" | "/proc/self/fd/2" => io::stderr().as_fd().try_clone_to_owned(),
+        _ => return None,
+    };
+    Some(cloned.map(File::from))
+}
+
+#[cfg(not(unix))]
+fn standard_stream(_: &Path) -> Option<io::Result<File>> {
+    None
 }
 
 /// Gives a file the owner and the group of another, as far as the system allows it: to somebody else's file only root may.

@@ -14,6 +14,9 @@ use crate::{MapError, map_file};
 /// What stands for standard input.
 pub const STDIN: &str = "-";
 
+/// How much of a pipe is read at once, in bytes: what Linux lets one hold.
+const PART: usize = 1 << 16;
+
 /// Whether it was opened: what came through it will not come again.
 static STDIN_TAKEN: AtomicBool = AtomicBool::new(false);
 
@@ -32,19 +35,24 @@ pub fn read_file(path: impl AsRef<Path>) -> Result<Bytes, MapError> {
         return map_file(path);
     }
     let allowed = allowed_memory(0);
-    let mut bytes = Vec::new();
     let mut stream = open_stream(path)?;
-    stream.by_ref().take(allowed).read_to_end(&mut bytes).map_err(failed)?;
-    // Apart, so that the last byte does not make the room for the others twice as large.
-    if bytes.len() as u64 == allowed && stream.read(&mut [0]).map_err(failed)? > 0 {
-        return Err(failed(io::Error::new(
-            io::ErrorKind::OutOfMemory,
-            format!(
-                "more than {} come through this pipe: save it to a file, or allow more, such as --max-memory {}",
-                shown(allowed),
-                argument(allowed)
-            ),
-        )));
+    let (mut bytes, mut part) = (Vec::new(), vec![0; PART]);
+    loop {
+        let found = stream.read(&mut part).map_err(failed)?;
+        if found == 0 {
+            break;
+        }
+        if bytes.len() as u64 + found as u64 > allowed {
+            return Err(failed(io::Error::new(
+                io::ErrorKind::OutOfMemory,
+                format!(
+                    "more than {} come through this pipe: save it to a file, or allow more, such as --max-memory {}",
+                    shown(allowed),
+                    argument(allowed)
+                ),
+            )));
+        }
+        bytes.extend_from_slice(&part[..found]);
     }
     Ok(bytes.into())
 }
