@@ -1,4 +1,5 @@
-//! Files that ask for far more memory than they have bytes: each is refused by one line that names it and the cure, before it is built. All are made here.
+//! Files that ask for far more memory than they have bytes: each is refused by one line that names
+//! it and the cure, before it is built. All are made here.
 
 use std::io::Write as _;
 use std::process::Command;
@@ -6,10 +7,12 @@ use std::process::Command;
 use crate::common::{Folder, Run};
 use onnx_graph::{Model, memory_of};
 
-/// What one refusal may take of memory, in bytes. The operating system holds the whole address space of the process to it: its code, its stacks, the file itself.
+/// What one refusal may take of memory, in bytes. The operating system holds the whole address
+/// space of the process to it: its code, its stacks, the file itself.
 const MOST_MEMORY: u64 = 300_000_000;
 
-/// What one refusal may take of a processor, in seconds. The operating system counts the process's own time, so that other work on the machine does not matter.
+/// What one refusal may take of a processor, in seconds. The operating system counts the process's
+/// own time, so that other work on the machine does not matter.
 const MOST_SECONDS: u64 = 1;
 
 /// The size of most files here.
@@ -30,7 +33,8 @@ fn limited(folder: &Folder, args: &[&str]) -> Run {
     Run::of(few_threads(&mut command))
 }
 
-/// As many threads on every machine: each reserves address space, for its stack and for what it allocates.
+/// As many threads on every machine: each reserves address space, for its stack and for what it
+/// allocates.
 fn few_threads(command: &mut Command) -> &mut Command {
     command.env("RAYON_NUM_THREADS", "1").env("MALLOC_ARENA_MAX", "1")
 }
@@ -126,7 +130,8 @@ fn external_data() {
     assert_eq!(limited(&folder, &["inspect", "tied.onnx"]).code, 0);
 }
 
-/// A zip archive with one entry of so many megabytes of one byte, compressed, behind these first bytes.
+/// A zip archive with one entry of so many megabytes of one byte, compressed, behind these first
+/// bytes.
 fn archive(name: &str, start: &[u8], byte: u8, megabytes: usize) -> Vec<u8> {
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     let options = zip::write::SimpleFileOptions::default()
@@ -223,7 +228,8 @@ fn tables_of_a_model() {
     }
 }
 
-/// What `torch.save` wrote before version 1.6: a magic number, the protocol, the byte order, and then the object.
+/// What `torch.save` wrote before version 1.6: a magic number, the protocol, the byte order, and
+/// then the object.
 const LEGACY: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.\x80\x02}X\x0d\0\0\0little_endian\x88s.";
 
 #[test]
@@ -268,7 +274,8 @@ fn streams() {
     }
 }
 
-/// The cure is one: what is refused is read where more is allowed, and what is taken is refused where less is.
+/// The cure is one: what is refused is read where more is allowed, and what is taken is refused
+/// where less is.
 #[test]
 fn the_limit_is_the_users() {
     let folder = Folder::new();
@@ -285,7 +292,8 @@ fn the_limit_is_the_users() {
     run.is_mistake(&["more than 10 KiB of memory", "--max-memory"]);
 }
 
-/// A graph whose weights, two gigabytes of zeros, take no room on the disk is read as any other; so is every graph of the fixtures, which others test.
+/// A graph whose weights, two gigabytes of zeros, take no room on the disk is read as any other; so
+/// is every graph of the fixtures, which others test.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_large_model_is_no_bomb() {

@@ -1,12 +1,13 @@
-//! Names from files reach a terminal as letters: no escape, no second line, no other direction, nothing that is not seen, whatever the command.
+//! Names from files reach a terminal as letters: no escape, no second line, no other direction,
+//! nothing that is not seen, whatever the command.
 
 use std::ffi::OsString;
 
 use crate::common::{Folder, Run, baseline_graph, plain_inputs};
 use onnx_graph::{Model, Node};
 
-/// Clears the screen, forges a line, reads backwards, and has what cannot be seen: C0 and C1 controls, a line break of each kind, marks of direction, letters
-/// without a width.
+/// Clears the screen, forges a line, reads backwards, and has what cannot be seen: C0 and C1
+/// controls, a line break of each kind, marks of direction, letters without a width.
 const HOSTILE: &str = "a\u{1b}[2J\u{1b}[31mb\r\nPASS  forged\u{85}\u{9b}1m\u{7}\u{8}\u{7f}\u{2028}\u{202e}c\u{2066}d\u{200b}\u{200d}\u{feff}\u{ad}\u{61c}\u{e0041}e";
 
 /// What must become of it. Within an error, lines are divided by a colon.
@@ -34,7 +35,8 @@ fn shows(run: &Run) {
     assert!(SHOWN.iter().all(|part| all.contains(part)), "the name is not shown: {run}");
 }
 
-/// The fixture's graph with the name for its first node, its producer, and an output beside the others.
+/// The fixture's graph with the name for its first node, its producer, and an output beside the
+/// others.
 fn graph(change: impl FnOnce(&mut Model)) -> Vec<u8> {
     let mut model = baseline_graph();
     model.producer = HOSTILE.into();
@@ -127,7 +129,8 @@ fn errors_and_expected_outputs() {
     }
 }
 
-/// A file whose name is hostile, as an argument, wherever one is taken; and as an argument that is none.
+/// A file whose name is hostile, as an argument, wherever one is taken; and as an argument that is
+/// none.
 #[cfg(unix)]
 #[test]
 fn names_of_files() {

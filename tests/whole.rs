@@ -1,4 +1,5 @@
-//! Every output is there as a whole, or what was there before is: when the disk is full, when Ctrl-C is pressed, and however the place it goes to is made.
+//! Every output is there as a whole, or what was there before is: when the disk is full, when
+//! Ctrl-C is pressed, and however the place it goes to is made.
 
 use std::fs::{self, File, Permissions};
 use std::io::Write as _;
@@ -22,7 +23,8 @@ fn after(folder: &Folder, first: &str, args: &[&str]) -> Run {
     Run::of(folder.command("sh").args(["-c", &script, env!("CARGO_BIN_EXE_parity")]).args(args))
 }
 
-/// No file may become larger than a kilobyte, which is what a full disk looks like to a program: a write that fails.
+/// No file may become larger than a kilobyte, which is what a full disk looks like to a program: a
+/// write that fails.
 const FULL: &str = "trap '' XFSZ; ulimit -f 1";
 
 fn mode(folder: &Folder, name: &str) -> u32 {

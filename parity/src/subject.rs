@@ -254,7 +254,8 @@ impl Subject {
     }
 }
 
-/// Whether what stands for a model is a graph by itself: its name ends in `.onnx`, or it is a pipe or standard input, through which no folder comes.
+/// Whether what stands for a model is a graph by itself: its name ends in `.onnx`, or it is a pipe
+/// or standard input, through which no folder comes.
 pub fn is_graph(model: &str) -> bool {
     model.ends_with(".onnx") || engine::is_stream(model).unwrap_or(false)
 }

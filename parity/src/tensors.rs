@@ -92,11 +92,12 @@ pub fn read_outputs(path: impl AsRef<Path>, outputs: &[ValueSpec]) -> Result<Nam
     if path.is_dir() { folder::read(path, "output", outputs) } else { read(path) }
 }
 
-/// Reads all tensors of a safetensors file, or of an `.npz` file, in file order. A pipe, and `-` for standard input, are read to their end; what comes out of them is known
-/// by its first bytes.
+/// Reads all tensors of a safetensors file, or of an `.npz` file, in file order. A pipe, and `-`
+/// for standard input, are read to their end; what comes out of them is known by its first bytes.
 ///
 /// # Errors
-/// If the file is missing or malformed, or would take more memory than [`engine::memory::allowed_memory`] says, or a tensor is malformed.
+/// If the file is missing or malformed, or would take more memory than
+/// [`engine::memory::allowed_memory`] says, or a tensor is malformed.
 pub fn read(path: impl AsRef<Path>) -> Result<NamedValues, TensorsError> {
     let path = path.as_ref();
     let bytes = read_file(path).map_err(CheckpointError::from)?;

@@ -174,8 +174,9 @@ impl ModelFiles {
     /// The bytes of a file, mapped; `None` if the model has none of that name. `file` is relative to the model's folder.
     ///
     /// # Errors
-    /// If `file` leads out of the folder, is a git-lfs pointer or a broken link, cannot be mapped, or cannot be downloaded; if it is JSON or a list of words
-    /// (`.json`, `.txt`) that would take more memory than [`engine::memory::allowed_memory`] says.
+    /// If `file` leads out of the folder, is a git-lfs pointer or a broken link, cannot be mapped,
+    /// or cannot be downloaded; if it is JSON or a list of words (`.json`, `.txt`) that would take
+    /// more memory than [`engine::memory::allowed_memory`] says.
     pub fn read(&self, file: &str) -> Result<Option<Bytes>, CheckpointError> {
         // Such names may come from another file of the model (modules.json).
         let is_inside = !file.is_empty()
@@ -416,8 +417,8 @@ pub(crate) fn refuse_lfs_pointer(shown: &str, bytes: &[u8]) -> Result<(), Checkp
     Ok(())
 }
 
-/// Refuses a table that would take far more memory than it has bytes: whoever asks for it makes lists and maps of it next. Other files are weighed by who knows their
-/// format.
+/// Refuses a table that would take far more memory than it has bytes: whoever asks for it makes
+/// lists and maps of it next. Other files are weighed by who knows their format.
 fn weigh(file: &str, shown: &str, bytes: &[u8]) -> Result<(), OverBudget> {
     let mut budget = Budget::of(shown, bytes.len() as u64);
     match Path::new(file).extension().and_then(OsStr::to_str) {

@@ -58,13 +58,15 @@ impl Checkpoint {
     /// Lists the tensors of a safetensors file in memory. `name` is what [`TensorEntry::file`] and errors call it.
     ///
     /// # Errors
-    /// If this is not a safetensors file, its header is wrong, does not cover the bytes exactly or would take more memory than
-    /// [`engine::memory::allowed_memory`] says, or a tensor is of a dtype that is not one of [`DType`].
+    /// If this is not a safetensors file, its header is wrong, does not cover the bytes exactly or
+    /// would take more memory than [`engine::memory::allowed_memory`] says, or a tensor is of a
+    /// dtype that is not one of [`DType`].
     pub fn from_safetensors(name: &str, bytes: Bytes) -> Result<Self, CheckpointError> {
         Self::parse(name, name, &bytes)
     }
 
-    /// Maps a safetensors file and lists its tensors. A pipe, and `-` for standard input, are read to their end.
+    /// Maps a safetensors file and lists its tensors. A pipe, and `-` for standard input, are read
+    /// to their end.
     ///
     /// # Errors
     /// As [`Checkpoint::from_safetensors`], and if the file cannot be read.

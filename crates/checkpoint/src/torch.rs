@@ -22,7 +22,8 @@ pub use error::TorchError;
 use crate::{CheckpointError, TensorEntry};
 use state_dict::StateDict;
 
-/// What a tensor takes beside its elements: its name twice, its shape, its strides, and its places in three maps.
+/// What a tensor takes beside its elements: its name twice, its shape, its strides, and its places
+/// in three maps.
 const TENSOR: u64 = 1024;
 
 /// The tensors of a file, in the order of its dict. `file` is the name for entries, `shown` the one for errors.

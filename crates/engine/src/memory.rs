@@ -1,27 +1,30 @@
 //! What a file may make of memory.
 //!
-//! A few bytes of a file can ask for a thousand times their number: a list of empty messages, an archive of zeros, a nest of JSON. So a reader counts what it is
-//! about to build, in a [`Budget`], before it builds it.
+//! A few bytes of a file can ask for a thousand times their number: a list of empty messages, an
+//! archive of zeros, a nest of JSON. So a reader counts what it is about to build, in a [`Budget`],
+//! before it builds it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A file may make this many bytes of memory, however small it is: small graphs, tables and archives take a small part of it.
+/// A file may make this many bytes of memory, however small it is: small graphs, tables and
+/// archives take a small part of it.
 pub const ALWAYS_ALLOWED: u64 = 128 << 20;
 
-/// Beyond that, a file may make this many times its size. Weights are mapped and make none. Numbers that a file spells one by one make up to six times their bytes,
-/// so this is for them.
+/// Beyond that, a file may make this many times its size. Weights are mapped and make none. Numbers
+/// that a file spells one by one make up to six times their bytes, so this is for them.
 pub const TIMES_ITS_SIZE: u64 = 8;
 
 /// What [`set_max_memory`] was given; 0 before.
 static MAX_MEMORY: AtomicU64 = AtomicU64::new(0);
 
-/// Lets every file that is read from now on make so many bytes of memory, whatever its size. It may be more than the default, or less.
+/// Lets every file that is read from now on make so many bytes of memory, whatever its size. It may
+/// be more than the default, or less.
 pub fn set_max_memory(bytes: u64) {
     MAX_MEMORY.store(bytes.max(1), Ordering::Relaxed);
 }
 
-/// How many bytes of memory a file of this size may make: what [`set_max_memory`] says, or else [`ALWAYS_ALLOWED`] and
-/// [`TIMES_ITS_SIZE`]. What comes through a pipe has the size 0.
+/// How many bytes of memory a file of this size may make: what [`set_max_memory`] says, or else
+/// [`ALWAYS_ALLOWED`] and [`TIMES_ITS_SIZE`]. What comes through a pipe has the size 0.
 pub fn allowed_memory(size: u64) -> u64 {
     match MAX_MEMORY.load(Ordering::Relaxed) {
         0 => size.saturating_mul(TIMES_ITS_SIZE).saturating_add(ALWAYS_ALLOWED),
@@ -99,8 +102,8 @@ impl Budget {
         OverBudget { file: self.file.clone(), size: self.size, allowed: self.allowed }
     }
 
-    /// Counts what a reader makes of JSON: each value, each key and each list and map as serde_json holds them, and what grows with them. Whether it is JSON is not
-    /// looked at.
+    /// Counts what a reader makes of JSON: each value, each key and each list and map as serde_json
+    /// holds them, and what grows with them. Whether it is JSON is not looked at.
     ///
     /// # Errors
     /// If that is more than what is left.
@@ -124,7 +127,8 @@ impl Budget {
         Ok(())
     }
 
-    /// Counts what a reader makes of the index of a zip archive. In the first format it has at most 65535 entries, which is little; in the second, zip64, any number.
+    /// Counts what a reader makes of the index of a zip archive. In the first format it has at most
+    /// 65535 entries, which is little; in the second, zip64, any number.
     ///
     /// # Errors
     /// If that is more than what is left.
@@ -147,7 +151,8 @@ impl Budget {
         self.spend(entries.unwrap_or(most).min(most).saturating_mul(ZIP_ENTRY))
     }
 
-    /// Counts what a reader makes of a list of words, one a line: a text, and its place in a map from and to its number.
+    /// Counts what a reader makes of a list of words, one a line: a text, and its place in a map
+    /// from and to its number.
     ///
     /// # Errors
     /// If that is more than what is left.

@@ -10,10 +10,12 @@ const MAX_LINKS: usize = 40;
 /// Writes a file as a whole or not at all: a reader never sees half of it, and a file may be replaced by something that is still
 /// mapped from it.
 ///
-/// The bytes go to a hidden file beside it first, which is then renamed and, if anything fails, removed; a program that a signal ends removes it with
-/// [`remove_unfinished`](crate::remove_unfinished). A link stays: the file that it leads to is replaced. So do the permissions, and as far as the system allows it the
-/// owner, of a file that is replaced; one that may not be written to is not replaced. A device or a pipe, or what `/dev/stdout` stands for, is never replaced: it is
-/// written to.
+/// The bytes go to a hidden file beside it first, which is then renamed and, if anything fails,
+/// removed; a program that a signal ends removes it with
+/// [`remove_unfinished`](crate::remove_unfinished). A link stays: the file that it leads to is
+/// replaced. So do the permissions, and as far as the system allows it the owner, of a file that is
+/// replaced; one that may not be written to is not replaced. A device or a pipe, or what
+/// `/dev/stdout` stands for, is never replaced: it is written to.
 ///
 /// # Errors
 /// What the operating system said, or that the path does not end in a file's name.
@@ -138,8 +140,9 @@ fn is_the_systems(path: &Path) -> bool {
     cfg!(unix) && !is_memory && (path.starts_with("/dev") || path.starts_with("/proc"))
 }
 
-/// This process's own standard output or error, where a path stands for it: what else is written there keeps its place. Opened anew, a file behind it would be
-/// written from its beginning by one and from its end by the other.
+/// This process's own standard output or error, where a path stands for it: what else is written
+/// there keeps its place. Opened anew, a file behind it would be written from its beginning by one
+/// and from its end by the other.
 #[cfg(unix)]
 fn standard_stream(path: &Path) -> Option<io::Result<File>> {
     use std::os::fd::AsFd as _;
@@ -159,7 +162,8 @@ fn standard_stream(_: &Path) -> Option<io::Result<File>> {
     None
 }
 
-/// Gives a file the owner and the group of another, as far as the system allows it: to somebody else's file only root may.
+/// Gives a file the owner and the group of another, as far as the system allows it: to somebody
+/// else's file only root may.
 #[cfg(unix)]
 fn keep_owner(file: &File, old: &fs::Metadata) {
     use std::os::unix::fs::{MetadataExt as _, fchown};

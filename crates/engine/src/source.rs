@@ -1,4 +1,5 @@
-//! A file that the user names: a file, a pipe, or `-` for standard input. It is opened once, and read once.
+//! A file that the user names: a file, a pipe, or `-` for standard input. It is opened once, and
+//! read once.
 
 use std::borrow::Cow;
 use std::fs::{File, Metadata};
@@ -24,10 +25,12 @@ static STDIN_TAKEN: AtomicBool = AtomicBool::new(false);
 #[cfg(unix)]
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// The bytes of a file that the user names: a file is mapped, as [`map_file`] does it; a pipe, a terminal, or what `-` stands for, is read to its end.
+/// The bytes of a file that the user names: a file is mapped, as [`map_file`] does it; a pipe, a
+/// terminal, or what `-` stands for, is read to its end.
 ///
 /// # Errors
-/// As [`map_file`]; if nobody writes to a pipe; and if more comes through it than [`allowed_memory`] lets it make.
+/// As [`map_file`]; if nobody writes to a pipe; and if more comes through it than
+/// [`allowed_memory`] lets it make.
 pub fn read_file(path: impl AsRef<Path>) -> Result<Bytes, MapError> {
     let path = path.as_ref();
     let failed = |source| MapError { path: shown_path(path).as_ref().into(), source };
@@ -62,7 +65,8 @@ pub fn shown_path(path: &Path) -> Cow<'_, str> {
     if path.as_os_str() == STDIN { "standard input".into() } else { path.to_string_lossy() }
 }
 
-/// Whether what is at a path can only be read from its beginning to its end, and once: a pipe, a socket, a terminal, or what `-` stands for.
+/// Whether what is at a path can only be read from its beginning to its end, and once: a pipe, a
+/// socket, a terminal, or what `-` stands for.
 ///
 /// # Errors
 /// What the operating system said.
@@ -139,7 +143,8 @@ mod pipe {
     /// How often a pipe without a writer is looked at.
     const LOOKED_AT: Duration = Duration::from_millis(5);
 
-    /// A pipe that is not waited for where nobody writes to it: to open one as usual waits for a writer, perhaps for ever.
+    /// A pipe that is not waited for where nobody writes to it: to open one as usual waits for a
+    /// writer, perhaps for ever.
     pub(super) struct Pipe {
         file: File,
         /// Until when a writer may come; `None` once there is or was one.
@@ -150,7 +155,8 @@ mod pipe {
         pub fn open(path: &Path) -> io::Result<Self> {
             let flags = OFlags::NONBLOCK.bits().cast_signed();
             let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-            // What the shell hands over has had its writer from the beginning: if there is none now, it has ended.
+            // What the shell hands over has had its writer from the beginning: if there is none
+            // now, it has ended.
             let is_handed_over = path.starts_with("/dev") || path.starts_with("/proc");
             Ok(Self { file, until: (!is_handed_over).then(|| Instant::now() + PATIENCE) })
         }

@@ -18,8 +18,9 @@ fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes every file and folder in the making, for a program that ends before they are whole, by a signal say. None can be finished or begun afterwards: who tries
-/// waits for the end of the process.
+/// Removes every file and folder in the making, for a program that ends before they are whole, by a
+/// signal say. None can be finished or begun afterwards: who tries waits for the end of the
+/// process.
 pub fn remove_unfinished() {
     let mut all = unfinished();
     all.drain(..).rev().for_each(|path| remove(&path));
@@ -86,8 +87,9 @@ impl Drop for Unfinished {
     }
 }
 
-/// A folder that gets its files all at once: they are written to [`NewFolder::path`], a hidden folder in it, and moved by [`NewFolder::finish`]. Without that there is
-/// nothing, and no folder either where there was none.
+/// A folder that gets its files all at once: they are written to [`NewFolder::path`], a hidden
+/// folder in it, and moved by [`NewFolder::finish`]. Without that there is nothing, and no folder
+/// either where there was none.
 #[derive(Debug)]
 pub struct NewFolder {
     // Dropped first, so that the folders around it are empty then.

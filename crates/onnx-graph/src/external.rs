@@ -22,7 +22,8 @@ pub(crate) struct ExternalFiles {
     size: Size,
 }
 
-/// Tensors may share bytes, as tied weights do; a million that share a gigabyte would take a petabyte once they are run.
+/// Tensors may share bytes, as tied weights do; a million that share a gigabyte would take a
+/// petabyte once they are run.
 struct Size {
     /// Of all files together.
     files: u64,

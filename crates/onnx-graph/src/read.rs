@@ -31,11 +31,13 @@ use names::NodeNames;
 pub const IR_VERSIONS: RangeInclusive<i64> = 3..=14;
 
 impl Model {
-    /// Reads and checks an ONNX file. The file stays mapped as long as one of its tensors lives; files with external data are
-    /// looked for beside `path` as it is given, and mapped likewise. A pipe, and `-` for standard input, are read to their end; nothing lies beside them.
+    /// Reads and checks an ONNX file. The file stays mapped as long as one of its tensors lives;
+    /// files with external data are looked for beside `path` as it is given, and mapped likewise. A
+    /// pipe, and `-` for standard input, are read to their end; nothing lies beside them.
     ///
     /// # Errors
-    /// If the file cannot be read, is not ONNX, would take more memory than [`engine::memory::allowed_memory`] says, or does not pass [`Model::check`].
+    /// If the file cannot be read, is not ONNX, would take more memory than
+    /// [`engine::memory::allowed_memory`] says, or does not pass [`Model::check`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, GraphError> {
         let path = path.as_ref();
         let is_file = !is_stream(path).unwrap_or(false);
@@ -47,7 +49,8 @@ impl Model {
     /// Reads and checks an ONNX file's bytes, which the tensors share.
     ///
     /// # Errors
-    /// If the bytes are not ONNX, would take more memory than they may, do not pass [`Model::check`], or tell of external data: there is no folder to look in.
+    /// If the bytes are not ONNX, would take more memory than they may, do not pass
+    /// [`Model::check`], or tell of external data: there is no folder to look in.
     pub fn from_bytes(bytes: Bytes) -> Result<Self, GraphError> {
         read("the byte buffer", bytes, ExternalFiles::none())
     }
@@ -70,8 +73,9 @@ impl Tensor {
     }
 }
 
-/// How much memory a model will take when it is read from these bytes, which it shares, as far as that can be told without building it. [`Model::open`] refuses a file
-/// for which this is more than [`engine::memory::allowed_memory`].
+/// How much memory a model will take when it is read from these bytes, which it shares, as far as
+/// that can be told without building it. [`Model::open`] refuses a file for which this is more than
+/// [`engine::memory::allowed_memory`].
 ///
 /// ```
 /// // An IR version, and a graph with a node with a million empty attributes, of two bytes each: in memory they are some hundred megabytes.

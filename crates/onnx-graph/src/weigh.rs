@@ -1,7 +1,9 @@
 //! What the messages of a file will take of memory, counted before one of them is built.
 //!
-//! An empty attribute is two bytes in a file and some hundred in memory, so a file of 20 MB can ask for gigabytes. One walk over the fields adds up what prost makes
-//! of them, and [`Budget`] says when that is too much. Whether they are sound is not looked at: where prost will stop, the walk may.
+//! An empty attribute is two bytes in a file and some hundred in memory, so a file of 20 MB can ask
+//! for gigabytes. One walk over the fields adds up what prost makes of them, and [`Budget`] says
+//! when that is too much. Whether they are sound is not looked at: where prost will stop, the walk
+//! may.
 
 mod schema;
 
@@ -33,9 +35,11 @@ enum Field {
     Bytes,
     /// A list of pieces of bytes.
     ListOfBytes,
-    /// A list of numbers of so many bytes here and in the file, whether it is packed or not; it is copied once.
+    /// A list of numbers of so many bytes here and in the file, whether it is packed or not; it is
+    /// copied once.
     Fixed(u64),
-    /// A list of whole numbers, of so many bytes here and one to ten in the file; it is copied once.
+    /// A list of whole numbers, of so many bytes here and one to ten in the file; it is copied
+    /// once.
     Varints(u64),
     /// One message, within the one it belongs to.
     One(&'static Message),
@@ -130,7 +134,8 @@ fn below(bytes: &[u8], message: &Message, budget: &mut Budget, depth: usize) -> 
     if depth < MAX_DEPTH { inner(bytes, message, budget, depth + 1) } else { Ok(()) }
 }
 
-/// How many bytes more a list takes for so many elements more: it has room for four of them at least, and doubles when it is full.
+/// How many bytes more a list takes for so many elements more: it has room for four of them at
+/// least, and doubles when it is full.
 fn grown(count: &mut u64, elements: u64, size: usize) -> u64 {
     let room = |count: u64| match count {
         0 => 0,

@@ -1,4 +1,5 @@
-//! What is counted for a file before it is read covers what prost then allocates: for every field of every message, many times over.
+//! What is counted for a file before it is read covers what prost then allocates: for every field
+//! of every message, many times over.
 
 #![allow(clippy::unwrap_used, reason = "a test says what broke by panicking")]
 
@@ -13,7 +14,8 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// So many of a field are put into one message. Some room above a power of two, where lists have just grown.
+/// So many of a field are put into one message. Some room above a power of two, where lists have
+/// just grown.
 const MANY: usize = 2100;
 
 /// What may be allocated and not counted: the graph itself and the like, once.
@@ -104,7 +106,8 @@ fn every_field_is_covered() {
                     allocated <= counted + ONCE,
                     "{message}, field {number}, {form:?}: {counted} counted, {allocated} allocated"
                 );
-                // What is not kept costs little: of many texts or boxes in one place the last is kept, and each is charged for.
+                // What is not kept costs little: of many texts or boxes in one place the last is
+                // kept, and each is charged for.
                 if allocated < ONCE {
                     assert!(counted < 256 * MANY + ONCE, "{message}, field {number}, {form:?}: {counted}");
                 } else {

@@ -20,8 +20,8 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// The most memory that a file may make when it is read, such as 512M or 4G; what it maps of its weights does not count [default: 128 MiB and 8 times the
-    /// file's size]
+    /// The most memory that a file may make when it is read, such as 512M or 4G; what it maps of
+    /// its weights does not count [default: 128 MiB and 8 times the file's size]
     #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
     pub max_memory: Option<u64>,
 
@@ -385,7 +385,8 @@ pub struct EmbedArgs {
     #[arg(long, value_name = "TEXT", required_unless_present = "file", conflicts_with = "file")]
     pub text: Vec<String>,
 
-    /// A file with one text a line, or `-` for stdin; if it is called .jsonl or .ndjson, one {"text": …} a line
+    /// A file with one text a line, or `-` for stdin; if it is called .jsonl or .ndjson, one
+    /// {"text": …} a line
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
 

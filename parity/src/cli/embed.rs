@@ -131,10 +131,12 @@ fn texts(args: &EmbedArgs) -> anyhow::Result<(Option<usize>, Texts)> {
     }
 }
 
-/// What a tokenizer makes of a byte of text: up to a token, with its word and its place in the text.
+/// What a tokenizer makes of a byte of text: up to a token, with its word and its place in the
+/// text.
 const TOKENIZED: u64 = 128;
 
-/// The lines of a file, a pipe or standard input, which is read once; of one that is called .jsonl or .ndjson, the `text` of each.
+/// The lines of a file, a pipe or standard input, which is read once; of one that is called .jsonl
+/// or .ndjson, the `text` of each.
 fn lines(path: &Path) -> anyhow::Result<Texts> {
     #[derive(Deserialize)]
     struct Line {

@@ -15,7 +15,8 @@ pub fn given(path: Option<&Path>) -> anyhow::Result<Option<Case>> {
     Ok(Some(Case { name: shown_path(path).into_owned(), inputs: tensors::read(path)? }))
 }
 
-/// The inputs of a check: those that were given, a text, or the default suite for the shapes that the graphs declare.
+/// The inputs of a check: those that were given, a text, or the default suite for the shapes that
+/// the graphs declare.
 pub fn cases(
     subject: &Subject,
     given: Option<&Case>,

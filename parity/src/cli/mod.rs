@@ -41,7 +41,8 @@ use args::{Cli, Command};
 
 /// Runs the command that the process's arguments ask for.
 pub fn main() -> ExitCode {
-    // A wrong usage ends here, with exit code 2 and clap's message, which repeats what was typed: a shell may have put the name of a file there.
+    // A wrong usage ends here, with exit code 2 and clap's message, which repeats what was typed: a
+    // shell may have put the name of a file there.
     let cli = Cli::try_parse().unwrap_or_else(|error| {
         let inert = std::env::args_os().map(|argument| terminal::inert(&argument.to_string_lossy()));
         Cli::try_parse_from(inert).err().unwrap_or(error).exit()

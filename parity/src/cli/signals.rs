@@ -1,4 +1,5 @@
-//! Ctrl-C, and a plain kill: what is in the making is removed, and the process ends as it would have without this.
+//! Ctrl-C, and a plain kill: what is in the making is removed, and the process ends as it would
+//! have without this.
 
 /// Watches for signals from now on, in a thread of its own.
 #[cfg(unix)]
@@ -8,7 +9,8 @@ pub fn watch() {
     use signal_hook::low_level::emulate_default_handler;
 
     let ignored = ignored();
-    // One that is ignored, as nohup has it, must stay so. Where nobody can tell, those that are usually not are taken.
+    // One that is ignored, as nohup has it, must stay so. Where nobody can tell, those that are
+    // usually not are taken.
     let is_watched = |signal: i32| match ignored {
         Some(ignored) => ignored >> (signal - 1) & 1 == 0,
         None => signal != SIGHUP,

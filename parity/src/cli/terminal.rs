@@ -1,7 +1,10 @@
-//! What goes to a terminal as text: every command's tables, notes and errors, by [`stdout`], [`stderr`] and [`inert`].
+//! What goes to a terminal as text: every command's tables, notes and errors, by [`stdout`],
+//! [`stderr`] and [`inert`].
 //!
-//! Names come from files of strangers. One with a line break could forge a line of a report, one with an escape could clear the screen, one that reads backwards could
-//! pass for another. So everything that a line is made of is made visible ([`visible`]), but what this program itself paints it with.
+//! Names come from files of strangers. One with a line break could forge a line of a report, one
+//! with an escape could clear the screen, one that reads backwards could pass for another. So
+//! everything that a line is made of is made visible ([`visible`]), but what this program itself
+//! paints it with.
 
 use std::cell::Cell;
 use std::fmt::{self, Write as _};
@@ -26,12 +29,14 @@ pub fn stderr() -> Lines<AutoStream<io::Stderr>> {
     Lines(anstream::stderr())
 }
 
-/// A text of which nothing but letters reaches a terminal, for what draws on it by itself: a progress bar.
+/// A text of which nothing but letters reaches a terminal, for what draws on it by itself: a
+/// progress bar.
 pub fn inert(text: &str) -> String {
     text.chars().map(visible).collect()
 }
 
-/// JSON that says what it said, with an escape for each letter that is not [`visible`]. Line breaks stay: there are none within a JSON string.
+/// JSON that says what it said, with an escape for each letter that is not [`visible`]. Line breaks
+/// stay: there are none within a JSON string.
 pub fn inert_json(json: &str) -> String {
     let mut inert = String::with_capacity(json.len());
     for letter in json.chars() {
@@ -78,15 +83,13 @@ struct Line {
 
 impl fmt::Write for Line {
     fn write_str(&mut self, piece: &str) -> fmt::Result {
-        if OWN.get() {
-            self.text.push_str(piece);
-            return Ok(());
-        }
+        let is_own = OWN.get();
         for character in piece.chars() {
             if std::mem::take(&mut self.ends) {
                 self.text.push(visible('\n'));
             }
             match character {
+                own if is_own => self.text.push(own),
                 '\n' => self.ends = true,
                 other => self.text.push(visible(other)),
             }
@@ -95,7 +98,8 @@ impl fmt::Write for Line {
     }
 }
 
-/// A style of this program's own. It must be written straight to a line, and not to a `String` first.
+/// A style of this program's own. It must be written straight to a line, and not to a `String`
+/// first.
 #[derive(Clone, Copy)]
 pub struct Paint(Style);
 

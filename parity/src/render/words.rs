@@ -245,7 +245,8 @@ fn shortened(text: &str, limit: usize) -> Cow<'_, str> {
     format!("{}…{}", &text[..head], &text[start..]).into()
 }
 
-/// A character that can be seen in place of one that cannot, and that could forge or break a document or a line on a terminal.
+/// A character that can be seen in place of one that cannot, and that could forge or break a
+/// document or a line on a terminal.
 pub fn visible(character: char) -> char {
     match character {
         '\n' | '\r' | '\t' => ' ',

@@ -17,7 +17,8 @@ const MAX_HEADER: usize = 10_000;
 /// How deep its header is nested at most: a dict of a list of a tuple of a tuple is.
 const MAX_NESTED: usize = 8;
 
-/// Reads all tensors of an `.npz` file, in file order. What they say they unpack to is added up before any of them is unpacked.
+/// Reads all tensors of an `.npz` file, in file order. What they say they unpack to is added up
+/// before any of them is unpacked.
 pub(super) fn read(path: &Path, bytes: Bytes) -> Result<NamedValues, TensorsError> {
     let damaged = |what: String| TensorsError::Npz { path: path.into(), what };
     let mut budget = Budget::of(path.display().to_string(), bytes.len() as u64);
@@ -78,8 +79,9 @@ fn array(mut reader: impl Read) -> Result<Value, String> {
     Value::from_le_bytes(dtype, shape, &data).map_err(|error| format!("is damaged: {error}"))
 }
 
-/// The beginning of an array up to its elements (<https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>), if it is one that can be read: npyz makes
-/// room for a header of any length, and follows brackets to any depth.
+/// The beginning of an array up to its elements
+/// (<https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>), if it is one that
+/// can be read: npyz makes room for a header of any length, and follows brackets to any depth.
 fn header(reader: &mut impl Read) -> Result<Cursor<Vec<u8>>, String> {
     let mut take = |bytes: &mut Vec<u8>, count: usize| {
         let found = reader.take(count as u64).read_to_end(bytes).map_err(|error| error.to_string());

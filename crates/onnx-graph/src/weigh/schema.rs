@@ -1,10 +1,12 @@
-//! What of each message takes memory of its own. `tests/memory.rs` holds every line, and every line that is not here, against what prost allocates.
+//! What of each message takes memory of its own. `tests/memory.rs` holds every line, and every line
+//! that is not here, against what prost allocates.
 
 use super::Field::{Boxed, Bytes, Fixed, ListOfBytes, Many, One, Text, Texts, Varints};
 use super::Message;
 use crate::proto;
 
-/// What a graph makes of a node beside its strings: its place among the nodes, a name of its own, and what the engines know of it.
+/// What a graph makes of a node beside its strings: its place among the nodes, a name of its own,
+/// and what the engines know of it.
 const NODE: u64 = 512;
 
 /// What it makes of anything else that has a name: its place in a map.
