@@ -16,6 +16,7 @@ mod common;
 mod action;
 mod against;
 mod audit;
+mod bombs;
 mod commands;
 mod conformance;
 mod default_model;
@@ -39,5 +40,9 @@ mod reports;
 mod repro;
 mod selftest;
 mod sentence;
+mod streams;
 mod supported_ops;
 mod tasks;
+mod terminal;
+#[cfg(unix)]
+mod whole;

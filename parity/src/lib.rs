@@ -52,7 +52,7 @@ pub mod tokenizer_check;
 mod verdict;
 
 pub use error::ParityError;
-pub use subject::{Reference, Subject, open_graph};
+pub use subject::{Reference, Subject, is_graph, open_graph};
 pub use verdict::Verdict;
 
 /// Panics, with a line for each output that differs, unless a candidate engine agrees with a reference on every case.

@@ -19,7 +19,7 @@ mod words;
 pub use html::html;
 pub use junit::junit;
 pub use markdown::markdown;
-pub use words::headline;
+pub use words::{headline, visible};
 
 /// One graph of a report: a report on one graph has its parts at the top.
 struct Graph<'a> {

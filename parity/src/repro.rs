@@ -12,7 +12,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use engine::{DType, NamedValues, ValueSpec};
+use engine::{DType, NamedValues, NewFolder, ValueSpec, replace_file};
 use onnx_eval::Precision;
 use onnx_graph::{GraphError, Model, Tensor};
 
@@ -82,7 +82,7 @@ pub enum ReproError {
     Fit(#[from] FitError),
 }
 
-/// Writes a failing check to a folder, which is made if it is not there.
+/// Writes a failing check to a folder, which is made if it is not there: all of it, or nothing.
 ///
 /// # Errors
 /// If the folder is not empty, the inputs do not fit the graph, no output can be compared, or a file cannot be written.
@@ -95,27 +95,39 @@ pub fn write(dir: &Path, repro: &Repro) -> Result<(), ReproError> {
     if compared.is_empty() {
         return Err(ReproError::NothingExpected);
     }
+    if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(ReproError::NotEmpty(dir.into()));
+    }
+    let folder = NewFolder::create(dir).map_err(failed(dir))?;
+    fill(folder.path(), repro, &inputs, &expected, &exact)?;
+    folder.finish().map_err(failed(dir))
+}
+
+fn fill(
+    dir: &Path,
+    repro: &Repro,
+    inputs: &NamedValues,
+    expected: &NamedValues,
+    exact: &NamedValues,
+) -> Result<(), ReproError> {
     let data = dir.join(DATA);
     let tests = dir.join("tests");
-    for folder in [dir, &data, &tests] {
+    for folder in [&data, &tests] {
         fs::create_dir_all(folder).map_err(failed(folder))?;
-        if folder == dir && fs::read_dir(dir).map_err(failed(dir))?.next().is_some() {
-            return Err(ReproError::NotEmpty(dir.into()));
-        }
     }
     repro.graph.save(dir.join("model.onnx"))?;
-    for (kind, values) in [("input", &inputs), ("output", &expected)] {
+    for (kind, values) in [("input", inputs), ("output", expected)] {
         for (index, (name, value)) in values.iter().enumerate() {
             Tensor::from_value(value).save(data.join(format!("{kind}_{index}.pb")), name)?;
         }
     }
-    tensors::write(dir.join(EXACT), &exact)?;
+    tensors::write(dir.join(EXACT), exact)?;
     for (file, text) in [
         (dir.join("Cargo.toml"), MANIFEST.to_owned()),
         (tests.join("replay.rs"), replay(repro)),
         (dir.join("README.md"), readme(repro)),
     ] {
-        fs::write(&file, text).map_err(failed(&file))?;
+        replace_file(&file, text.as_bytes()).map_err(failed(&file))?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use candle_bert::{BertConfig, BertForTask, ReferenceEngine, Task, TaskError};
 use candle_core::{DType, Device};
 use checkpoint::{Checkpoint, CheckpointError, ModelFiles, OnnxSource};
+use engine::{STDIN, shown_path};
 use onnx_graph::{ExternalFault, GraphError, Model};
 
 use crate::{ParityError, outputs};
@@ -62,7 +63,7 @@ impl Subject {
                 bert_tiny::NAME,
                 bert_tiny::FILES.iter().map(|&(name, bytes)| (name, Bytes::from_static(bytes))),
             ),
-            Some(path) if path.ends_with(".onnx") => return Err(ParityError::IsAGraph { path: path.into() }),
+            Some(path) if is_graph(path) => return Err(ParityError::IsAGraph { path: path.into() }),
             Some(model) => open(model)?,
         };
         let config = BertConfig::from_json(&files.config()?)
@@ -161,7 +162,9 @@ impl Subject {
     pub fn graph(&self, onnx: Option<&Path>) -> Result<(String, Model), ParityError> {
         let source = match onnx {
             Some(path) => match file_of_repository(path) {
-                Some(file) if self.files.is_on_hub() && !path.exists() => self.graph_in_repository(&file)?,
+                Some(file) if self.files.is_on_hub() && !path.exists() && path.as_os_str() != STDIN => {
+                    self.graph_in_repository(&file)?
+                }
                 _ => OnnxSource::File(path.into()),
             },
             None => self.files.onnx()?.ok_or_else(|| ParityError::NoGraph { model: self.name().into() })?,
@@ -252,6 +255,12 @@ impl Subject {
     }
 }
 
+/// Whether what stands for a model is a graph by itself: its name ends in `.onnx`, or it is a pipe
+/// or standard input, through which no folder comes.
+pub fn is_graph(model: &str) -> bool {
+    model.ends_with(".onnx") || engine::is_stream(model).unwrap_or(false)
+}
+
 /// A path as the name of a file in a repository; `None` if it can only be one on this machine. On Windows it may have been typed with that
 /// system's slashes.
 fn file_of_repository(path: &Path) -> Option<String> {
@@ -268,7 +277,7 @@ fn file_of_repository(path: &Path) -> Option<String> {
 /// # Errors
 /// If it is missing or malformed; the message names the file.
 pub fn open_graph(source: OnnxSource) -> Result<(String, Model), ParityError> {
-    let onnx = source.to_string();
+    let onnx = shown_path(source.name().as_ref().as_ref()).into_owned();
     let model = match source {
         OnnxSource::File(path) => Model::open(path),
         OnnxSource::Memory { bytes, .. } => Model::from_bytes(bytes),

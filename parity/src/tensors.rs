@@ -8,8 +8,12 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use checkpoint::{Checkpoint, CheckpointError};
-use engine::{DType, NamedValues, Value, ValueError, ValueSpec, replace_file};
+use engine::memory::OverBudget;
+use engine::{DType, NamedValues, Value, ValueError, ValueSpec, read_file, replace_file};
 use safetensors::{Dtype, View};
+
+/// How a zip archive begins, as an `.npz` file is one.
+const ZIP: &[u8] = b"PK\x03\x04";
 
 /// Why values could not be read from or written to a file.
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +32,9 @@ pub enum TensorsError {
         /// What is wrong with it.
         source: ValueError,
     },
-    /// The file could not be opened.
-    #[error("{0}")]
-    Map(String),
+    /// The file would take more memory than it may.
+    #[error(transparent)]
+    Memory(#[from] OverBudget),
     /// A numpy archive is damaged, or holds what graphs do not take.
     #[error("{}: {what}", path.display())]
     Npz {
@@ -88,16 +92,19 @@ pub fn read_outputs(path: impl AsRef<Path>, outputs: &[ValueSpec]) -> Result<Nam
     if path.is_dir() { folder::read(path, "output", outputs) } else { read(path) }
 }
 
-/// Reads all tensors of a safetensors file, or of an `.npz` file, in file order.
+/// Reads all tensors of a safetensors file, or of an `.npz` file, in file order. A pipe, and `-`
+/// for standard input, are read to their end; what comes out of them is known by its first bytes.
 ///
 /// # Errors
-/// If the file is missing or malformed, or a tensor is.
+/// If the file is missing or malformed, or would take more memory than
+/// [`engine::memory::allowed_memory`] says, or a tensor is malformed.
 pub fn read(path: impl AsRef<Path>) -> Result<NamedValues, TensorsError> {
     let path = path.as_ref();
-    if path.extension().is_some_and(|extension| extension == "npz") {
-        return npz::read(path);
+    let bytes = read_file(path).map_err(CheckpointError::from)?;
+    if path.extension().is_some_and(|extension| extension == "npz") || bytes.starts_with(ZIP) {
+        return npz::read(path, bytes);
     }
-    Checkpoint::open_safetensors(path)?
+    Checkpoint::from_safetensors(&path.display().to_string(), bytes)?
         .iter()
         .map(|tensor| {
             let value = Value::from_le_bytes(tensor.dtype, tensor.shape.as_slice(), &tensor.bytes).map_err(

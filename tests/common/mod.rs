@@ -336,6 +336,11 @@ pub fn default_graph() -> Model {
     Model::from_bytes(Bytes::from_static(bytes)).unwrap()
 }
 
+/// A graph of the fixture `baseline`.
+pub fn baseline_graph() -> Model {
+    Model::open(in_fixture("baseline", "onnx/ts17-eager-dynamic.onnx")).unwrap()
+}
+
 /// A node by its operator and the end of its name.
 pub fn node_mut<'a>(model: &'a mut Model, op: &str, name_ends: &str) -> &'a mut Node {
     let mut nodes =

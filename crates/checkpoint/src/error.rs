@@ -113,6 +113,9 @@ pub enum CheckpointError {
         /// The file that was found.
         found: &'static str,
     },
+    /// A file would take more memory than it may.
+    #[error(transparent)]
+    Memory(#[from] engine::memory::OverBudget),
     /// A file of PyTorch's cannot be read, or is not what it should be.
     #[error("{file}: {source}")]
     Torch {

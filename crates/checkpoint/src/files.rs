@@ -1,5 +1,6 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -7,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use engine::map_file;
+use engine::memory::{Budget, OverBudget};
 use serde::Deserialize;
 
 use crate::hub::{HubId, is_absent};
@@ -213,7 +215,9 @@ impl ModelFiles {
     /// The bytes of a file, mapped; `None` if the model has none of that name. `file` is relative to the model's folder.
     ///
     /// # Errors
-    /// If `file` leads out of the folder, is a git-lfs pointer or a broken link, cannot be mapped, or cannot be downloaded.
+    /// If `file` leads out of the folder, is a git-lfs pointer or a broken link, cannot be mapped,
+    /// or cannot be downloaded; if it is JSON or a list of words (`.json`, `.txt`) that would take
+    /// more memory than [`engine::memory::allowed_memory`] says.
     pub fn read(&self, file: &str) -> Result<Option<Bytes>, CheckpointError> {
         // Such names may come from another file of the model (modules.json).
         if !is_inside(file) {
@@ -228,6 +232,7 @@ impl ModelFiles {
         };
         if let Some(bytes) = &bytes {
             refuse_lfs_pointer(&self.shown(file), bytes)?;
+            weigh(file, &self.shown(file), bytes)?;
         }
         Ok(bytes)
     }
@@ -474,6 +479,17 @@ pub(crate) fn refuse_lfs_pointer(shown: &str, bytes: &[u8]) -> Result<(), Checkp
         return Err(CheckpointError::GitLfs { file: shown.to_owned() });
     }
     Ok(())
+}
+
+/// Refuses a table that would take far more memory than it has bytes: whoever asks for it makes
+/// lists and maps of it next. Other files are weighed by who knows their format.
+fn weigh(file: &str, shown: &str, bytes: &[u8]) -> Result<(), OverBudget> {
+    let mut budget = Budget::of(shown, bytes.len() as u64);
+    match Path::new(file).extension().and_then(OsStr::to_str) {
+        Some("json") => budget.spend_json(bytes),
+        Some("txt") => budget.spend_lines(bytes),
+        _ => Ok(()),
+    }
 }
 
 /// What a folder has, for a person to read. At most [`LISTED`] names are looked at.

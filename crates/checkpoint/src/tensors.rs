@@ -3,7 +3,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use engine::{DType, Value, map_file};
+use engine::memory::Budget;
+use engine::{DType, Value, read_file};
 use indexmap::IndexMap;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
@@ -57,19 +58,21 @@ impl Checkpoint {
     /// Lists the tensors of a safetensors file in memory. `name` is what [`TensorEntry::file`] and errors call it.
     ///
     /// # Errors
-    /// If this is not a safetensors file, its header is wrong or does not cover the bytes exactly, or a tensor is of a
+    /// If this is not a safetensors file, its header is wrong, does not cover the bytes exactly or
+    /// would take more memory than [`engine::memory::allowed_memory`] says, or a tensor is of a
     /// dtype that is not one of [`DType`].
     pub fn from_safetensors(name: &str, bytes: Bytes) -> Result<Self, CheckpointError> {
         Self::parse(name, name, &bytes)
     }
 
-    /// Maps a safetensors file and lists its tensors.
+    /// Maps a safetensors file and lists its tensors. A pipe, and `-` for standard input, are read
+    /// to their end.
     ///
     /// # Errors
-    /// As [`Checkpoint::from_safetensors`], and if the file cannot be mapped.
+    /// As [`Checkpoint::from_safetensors`], and if the file cannot be read.
     pub fn open_safetensors(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let (file, shown) = names(path.as_ref());
-        Self::parse(&file, &shown, &map_file(path)?)
+        Self::parse(&file, &shown, &read_file(path)?)
     }
 
     /// Lists the tensors of a state dict that `torch.save` wrote, in either of its formats. `name` is what [`TensorEntry::file`]
@@ -107,7 +110,7 @@ impl Checkpoint {
     /// As [`Checkpoint::from_torch`], and if the file cannot be mapped.
     pub fn open_torch(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let (file, shown) = names(path.as_ref());
-        let bytes = map_file(path)?;
+        let bytes = read_file(path)?;
         refuse_lfs_pointer(&shown, &bytes)?;
         torch::read(&file, &shown, &bytes).map(Self::of)
     }
@@ -231,6 +234,7 @@ fn read_header(shown: &str, bytes: &[u8]) -> Result<(usize, Metadata), Checkpoin
         .ok()
         .and_then(|length| rest.get(..length))
         .ok_or_else(|| truncated(LENGTH_BYTES as u64 + header_bytes))?;
+    Budget::of(shown, found).spend_json(header)?;
     let metadata: Metadata = serde_json::from_slice(header)
         .map_err(|source| CheckpointError::Header { file: shown.to_owned(), source })?;
 

@@ -4,7 +4,9 @@
 //! * [`NamedValues`]: values under their names, in the order they were given;
 //! * [`ValueSpec`]: what an input or output is called, its dtype and its shape, as far as they are fixed;
 //! * [`Engine`]: the one trait that the reference model, a candle session and the oracle implement;
-//! * [`map_file`]: the one place where a file is mapped into memory, and [`release`] lets go of what is not looked at any more; [`replace_file`] writes one as a whole or not at all.
+//! * [`map_file`]: the one place where a file is mapped into memory, and [`release`] lets go of what is not looked at any more; [`read_file`] takes pipes and `-`, too;
+//! * [`replace_file`]: writes a file as a whole or not at all, and [`NewFolder`] a folder; [`remove_unfinished`] is for signals;
+//! * [`memory`]: what a file may make of memory when it is read.
 //!
 //! ```
 //! use engine::{DType, NamedValues, Value};
@@ -24,10 +26,13 @@ mod approx;
 mod candle;
 mod dtype;
 mod map;
+pub mod memory;
 mod named;
 mod replace;
 mod run;
+mod source;
 mod spec;
+mod unfinished;
 mod value;
 
 pub use dtype::{DType, Element};
@@ -35,5 +40,7 @@ pub use map::{MapError, map_file, release};
 pub use named::NamedValues;
 pub use replace::{Replacement, replace_file, replace_file_with};
 pub use run::{Engine, EngineError};
+pub use source::{STDIN, is_stream, open_stream, read_file, shown_path};
 pub use spec::{Dim, InputError, ValueSpec, check_inputs};
+pub use unfinished::{NewFolder, remove_unfinished};
 pub use value::{Value, ValueError};

@@ -1,21 +1,21 @@
-use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::process;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::unfinished::Unfinished;
 
 /// Linux follows no more links than this either.
 const MAX_LINKS: usize = 40;
 
-/// How many names are tried for the hidden file; each is taken only by what another process of the same id left behind.
-const MAX_NAMES: usize = 1000;
-
 /// Writes a file as a whole or not at all: a reader never sees half of it, and a file may be replaced by something that is still
 /// mapped from it.
 ///
-/// The bytes go to a hidden file beside it first, which is then renamed and, if anything fails, removed. A link stays: the file that it
-/// leads to is replaced. A device or a pipe, or what `/dev/stdout` stands for, is never replaced: it is written to.
+/// The bytes go to a hidden file beside it first, which is then renamed and, if anything fails,
+/// removed; a program that a signal ends removes it with
+/// [`remove_unfinished`](crate::remove_unfinished). A link stays: the file that it leads to is
+/// replaced. So do the permissions, and as far as the system allows it the owner, of a file that is
+/// replaced; one that may not be written to is not replaced. A device or a pipe, or what
+/// `/dev/stdout` stands for, is never replaced: it is written to.
 ///
 /// # Errors
 /// What the operating system said, or that the path does not end in a file's name.
@@ -46,15 +46,8 @@ pub struct Replacement {
 /// The hidden file, and the one whose place it takes; it goes unless it has taken it.
 #[derive(Debug)]
 struct Hidden {
-    partial: PathBuf,
+    partial: Unfinished,
     place: PathBuf,
-}
-
-impl Drop for Hidden {
-    fn drop(&mut self) {
-        // The error that led here is the one to tell; a file left over is the lesser harm. Once it is in its place, there is none of this name.
-        let _ = fs::remove_file(&self.partial);
-    }
 }
 
 impl Replacement {
@@ -66,15 +59,31 @@ impl Replacement {
         let unnamed = || io::Error::new(io::ErrorKind::InvalidInput, "it is not the name of a file");
         path.as_ref().file_name().ok_or_else(unnamed)?;
         let place = target(path.as_ref())?;
-        let name = place.file_name().ok_or_else(unnamed)?;
+        place.file_name().ok_or_else(unnamed)?;
+        if let Some(file) = standard_stream(&place) {
+            return Ok(Self { file: file?, hidden: None });
+        }
         if is_the_systems(&place) {
             // Behind /dev/stdout may be a file that others write to as well: what they wrote stays.
             return Ok(Self { file: File::options().append(true).open(&place)?, hidden: None });
         }
-        if fs::metadata(&place).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir()) {
-            return Ok(Self { file: File::options().write(true).open(&place)?, hidden: None });
+        let old = match fs::metadata(&place) {
+            Ok(old) if old.is_dir() => {
+                return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
+            }
+            // One that may not be written to, or is no file, says so here.
+            Ok(old) => Some((File::options().write(true).open(&place)?, old)),
+            Err(_) => None,
+        };
+        let old = match old {
+            Some((file, old)) if !old.is_file() => return Ok(Self { file, hidden: None }),
+            old => old.map(|(_, old)| old),
+        };
+        let (partial, file) = Unfinished::create(&place, |path| File::create_new(path))?;
+        if let Some(old) = old {
+            keep_owner(&file, &old);
+            file.set_permissions(old.permissions())?;
         }
-        let (file, partial) = create_beside(&place, name)?;
         Ok(Self { file, hidden: Some(Hidden { partial, place }) })
     }
 
@@ -92,7 +101,7 @@ impl Replacement {
         let Some(hidden) = hidden else { return Ok(()) };
         file.sync_all()?;
         drop(file);
-        fs::rename(&hidden.partial, &hidden.place)
+        hidden.partial.rename(&hidden.place)
     }
 }
 
@@ -131,22 +140,41 @@ fn is_the_systems(path: &Path) -> bool {
     cfg!(unix) && !is_memory && (path.starts_with("/dev") || path.starts_with("/proc"))
 }
 
-/// A new hidden file beside a path, which no other thread or process has.
-fn create_beside(path: &Path, name: &OsStr) -> io::Result<(File, PathBuf)> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let mut names_left = MAX_NAMES;
-    loop {
-        let mut partial_name = OsString::from(".");
-        partial_name.push(name);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        partial_name.push(format!(".{}-{number}.partial", process::id()));
-        let partial = path.with_file_name(partial_name);
-        match File::create_new(&partial) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && names_left > 0 => names_left -= 1,
-            created => return Ok((created?, partial)),
+/// This process's own standard output or error, where a path stands for it: what else is written
+/// there keeps its place. Opened anew, a file behind it would be written from its beginning by one
+/// and from its end by the other.
+#[cfg(unix)]
+fn standard_stream(path: &Path) -> Option<io::Result<File>> {
+    use std::os::fd::AsFd as _;
+    let cloned = match path.to_str()? {
+        "/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1" => {
+            let _ = io::stdout().flush();
+            io::stdout().as_fd().try_clone_to_owned()
         }
+        "/dev/stderr" | "/dev/fd/2" | "/proc/self/fd/2" => io::stderr().as_fd().try_clone_to_owned(),
+        _ => return None,
+    };
+    Some(cloned.map(File::from))
+}
+
+#[cfg(not(unix))]
+fn standard_stream(_: &Path) -> Option<io::Result<File>> {
+    None
+}
+
+/// Gives a file the owner and the group of another, as far as the system allows it: to somebody
+/// else's file only root may.
+#[cfg(unix)]
+fn keep_owner(file: &File, old: &fs::Metadata) {
+    use std::os::unix::fs::{MetadataExt as _, fchown};
+    let is_other = file.metadata().is_ok_and(|new| (new.uid(), new.gid()) != (old.uid(), old.gid()));
+    if is_other && fchown(file, Some(old.uid()), Some(old.gid())).is_err() {
+        let _ = fchown(file, None, Some(old.gid()));
     }
 }
+
+#[cfg(not(unix))]
+fn keep_owner(_: &File, _: &fs::Metadata) {}
 
 #[cfg(test)]
 mod tests {
@@ -191,6 +219,34 @@ mod tests {
         .unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"outer");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn permissions_are_kept_and_new_files_have_the_usual_ones() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let mode = |name: &str| fs::metadata(at(name)).unwrap().permissions().mode() & 0o7777;
+        fs::write(at("usual"), "").unwrap();
+        replace_file(at("new"), b"one").unwrap();
+        assert_eq!(mode("new"), mode("usual"));
+        for kept in [0o600, 0o640, 0o777, 0o666] {
+            fs::set_permissions(at("new"), fs::Permissions::from_mode(kept)).unwrap();
+            replace_file(at("new"), b"two").unwrap();
+            assert_eq!(mode("new"), kept);
+        }
+        assert_eq!(fs::read(at("new")).unwrap(), b"two");
+    }
+
+    /// 255 bytes is what a name may have.
+    #[test]
+    fn the_longest_name_is_a_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("n".repeat(255));
+        replace_file(&path, b"one").unwrap();
+        replace_file(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
     }
 
     #[cfg(unix)]

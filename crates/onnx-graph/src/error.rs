@@ -12,6 +12,9 @@ pub enum GraphError {
     /// The file could not be mapped.
     #[error(transparent)]
     Map(#[from] MapError),
+    /// The file would take more memory than it may.
+    #[error(transparent)]
+    Memory(#[from] engine::memory::OverBudget),
     /// The file could not be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {

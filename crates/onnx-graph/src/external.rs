@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
+use engine::memory::{Budget, OverBudget};
 
 use crate::proto::StringStringEntryProto;
 use crate::{ExternalFault, GraphError};
@@ -18,12 +19,41 @@ pub(crate) struct ExternalFiles {
     /// The model's folder, as given; `None` for a model that has none.
     folder: Option<PathBuf>,
     mapped: HashMap<String, Bytes>,
+    size: Size,
+}
+
+/// Tensors may share bytes, as tied weights do; a million that share a gigabyte would take a
+/// petabyte once they are run.
+struct Size {
+    /// Of all files together.
+    files: u64,
+    /// Of all tensors together.
+    tensors: u64,
+    /// For what the tensors are larger than the files.
+    budget: Budget,
+}
+
+impl Size {
+    fn of(model: &str) -> Self {
+        Self { files: 0, tensors: 0, budget: Budget::of(model, 0) }
+    }
+
+    fn add_file(&mut self, bytes: &Bytes) {
+        self.files += bytes.len() as u64;
+        self.budget.grow(bytes.len() as u64);
+    }
+
+    fn add_tensor(&mut self, bytes: &Bytes) -> Result<(), OverBudget> {
+        let beyond = self.tensors.saturating_sub(self.files);
+        self.tensors = self.tensors.saturating_add(bytes.len() as u64);
+        self.budget.spend(self.tensors.saturating_sub(self.files) - beyond)
+    }
 }
 
 impl ExternalFiles {
     /// For a model without a folder.
     pub fn none() -> Self {
-        Self { folder: None, mapped: HashMap::new() }
+        Self { folder: None, mapped: HashMap::new(), size: Size::of("the model") }
     }
 
     /// Beside the model at `path`.
@@ -33,7 +63,11 @@ impl ExternalFiles {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        Self { folder: Some(folder.to_path_buf()), mapped: HashMap::new() }
+        Self {
+            folder: Some(folder.to_path_buf()),
+            mapped: HashMap::new(),
+            size: Size::of(&path.display().to_string()),
+        }
     }
 
     /// The `length` bytes that the entries of an `external_data` field describe.
@@ -56,7 +90,9 @@ impl ExternalFiles {
             let out_of_file = || ExternalFault::OutOfFile { offset, length, size: file.len() };
             let start = usize::try_from(offset).map_err(|_| out_of_file())?;
             let end = start.checked_add(length).filter(|&end| end <= file.len()).ok_or_else(out_of_file)?;
-            Ok(file.slice(start..end))
+            let bytes = file.slice(start..end);
+            self.size.add_tensor(&bytes)?;
+            Ok(bytes)
         };
         read().map_err(|fault| GraphError::External {
             tensor: tensor.into(),
@@ -71,6 +107,7 @@ impl ExternalFiles {
             return Ok(bytes.clone());
         }
         let bytes = engine::map_file(resolve(folder, location)?)?;
+        self.size.add_file(&bytes);
         self.mapped.insert(location.into(), bytes.clone());
         Ok(bytes)
     }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use engine::memory::OverBudget;
 use engine::{DType, MapError};
 
 /// Why a tensor cannot be read.
@@ -121,6 +122,9 @@ pub enum ExternalFault {
     /// The file could not be mapped.
     #[error(transparent)]
     Map(#[from] MapError),
+    /// Tensors that share their data are far larger together than the files.
+    #[error("{0}; many tensors share these bytes")]
+    Memory(#[from] OverBudget),
     /// A length that is not what shape and dtype need.
     #[error("its length is given as {found} bytes, its shape and dtype need {expected}")]
     Length {

@@ -58,6 +58,7 @@ pub mod proto;
 mod read;
 mod sniff;
 mod tensor;
+mod weigh;
 mod write;
 
 #[cfg(test)]
@@ -67,6 +68,6 @@ pub use check::{DOMAINS, MAX_DEPTH, MAX_NODES};
 pub use error::{GraphError, NotOnnx};
 pub use fault::{AttributeFault, ExternalFault, TensorFault};
 pub use model::{Attribute, Function, Graph, Model, Node};
-pub use read::{IR_VERSIONS, dtype_of};
+pub use read::{IR_VERSIONS, dtype_of, memory_of};
 pub use tensor::Tensor;
 pub use write::{External, Place};

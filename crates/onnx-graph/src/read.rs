@@ -11,7 +11,8 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use bytes::Bytes;
-use engine::{Dim, ValueSpec};
+use engine::memory::Budget;
+use engine::{Dim, ValueSpec, is_stream, read_file, shown_path};
 use indexmap::IndexMap;
 use prost::Message;
 
@@ -22,6 +23,7 @@ use crate::proto::{
     StringStringEntryProto, TensorProto, TypeValue, ValueInfoProto,
 };
 use crate::sniff::sniff;
+use crate::weigh::{MODEL, TENSOR, weigh};
 use crate::{Attribute, AttributeFault, Function, Graph, GraphError, Model, Node, NotOnnx, Tensor};
 use names::NodeNames;
 
@@ -29,21 +31,26 @@ use names::NodeNames;
 pub const IR_VERSIONS: RangeInclusive<i64> = 3..=14;
 
 impl Model {
-    /// Reads and checks an ONNX file. The file stays mapped as long as one of its tensors lives; files with external data are
-    /// looked for beside `path` as it is given, and mapped likewise.
+    /// Reads and checks an ONNX file. The file stays mapped as long as one of its tensors lives;
+    /// files with external data are looked for beside `path` as it is given, and mapped likewise. A
+    /// pipe, and `-` for standard input, are read to their end; nothing lies beside them.
     ///
     /// # Errors
-    /// If the file cannot be read, is not ONNX, or does not pass [`Model::check`].
+    /// If the file cannot be read, is not ONNX, would take more memory than
+    /// [`engine::memory::allowed_memory`] says, or does not pass [`Model::check`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, GraphError> {
         let path = path.as_ref();
-        let bytes = engine::map_file(path)?;
-        read(&path.display().to_string(), bytes, ExternalFiles::beside(path))
+        let is_file = !is_stream(path).unwrap_or(false);
+        let bytes = read_file(path)?;
+        let external = if is_file { ExternalFiles::beside(path) } else { ExternalFiles::none() };
+        read(&shown_path(path), bytes, external)
     }
 
     /// Reads and checks an ONNX file's bytes, which the tensors share.
     ///
     /// # Errors
-    /// If the bytes are not ONNX, do not pass [`Model::check`], or tell of external data: there is no folder to look in.
+    /// If the bytes are not ONNX, would take more memory than they may, do not pass
+    /// [`Model::check`], or tell of external data: there is no folder to look in.
     pub fn from_bytes(bytes: Bytes) -> Result<Self, GraphError> {
         read("the byte buffer", bytes, ExternalFiles::none())
     }
@@ -57,15 +64,42 @@ impl Tensor {
     pub fn open(path: impl AsRef<Path>) -> Result<(String, Self), GraphError> {
         let path = path.as_ref();
         let file = path.display().to_string();
-        let proto = TensorProto::decode(engine::map_file(path)?)
+        let bytes = engine::map_file(path)?;
+        weigh(&bytes, &TENSOR, &mut Budget::of(&file, bytes.len() as u64))?;
+        let proto = TensorProto::decode(bytes)
             .map_err(|source| GraphError::Damaged { file: file.clone(), source })?;
         let name = proto.name.clone();
         Ok((name, tensor::read(&file, proto, &mut ExternalFiles::beside(path))?))
     }
 }
 
+/// How much memory a model will take when it is read from these bytes, which it shares, as far as
+/// that can be told without building it. [`Model::open`] refuses a file for which this is more than
+/// [`engine::memory::allowed_memory`].
+///
+/// ```
+/// // An IR version, and a graph with a node with a million empty attributes, of two bytes each: in memory they are some hundred megabytes.
+/// let field = |number: u8, bytes: &[u8]| {
+///     let length = bytes.len();
+///     let length = (0..4).map(|at| (length >> (7 * at)) as u8 & 0x7f | if at < 3 { 0x80 } else { 0 });
+///     [vec![number << 3 | 2], length.collect(), bytes.to_vec()].concat()
+/// };
+/// let node = field(1, &b"\x2a\x00".repeat(1_000_000));
+/// let bytes = [b"\x08\x08".to_vec(), field(7, &node)].concat();
+/// assert!(onnx_graph::memory_of(&bytes) > 300_000_000);
+/// let error = onnx_graph::Model::from_bytes(bytes.into()).unwrap_err().to_string();
+/// assert!(error.starts_with("the byte buffer would make more than 143 MiB of memory"), "{error}");
+/// ```
+pub fn memory_of(model: &[u8]) -> u64 {
+    let mut budget = Budget::unlimited();
+    // It cannot be exceeded.
+    let _ = weigh(model, &MODEL, &mut budget);
+    budget.spent()
+}
+
 fn read(file: &str, bytes: Bytes, external: ExternalFiles) -> Result<Model, GraphError> {
     sniff(file, &bytes)?;
+    weigh(&bytes, &MODEL, &mut Budget::of(file, bytes.len() as u64))?;
     let proto =
         ModelProto::decode(bytes).map_err(|source| GraphError::Damaged { file: file.into(), source })?;
     if proto.ir_version == 0 {

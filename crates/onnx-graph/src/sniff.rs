@@ -72,10 +72,10 @@ enum Walk {
 }
 
 /// The wire types of protobuf that are in use.
-const VARINT: u64 = 0;
-const FIXED64: u64 = 1;
-const LENGTH_DELIMITED: u64 = 2;
-const FIXED32: u64 = 5;
+pub(crate) const VARINT: u64 = 0;
+pub(crate) const FIXED64: u64 = 1;
+pub(crate) const LENGTH_DELIMITED: u64 = 2;
+pub(crate) const FIXED32: u64 = 5;
 
 /// The fields of `ModelProto`: number, wire type, and what messages call it.
 const FIELDS: &[(u64, u64, &str)] = &[
@@ -134,14 +134,14 @@ fn walk(bytes: &[u8]) -> Walk {
     Walk::Whole
 }
 
-enum Varint {
+pub(crate) enum Varint {
     Value(u64),
     Cut,
     TooLong,
 }
 
 /// Takes a base-128 number off the front: <https://protobuf.dev/programming-guides/encoding/#varints>.
-fn varint(rest: &mut &[u8]) -> Varint {
+pub(crate) fn varint(rest: &mut &[u8]) -> Varint {
     const MAX_BYTES: usize = 10;
     let mut value = 0u64;
     for index in 0..MAX_BYTES {

@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use checkpoint::OnnxSource;
-use engine::Engine;
+use engine::{Engine, shown_path};
 use parity::against::{self, Comparison, Original};
 use parity::audit::Expect;
 use parity::check::Options;
@@ -15,11 +15,11 @@ use parity::{Verdict, open_graph, tensors};
 use super::args::CheckArgs;
 use super::check::{Candidate, Outcome, candidates, refused, summary, time};
 use super::record::Beside;
-use super::{input, progress, show};
+use super::{input, progress, show, terminal};
 
 /// Whether the command line gives two graphs, and no checkpoint.
 pub fn is_graph(model: &str, args: &CheckArgs) -> bool {
-    model.ends_with(".onnx") && !args.onnx.is_empty()
+    parity::is_graph(model) && !args.onnx.is_empty()
 }
 
 /// Holds each graph in `--onnx` against `raw`.
@@ -40,11 +40,18 @@ pub fn judge(args: &CheckArgs, raw: &str) -> anyhow::Result<Outcome> {
         proof_tol: args.proof_tol,
         expect: Expect::Exact,
     };
+    let given = match &args.inputs {
+        Some(path) => Some(Case {
+            name: shown_path(path).into_owned(),
+            inputs: tensors::read_inputs(path, &model.graph.inputs)?,
+        }),
+        None => None,
+    };
     let (mut inputs, mut timing) = (Vec::new(), None);
     let (mut graphs, mut beside) = (Vec::new(), Beside::default());
     for candidate in &candidates {
         let original = Original::new(&name, &model, &candidate.model)?;
-        let cases = cases(args, &original.single, &model, candidate)?;
+        let cases = cases(given.as_ref(), &original.single, &model, candidate)?;
         for summary in cases.iter().map(summary) {
             if !inputs.contains(&summary) {
                 inputs.push(summary);
@@ -52,7 +59,7 @@ pub fn judge(args: &CheckArgs, raw: &str) -> anyhow::Result<Outcome> {
         }
         let bar = progress::bar("checking", (4 + candidate.engines.len()) * cases.len());
         let step = |case: &Case| {
-            bar.set_prefix(case.name.clone());
+            bar.set_prefix(terminal::inert(&case.name));
             bar.inc(1);
         };
         let engines: Vec<&dyn Engine> = candidate.engines.iter().map(AsRef::as_ref).collect();
@@ -87,13 +94,12 @@ pub fn judge(args: &CheckArgs, raw: &str) -> anyhow::Result<Outcome> {
 
 /// The inputs for both graphs: those of the file, or made for the first.
 fn cases(
-    args: &CheckArgs,
+    given: Option<&Case>,
     original: &dyn Engine,
     model: &onnx_graph::Model,
     candidate: &Candidate,
 ) -> anyhow::Result<Vec<Case>> {
-    let Some(path) = &args.inputs else { return Ok(against::cases(model, &candidate.model)?) };
-    let inputs = tensors::read_inputs(path, original.inputs())?;
-    input::refuse_unknown(&inputs, &[original.inputs(), &candidate.model.graph.inputs])?;
-    Ok(vec![Case { name: path.display().to_string(), inputs }])
+    let Some(case) = given else { return Ok(against::cases(model, &candidate.model)?) };
+    input::refuse_unknown(&case.inputs, &[original.inputs(), &candidate.model.graph.inputs])?;
+    Ok(vec![case.clone()])
 }

@@ -20,6 +20,11 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
 
+    /// The most memory that a file may make when it is read, such as 512M or 4G; what it maps of
+    /// its weights does not count [default: 128 MiB and 8 times the file's size]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
+    pub max_memory: Option<u64>,
+
     #[command(flatten)]
     pub check: CheckArgs,
 }
@@ -380,7 +385,8 @@ pub struct EmbedArgs {
     #[arg(long, value_name = "TEXT", required_unless_present = "file", conflicts_with = "file")]
     pub text: Vec<String>,
 
-    /// A file with one text a line; if it is called .jsonl or .ndjson, one {"text": …} a line
+    /// A file with one text a line, or `-` for stdin; if it is called .jsonl or .ndjson, one
+    /// {"text": …} a line
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
 
@@ -479,6 +485,23 @@ fn tolerance(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A number of bytes: 1000000, 512M, 4G, 4GiB.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.len() - text.trim_start_matches(|letter: char| letter.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.to_ascii_uppercase().trim_end_matches('B').trim_end_matches('I') {
+        "" => Some(0),
+        "K" => Some(10),
+        "M" => Some(20),
+        "G" => Some(30),
+        "T" => Some(40),
+        _ => None,
+    };
+    let bytes =
+        number.parse::<u64>().ok().zip(shift).and_then(|(number, shift)| number.checked_mul(1 << shift));
+    bytes.filter(|&bytes| bytes > 0).ok_or_else(|| "a number of bytes, such as 512M or 4G".into())
+}
+
 /// A file that does not look like a graph's is not overwritten: it may be the checkpoint.
 fn onnx_file(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
@@ -537,6 +560,19 @@ mod tests {
         assert_eq!(fixed_inputs("2, 8"), Ok(FixedInputs(2, None, 8)));
         assert_eq!(fixed_inputs("2,3,8"), Ok(FixedInputs(2, Some(3), 8)));
         assert!(["", "2", "2,", "2,8,1,1", "-1,8", "2x8"].iter().all(|text| fixed_inputs(text).is_err()));
+    }
+
+    #[test]
+    fn a_size_is_a_number_of_bytes() {
+        for (text, bytes) in
+            [("1", 1), ("512M", 512 << 20), ("4g", 4 << 30), ("4GiB", 4 << 30), ("2KB", 2048), ("10b", 10)]
+        {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        assert!(["", "0", "M", "-1", "1.5G", "1X", "99999999999T"].iter().all(|text| size(text).is_err()));
+        let cli = Cli::parse_from(["parity", "inspect", "a.onnx", "--max-memory", "1G"]);
+        assert_eq!(cli.max_memory, Some(1 << 30));
+        assert_eq!(Cli::parse_from(["parity", "--max-memory", "1G"]).max_memory, Some(1 << 30));
     }
 
     #[test]

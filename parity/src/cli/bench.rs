@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use candle_core::DType;
-use engine::{Engine, NamedValues, Value};
+use engine::{Engine, NamedValues, Value, shown_path};
 use parity::bench::{Budget, Timing, WARM_UP, interleave};
 use parity::check::{Expected, Options, check, common_inputs, fit_inputs};
 use parity::suite::Case;
@@ -14,7 +14,7 @@ use parity::{Subject, Verdict, tensors};
 use serde::Serialize;
 
 use super::args::{AnyEngine, BenchArgs, Precision};
-use super::{engines, input, is_stdout, model, progress, show, write_json};
+use super::{engines, input, is_stdout, model, progress, show, terminal, write_json};
 
 /// A wrong engine is not worth timing. f32 outputs of a correct one are nearer than this on any model whose activations stay below
 /// a thousand or so; `parity check` is what judges.
@@ -40,13 +40,17 @@ pub fn command(args: &BenchArgs) -> anyhow::Result<Verdict> {
         &args.engine
     };
     let reference = subject.reference(DType::F32)?.engine;
+    let kinds: Vec<_> = wanted.iter().filter_map(|kind| kind.on_graph()).collect();
+    let mut graph = None;
+    if !kinds.is_empty() {
+        graph = Some(subject.graph_or_export(args.onnx.as_deref())?);
+    }
     let mut on_graph = Vec::new();
-    for kind in wanted.iter().filter_map(|kind| kind.on_graph()) {
-        let (onnx, graph) = subject.graph_or_export(args.onnx.as_deref())?;
-        let engine = engines::open(&graph, kind, Precision::F32, &args.compiled).context(onnx.clone())?;
+    for (kind, (onnx, graph)) in kinds.into_iter().zip(graph.iter().cycle()) {
+        let engine = engines::open(graph, kind, Precision::F32, &args.compiled).context(onnx.clone())?;
         input::refuse_unknown(&cases[0].inputs, &[reference.inputs(), engine.inputs()])?;
         cases[0].inputs = common_inputs(&cases[0].inputs, reference.inputs(), engine.inputs())?;
-        verify(&reference, engine.as_ref(), &onnx, &cases)?;
+        verify(&reference, engine.as_ref(), onnx, &cases)?;
         on_graph.push(engine);
     }
     let mut sides: Vec<&dyn Engine> = Vec::new();
@@ -69,7 +73,7 @@ pub fn command(args: &BenchArgs) -> anyhow::Result<Verdict> {
         write_json(path, &Results { results: &timings })?;
     }
     if !args.json.as_deref().is_some_and(is_stdout) {
-        let mut out = anstream::stdout().lock();
+        let mut out = terminal::stdout();
         show::timings(&mut out, &format!("{}, {}", subject.name(), cases[0].name), &timings)?;
         out.flush()?;
     }
@@ -90,7 +94,7 @@ fn with_threads(threads: &str) -> anyhow::Result<Verdict> {
 
 fn case(subject: &Subject, args: &BenchArgs) -> anyhow::Result<Case> {
     if let Some(path) = &args.inputs {
-        return Ok(Case { name: path.display().to_string(), inputs: tensors::read(path)? });
+        return Ok(Case { name: shown_path(path).into_owned(), inputs: tensors::read(path)? });
     }
     let (batch, sequence) = (args.batch as usize, args.seq as usize);
     let longest = subject.config().max_position_embeddings;

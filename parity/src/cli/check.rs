@@ -22,7 +22,8 @@ use parity::{Subject, Verdict, tokenizer_check};
 use super::args::{CheckArgs, GraphEngine, Precision};
 use super::record::Beside;
 use super::{
-    against, engines, input, is_stdout, model, one_line, progress, record, reports, show, unless_closed,
+    against, engines, input, is_stdout, model, one_line, progress, record, reports, show, terminal,
+    unless_closed,
 };
 
 /// What timing may take at the end of a check, which has warmed everything: it is there to give an idea, `parity bench` measures.
@@ -49,7 +50,7 @@ pub fn command(args: &CheckArgs) -> anyhow::Result<Verdict> {
         (Err(error), Err(unwritten)) => Err(error.context(one_line(&unwritten))),
     }?;
     if !args.json.as_deref().is_some_and(is_stdout) {
-        let mut out = anstream::stdout().lock();
+        let mut out = terminal::stdout();
         let shown = show::report(
             &mut out,
             &show::Shown {
@@ -149,10 +150,11 @@ fn judge(args: &CheckArgs) -> anyhow::Result<Outcome> {
         proof_tol: args.proof_tol,
         expect: args.expect.map_or(Expect::Exact, Into::into),
     };
+    let given = input::given(args.inputs.as_deref())?;
     let (mut inputs, mut timing, mut features) = (Vec::new(), None, None);
     let (mut graphs, mut beside) = (Vec::new(), Beside::default());
     for candidate in &candidates {
-        let cases = cases(args, &subject, reference, candidate, &mut notes)?;
+        let cases = cases(args, given.as_ref(), &subject, reference, candidate, &mut notes)?;
         for summary in cases.iter().map(summary) {
             if !inputs.contains(&summary) {
                 inputs.push(summary);
@@ -161,7 +163,7 @@ fn judge(args: &CheckArgs) -> anyhow::Result<Outcome> {
         let converted = if args.expect.is_some() { 2 } else { 0 };
         let bar = progress::bar("checking", (4 + converted + candidate.engines.len()) * cases.len());
         let step = |case: &Case| {
-            bar.set_prefix(case.name.clone());
+            bar.set_prefix(terminal::inert(&case.name));
             bar.inc(1);
         };
         let trial = Trial::new(&references, &cases, step)?;
@@ -209,13 +211,14 @@ fn judge(args: &CheckArgs) -> anyhow::Result<Outcome> {
 /// The inputs for a graph, as both sides can take them.
 fn cases(
     args: &CheckArgs,
+    given: Option<&Case>,
     subject: &Subject,
     reference: &dyn Engine,
     candidate: &Candidate,
     notes: &mut Vec<String>,
 ) -> anyhow::Result<Vec<Case>> {
     let specs = &candidate.model.graph.inputs;
-    let mut cases = input::cases(subject, args.inputs.as_deref(), &args.text, specs, notes)?;
+    let mut cases = input::cases(subject, given, &args.text, specs, notes)?;
     for case in &mut cases {
         input::refuse_unknown(&case.inputs, &[reference.inputs(), specs])?;
         let common = common_inputs(&case.inputs, reference.inputs(), specs)?;

@@ -1,18 +1,22 @@
 //! `parity embed`
 
 use std::cell::RefCell;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 
 use anyhow::Context as _;
 use bert_pipeline::pipeline::{Embeddings, EngineChoice, Options};
+use engine::memory::allowed_memory;
+use engine::{open_stream, shown_path};
 use parity::{Subject, Verdict};
 use serde::Deserialize;
 
 use super::args::{AnyEngine, CompiledArgs, EmbedArgs, Precision};
 use super::vectors::{Form, Vectors};
-use super::{engines, is_stdout, model, progress, show};
+use super::{engines, is_stdout, model, progress, show, terminal};
+
+/// Some editors begin a file with it; it belongs to no text.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The table shows so many vectors; files hold them all.
 const SHOWN: usize = 100;
@@ -51,11 +55,17 @@ pub fn command(args: &EmbedArgs) -> anyhow::Result<Verdict> {
             None
         }
     });
-    let bar = progress::bar("embedding", count);
+    let bar = match count {
+        Some(count) => progress::bar("embedding", count),
+        None => progress::counter("embedding"),
+    };
     let (mut shown_texts, mut shown): (Vec<String>, Vec<Vec<f32>>) = Default::default();
     let (mut total, mut truncated) = (0, Vec::new());
     for output in pipeline.embed_iter(texts) {
         let output = output?;
+        if unreadable.borrow().is_some() {
+            break;
+        }
         let text = waiting.borrow_mut().pop_front().unwrap_or_default();
         for file in &mut files {
             file.push(&text, &output)?;
@@ -79,7 +89,7 @@ pub fn command(args: &EmbedArgs) -> anyhow::Result<Verdict> {
     }
     tell_truncation(&truncated);
     if to_stdout == 0 {
-        let mut out = anstream::stdout().lock();
+        let mut out = terminal::stdout();
         let how = format!("{}, {}", pipeline.engine(), pipeline.recipe());
         show::embeddings(&mut out, &how, pipeline.similarity(), &shown_texts, &shown)?;
         if total > shown.len() {
@@ -103,51 +113,74 @@ pub(super) fn tell_truncation(texts: &[usize]) {
 /// A note on stderr.
 pub(super) fn tell(note: &str) {
     // If stderr is gone there is nobody left to tell.
-    let _ = writeln!(anstream::stderr(), "note: {note}");
+    let _ = writeln!(terminal::stderr(), "note: {note}");
 }
 
 /// A text at a time, or why it cannot be read.
 type Texts = Box<dyn Iterator<Item = anyhow::Result<String>>>;
 
-/// The texts, and how many there are.
-fn texts(args: &EmbedArgs) -> anyhow::Result<(usize, Texts)> {
+/// The texts, and how many there are, where that is known before they are read.
+fn texts(args: &EmbedArgs) -> anyhow::Result<(Option<usize>, Texts)> {
     let Some(path) = &args.file else {
-        return Ok((args.text.len(), Box::new(args.text.clone().into_iter().map(Ok))));
+        return Ok((Some(args.text.len()), Box::new(args.text.clone().into_iter().map(Ok))));
     };
-    // Counted first, line by line: a progress bar wants an end, and a file that cannot be read is told before anything is run.
-    let mut count = 0;
-    for text in lines(path)? {
-        text?;
-        count += 1;
+    let mut lines = lines(path)?.peekable();
+    match lines.next_if(Result::is_err) {
+        Some(Err(error)) => Err(error),
+        _ if lines.peek().is_none() => {
+            anyhow::bail!("{} has no lines, so there is nothing to embed", shown_path(path))
+        }
+        _ => Ok((None, Box::new(lines))),
     }
-    anyhow::ensure!(count > 0, "{} has no lines, so there is nothing to embed", path.display());
-    Ok((count, lines(path)?))
 }
 
-/// The lines of a file; of one that is called .jsonl or .ndjson, the `text` of each.
+/// What a tokenizer makes of a byte of text: up to a token, with its word and its place in the
+/// text.
+const TOKENIZED: u64 = 128;
+
+/// The lines of a file, a pipe or standard input, which is read once; of one that is called .jsonl
+/// or .ndjson, the `text` of each.
 fn lines(path: &Path) -> anyhow::Result<Texts> {
     #[derive(Deserialize)]
     struct Line {
         text: String,
     }
-    let cannot = {
-        let path = path.display().to_string();
-        move || format!("cannot read {path}")
-    };
     let is_json = path.extension().is_some_and(|extension| extension == "jsonl" || extension == "ndjson");
-    let lines = BufReader::new(File::open(path).with_context(cannot.clone())?).lines();
-    Ok(Box::new(lines.enumerate().filter_map(move |(number, line)| {
-        match line {
-            Err(error) => Some(Err(error).with_context(cannot.clone())),
-            Ok(line) if !is_json => Some(Ok(line)),
-            Ok(line) if line.trim().is_empty() => None,
-            Ok(line) => Some(
-                serde_json::from_str(&line)
-                    .map(|Line { text }| text)
-                    .with_context(|| format!("{}, line {}, is not {{\"text\": …}}", cannot(), number + 1)),
-            ),
+    let mut reader = BufReader::new(open_stream(path)?);
+    let shown = shown_path(path).into_owned();
+    let longest = allowed_memory(0) / TOKENIZED;
+    let mut number = 0;
+    let mut next = move || -> anyhow::Result<Option<String>> {
+        loop {
+            number += 1;
+            let place = || format!("cannot read {shown}, line {number}");
+            let mut line = Vec::new();
+            let found = reader.by_ref().take(longest + 1).read_until(b'\n', &mut line);
+            if found.with_context(place)? == 0 {
+                return Ok(None);
+            }
+            anyhow::ensure!(
+                line.len() as u64 <= longest,
+                "{}: it is longer than {longest} bytes, and no model takes such a text: cut it, or allow more with --max-memory",
+                place()
+            );
+            let mut line =
+                String::from_utf8(line).map_err(|_| anyhow::anyhow!("{}: it is not UTF-8", place()))?;
+            line.truncate(line.trim_end_matches('\n').trim_end_matches('\r').len());
+            if number == 1 && line.starts_with(BYTE_ORDER_MARK) {
+                line.drain(..BYTE_ORDER_MARK.len_utf8());
+            }
+            if !is_json {
+                return Ok(Some(line));
+            }
+            if !line.trim().is_empty() {
+                let Line { text } = serde_json::from_str(&line)
+                    .with_context(|| format!("{}, is not {{\"text\": …}}", place()))?;
+                return Ok(Some(text));
+            }
         }
-    })))
+    };
+    Ok(Box::new(std::iter::from_fn(move || next().transpose())))
 }
 
 /// By the engine asked for, or else by the fastest that takes the graph, or else by the reference.

@@ -10,7 +10,7 @@ use onnx_graph::{External, GraphError, Model};
 use parity::Verdict;
 
 use super::args::{ExportArgs, ExportDtype, ExportTarget, FixedInputs, WeightsFrom};
-use super::{model, unless_closed};
+use super::{model, terminal, unless_closed};
 
 pub fn command(args: &ExportArgs) -> anyhow::Result<Verdict> {
     let subject = model::open(Some(&args.model))?;
@@ -25,7 +25,7 @@ pub fn command(args: &ExportArgs) -> anyhow::Result<Verdict> {
     }
     let opset = options.opset;
     let shown = writeln!(
-        anstream::stdout(),
+        terminal::stdout(),
         "{}: opset {opset}, {} nodes, {} weights and constants",
         args.output.display(),
         model.graph.nodes.len(),

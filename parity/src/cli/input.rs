@@ -5,21 +5,28 @@ use std::path::Path;
 use anyhow::bail;
 use bert_pipeline::{PipelineError, Text};
 use candle_bert::Task;
-use engine::{NamedValues, ValueSpec};
+use engine::{NamedValues, ValueSpec, shown_path};
 use parity::suite::{Case, EmbeddingTables, as_choices, cases_for};
 use parity::{ParityError, Subject, tensors};
 
-/// The inputs of a check: those of a file, a text, or the default suite for the shapes that the graphs declare. Where the model's kind of
-/// tokenizer is not one that is done here, the suite is without text, and `notes` says so.
+/// The inputs of a file, which is read once, however many graphs they are for.
+pub fn given(path: Option<&Path>) -> anyhow::Result<Option<Case>> {
+    let Some(path) = path else { return Ok(None) };
+    Ok(Some(Case { name: shown_path(path).into_owned(), inputs: tensors::read(path)? }))
+}
+
+/// The inputs of a check: those that were given, a text, or the default suite for the shapes that
+/// the graphs declare. Where the model's kind of tokenizer is not one that is done here, the suite
+/// is without text, and `notes` says so.
 pub fn cases(
     subject: &Subject,
-    inputs: Option<&Path>,
+    given: Option<&Case>,
     texts: &[String],
     specs: &[ValueSpec],
     notes: &mut Vec<String>,
 ) -> anyhow::Result<Vec<Case>> {
-    if let Some(path) = inputs {
-        return Ok(vec![Case { name: path.display().to_string(), inputs: tensors::read(path)? }]);
+    if let Some(case) = given {
+        return Ok(vec![case.clone()]);
     }
     if !texts.is_empty() {
         let texts: Vec<Text> = texts.iter().map(|text| Text::from(text.as_str())).collect();

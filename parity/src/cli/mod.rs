@@ -22,6 +22,8 @@ mod show;
 mod show_modules;
 mod show_precision;
 mod show_selftest;
+mod signals;
+mod terminal;
 mod vectors;
 
 use std::io::{self, Write};
@@ -30,6 +32,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use engine::memory::set_max_memory;
+use engine::replace_file;
 use parity::Verdict;
 use serde::Serialize;
 
@@ -37,8 +41,16 @@ use args::{Cli, Command};
 
 /// Runs the command that the process's arguments ask for.
 pub fn main() -> ExitCode {
-    // A wrong usage ends here, with exit code 2 and clap's message.
-    let cli = Cli::parse();
+    // A wrong usage ends here, with exit code 2 and clap's message, which repeats what was typed: a
+    // shell may have put the name of a file there.
+    let cli = Cli::try_parse().unwrap_or_else(|error| {
+        let inert = std::env::args_os().map(|argument| terminal::inert(&argument.to_string_lossy()));
+        Cli::try_parse_from(inert).err().unwrap_or(error).exit()
+    });
+    if let Some(bytes) = cli.max_memory {
+        set_max_memory(bytes);
+    }
+    signals::watch();
     let result = match &cli.command {
         None => check::command(&cli.check),
         Some(Command::Check(args)) => check::command(args),
@@ -56,7 +68,7 @@ pub fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => Verdict::Pass.into(),
         Err(error) => {
             // If stderr is gone too there is nobody left to tell.
-            let _ = writeln!(anstream::stderr(), "{}: {}", show::error_label(), one_line(&error));
+            let _ = show::error(&mut terminal::stderr(), &one_line(&error));
             Verdict::Error.into()
         }
     }
@@ -107,15 +119,19 @@ fn is_stdout(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
+/// Writes a file as a whole or not at all.
+fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
+    let written = replace_file(path, text.as_bytes());
+    unless_closed(written).with_context(|| format!("cannot write {}", path.display()))
+}
+
 /// Writes a result as JSON, to a file or to stdout.
 fn write_json(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
     let mut json = serde_json::to_string_pretty(value)?;
     json.push('\n');
     if is_stdout(path) {
-        unless_closed(io::stdout().write_all(json.as_bytes()))?;
-    } else {
-        unless_closed(std::fs::write(path, json))
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        unless_closed(io::stdout().write_all(terminal::inert_json(&json).as_bytes()))?;
+        return Ok(());
     }
-    Ok(())
+    write_file(path, &json)
 }

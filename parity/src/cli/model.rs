@@ -29,6 +29,7 @@ mod download {
     use indicatif::{ProgressBar, ProgressStyle};
 
     use super::super::progress::REDRAWN_EVERY;
+    use super::super::terminal;
 
     /// A bar for the file that is being downloaded. Indicatif hides it where stderr is no terminal.
     #[derive(Default)]
@@ -53,7 +54,7 @@ mod download {
 
         fn notice(&self, message: &str) {
             // If stderr is gone there is nobody left to tell.
-            let _ = writeln!(anstream::stderr(), "note: {message}");
+            let _ = writeln!(terminal::stderr(), "note: {message}");
         }
     }
 
@@ -65,7 +66,7 @@ mod download {
             ),
             None => (ProgressBar::no_length(), "{msg} {spinner} {bytes} {bytes_per_sec}"),
         };
-        let bar = bar.with_message(file.to_owned());
+        let bar = bar.with_message(terminal::inert(file));
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
         }

@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use super::args::{AnyEngine, CompiledArgs, Precision};
 use super::embed::{tell, tell_truncation};
-use super::{engines, is_stdout, model, show, write_json};
+use super::{engines, is_stdout, model, show, terminal, write_json};
 
 #[derive(Args)]
 pub struct PredictArgs {
@@ -345,7 +345,7 @@ fn write(
         write_json(path, prediction)?;
     }
     if !source.args.json.as_deref().is_some_and(is_stdout) {
-        let mut out = anstream::stdout().lock();
+        let mut out = terminal::stdout();
         if rows.is_empty() {
             writeln!(out, "nothing found")?;
         } else {

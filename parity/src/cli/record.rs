@@ -17,6 +17,7 @@ use super::{one_line, reports};
 #[derive(Default)]
 pub struct Beside {
     recorded: Vec<Recorded>,
+    expected: Option<NamedValues>,
     repro: Option<Replay>,
     /// Why nothing was written, though something fails.
     unwritten: Option<String>,
@@ -50,7 +51,11 @@ impl Beside {
     ) -> anyhow::Result<()> {
         if let (Some(path), [case]) = (&args.expected, cases) {
             let specs = sides.single.outputs();
-            let expected = tensors::read_outputs(path, specs)?;
+            // Read once, however many graphs it is for.
+            let expected = match self.expected.take() {
+                Some(expected) => expected,
+                None => tensors::read_outputs(path, specs)?,
+            };
             let budget = |output: &str| graph.budget.as_ref()?.of(output);
             let graph_sides = sides.exact.map(|exact| exact as &dyn Engine).into_iter();
             let graph_sides = graph_sides.chain(sides.engines.iter().copied());
@@ -64,6 +69,7 @@ impl Beside {
             for side in all {
                 self.recorded.push(recorded::judge(case, &expected, side, specs, args.atol, budget)?);
             }
+            self.expected = Some(expected);
         }
         if let (Some(dir), None, Verdict::Fail) = (&args.repro, &self.repro, graph.verdict) {
             let command = reports::command_line();

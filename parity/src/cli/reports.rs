@@ -2,19 +2,15 @@
 
 use std::path::Path;
 
-use anyhow::Context as _;
 use parity::render;
 use parity::report::Report;
 
 use super::args::CheckArgs;
-use super::{unless_closed, write_json};
+use super::{write_file, write_json};
 
 /// Writes all files, and gives the first error: one that cannot be written does not keep the others from it.
 pub fn write(args: &CheckArgs, report: &Report) -> anyhow::Result<()> {
-    let text = |path: &Path, render: fn(&Report) -> String| {
-        unless_closed(std::fs::write(path, render(report)))
-            .with_context(|| format!("cannot write {}", path.display()))
-    };
+    let text = |path: &Path, render: fn(&Report) -> String| write_file(path, &render(report));
     let written = [
         args.json.as_deref().map(|path| write_json(path, report)),
         args.markdown.as_deref().map(|path| text(path, render::markdown)),

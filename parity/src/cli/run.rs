@@ -7,10 +7,10 @@ use engine::{Engine, Value};
 use parity::check::fit_inputs;
 use parity::compare::{Comparison, compare};
 use parity::report::OutputReport;
-use parity::{Verdict, open_graph, tensors};
+use parity::{Verdict, is_graph, open_graph, tensors};
 
 use super::args::{AnyEngine, GraphEngine, Precision, RunArgs};
-use super::{engines, input, model, show, unless_closed};
+use super::{engines, input, model, show, terminal, unless_closed};
 
 pub fn command(args: &RunArgs) -> anyhow::Result<Verdict> {
     let engine = engine(args)?;
@@ -25,7 +25,7 @@ pub fn command(args: &RunArgs) -> anyhow::Result<Verdict> {
     }
     let outputs = engine.run(&fit_inputs(&inputs, engine.inputs())?)?;
     tensors::write(&args.outputs, &outputs)?;
-    let mut out = anstream::stdout().lock();
+    let mut out = terminal::stdout();
     unless_closed(show::outputs(&mut out, engine.name(), &outputs, &args.outputs.display().to_string()))?;
     let Some(expected) = expected else { return Ok(Verdict::Pass) };
     let mut verdicts = Vec::new();
@@ -52,7 +52,7 @@ fn against(name: &str, expected: &Value, found: &Value, atol: f64) -> OutputRepo
 }
 
 fn engine(args: &RunArgs) -> anyhow::Result<Box<dyn Engine>> {
-    let is_graph = args.model.ends_with(".onnx");
+    let is_graph = is_graph(&args.model);
     let kind = match args.engine {
         Some(AnyEngine::Reference) if is_graph => bail!(
             "'{}' is a graph, which the reference does not run: give the checkpoint's folder, or --engine candle",

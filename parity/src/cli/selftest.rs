@@ -8,7 +8,7 @@ use parity::selftest::selftest;
 
 use super::args::SelftestArgs;
 use super::embed::tell;
-use super::{input, is_stdout, model, progress, show_selftest, unless_closed, write_json};
+use super::{input, is_stdout, model, progress, show_selftest, terminal, unless_closed, write_json};
 
 pub fn command(args: &SelftestArgs) -> anyhow::Result<Verdict> {
     let mut subject = model::open_for(args.model.as_deref(), args.task)?;
@@ -22,7 +22,7 @@ pub fn command(args: &SelftestArgs) -> anyhow::Result<Verdict> {
     let bar = progress::bar("planting", 0);
     let result = selftest(&subject, &onnx, &model, &cases, &Bounds::default(), |all, fault| {
         bar.set_length(all as u64);
-        bar.set_prefix(fault.to_string());
+        bar.set_prefix(terminal::inert(fault));
         bar.inc(1);
     })?;
     bar.finish_and_clear();
@@ -30,7 +30,7 @@ pub fn command(args: &SelftestArgs) -> anyhow::Result<Verdict> {
         write_json(path, &result)?;
     }
     if !args.json.as_deref().is_some_and(is_stdout) {
-        let mut out = anstream::stdout().lock();
+        let mut out = terminal::stdout();
         let shown = show_selftest::selftest(&mut out, &result);
         unless_closed(shown.and_then(|()| out.flush()))?;
     }

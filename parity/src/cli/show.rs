@@ -17,24 +17,25 @@ use parity::report::{EngineCheck, FromTruth, InputSummary, OutputReport, Report,
 use parity::suite::SENTENCES;
 use parity::{Subject, Verdict};
 
+use super::terminal::{Paint, inert};
 use super::{show_modules, show_precision};
 
-pub const BOLD: Style = Style::new().bold();
-pub const DIM: Style = Style::new().dimmed();
+pub const BOLD: Paint = Paint::new(Style::new().bold());
+pub const DIM: Paint = Paint::new(Style::new().dimmed());
 
-pub fn color(verdict: Verdict) -> Style {
+pub fn color(verdict: Verdict) -> Paint {
     let color = match verdict {
         Verdict::Pass | Verdict::Rounding => AnsiColor::Green,
         Verdict::Inconclusive => AnsiColor::Yellow,
         _ => AnsiColor::Red,
     };
-    color.on_default().bold()
+    Paint::new(color.on_default().bold())
 }
 
-/// How an error message begins.
-pub fn error_label() -> String {
-    let red = AnsiColor::Red.on_default().bold();
-    format!("{red}error{red:#}")
+/// An error message.
+pub fn error(out: &mut impl Write, message: &str) -> io::Result<()> {
+    let red = color(Verdict::Error);
+    writeln!(out, "{red}error{red:#}: {message}")
 }
 
 /// What the reference is, in words.
@@ -437,6 +438,8 @@ pub fn table(
     rows: impl Iterator<Item = Vec<String>>,
 ) -> io::Result<()> {
     let mut table = Table::new();
+    // A line break within a cell would be a line of the table.
+    let rows = rows.map(|cells| cells.iter().map(|cell| inert(cell)).collect::<Vec<_>>());
     table.load_style(TableStyle::new()).set_header(header).add_rows(rows);
     for column in numbers {
         if let Some(column) = table.column_mut(column) {

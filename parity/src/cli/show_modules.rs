@@ -8,15 +8,15 @@ use parity::proof::DEFAULT_PROOF_TOL;
 use parity::render::heat::{Grid, Heat};
 use parity::report::{Located, Report};
 
-const BOLD: Style = Style::new().bold();
-const DIM: Style = Style::new().dimmed();
+use super::show::{BOLD, DIM};
+use super::terminal::{Paint, Painted};
 
 /// As many nodes of a culprit are named.
 const NODES: usize = 4;
 
 fn color(heat: Heat) -> Style {
     match heat {
-        Heat::Unknown => DIM,
+        Heat::Unknown => Style::new().dimmed(),
         Heat::Cold => AnsiColor::Green.on_default().dimmed(),
         Heat::Within => AnsiColor::Green.on_default(),
         Heat::Beyond => AnsiColor::Yellow.on_default(),
@@ -26,12 +26,12 @@ fn color(heat: Heat) -> Style {
 }
 
 /// A line for each layer, with a shade for each module's own error, and a legend. `allowed` is the bound of the proof.
-pub fn heat_strip(located: &Located, allowed: f64) -> String {
+fn heat_strip(located: &Located, allowed: f64) -> Vec<String> {
     let paint = |heat: Heat, glyph: &str| {
         let style = color(heat);
         format!("{style}{glyph}{style:#}")
     };
-    Grid::new(located, allowed).lines(paint).join("\n")
+    Grid::new(located, allowed).lines(paint)
 }
 
 /// The strip, and what is known about each culprit.
@@ -45,8 +45,8 @@ pub fn modules(out: &mut impl Write, report: &Report) -> io::Result<()> {
             "{BOLD}Modules{BOLD:#}  {DIM}what each is off by itself in f64, over its largest value above 1, on '{}'{DIM:#}",
             located.input
         )?;
-        for line in heat_strip(located, allowed).lines() {
-            writeln!(out, "  {line}")?;
+        for line in heat_strip(located, allowed) {
+            writeln!(out, "  {}", Painted(&line))?;
         }
     }
     if let Some(explanation) = &report.explanation {
@@ -61,7 +61,7 @@ pub fn modules(out: &mut impl Write, report: &Report) -> io::Result<()> {
         let error =
             |x: Option<f64>| x.map_or("an error that no value shows".into(), |x| format!("{x:.1e} off"));
         let inherited = inherited.map_or(String::new(), |x| format!(", {x:.1e} in the plain run"));
-        let red = color(Heat::Off);
+        let red = Paint::new(color(Heat::Off));
         writeln!(out, "{red}{}{red:#}  {} by itself{inherited}", culprit.module, error(culprit.max_abs))?;
         if !culprit.nodes.is_empty() {
             let more = culprit.nodes.len().saturating_sub(NODES);
@@ -78,7 +78,7 @@ pub fn modules(out: &mut impl Write, report: &Report) -> io::Result<()> {
 
 /// What does not matter for any one module: relations that do not hold, and tokenizers that differ.
 pub fn findings(out: &mut impl Write, report: &Report) -> io::Result<()> {
-    let red = color(Heat::Off);
+    let red = Paint::new(color(Heat::Off));
     let violated: Vec<_> = report.relations.iter().filter(|relation| relation.is_violated()).collect();
     if !violated.is_empty() {
         writeln!(out)?;

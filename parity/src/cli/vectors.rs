@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use engine::Replacement;
 use serde::Serialize;
 
-use super::is_stdout;
+use super::{is_stdout, terminal};
 
 /// A form in which vectors are written.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -134,7 +134,10 @@ impl Target {
 
     fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         match &mut self.out {
-            Out::Stdout(out) => out.write_all(bytes),
+            // What goes there is JSON.
+            Out::Stdout(out) => {
+                out.write_all(terminal::inert_json(&String::from_utf8_lossy(bytes)).as_bytes())
+            }
             Out::File(out) => out.write_all(bytes),
         }
         .with_context(|| format!("cannot write {}", self.shown))

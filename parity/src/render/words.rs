@@ -2,9 +2,12 @@
 
 use std::borrow::Cow;
 
+use engine::{STDIN, shown_path};
+
 use super::{Graph, graphs};
 use crate::Verdict;
 use crate::audit::Trace;
+use crate::is_graph;
 use crate::relations::Relation;
 use crate::report::{FromTruth, OutputReport, Report};
 use crate::stress::Stress;
@@ -84,8 +87,8 @@ fn fails(graph: &Graph) -> bool {
 
 /// What the graph is held against.
 fn reference(report: &Report) -> String {
-    // A graph that another was made of.
-    if report.model.ends_with(".onnx") {
+    // A graph that another was made of, which may have come through a pipe.
+    if is_graph(&report.model) || report.model == shown_path(STDIN.as_ref()) {
         report.model.clone()
     } else {
         format!("the checkpoint of {}", report.model)
@@ -242,8 +245,9 @@ fn shortened(text: &str, limit: usize) -> Cow<'_, str> {
     format!("{}…{}", &text[..head], &text[start..]).into()
 }
 
-/// A character that can be seen in place of one that cannot, and that could forge or break a document.
-fn visible(character: char) -> char {
+/// A character that can be seen in place of one that cannot, and that could forge or break a
+/// document or a line on a terminal.
+pub fn visible(character: char) -> char {
     match character {
         '\n' | '\r' | '\t' => ' ',
         // Unicode has a picture for each.
@@ -251,13 +255,22 @@ fn visible(character: char) -> char {
         '\u{7f}' => '␡',
         // Neither seen nor, some of them, allowed in XML; those that change the direction of a text can make it read as another.
         '\u{80}'..='\u{9f}'
+        | '\u{ad}'
+        | '\u{34f}'
+        | '\u{61c}'
+        | '\u{115f}'
+        | '\u{1160}'
+        | '\u{180e}'
         | '\u{200b}'..='\u{200f}'
         | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{2069}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{3164}'
         | '\u{feff}'
+        | '\u{ffa0}'
         | '\u{fff9}'..='\u{fffb}'
         | '\u{fffe}'
-        | '\u{ffff}' => '\u{fffd}',
+        | '\u{ffff}'
+        | '\u{e0000}'..='\u{e007f}' => '\u{fffd}',
         other => other,
     }
 }

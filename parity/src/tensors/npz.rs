@@ -3,17 +3,32 @@
 use std::io::{Cursor, Read};
 use std::path::Path;
 
-use engine::{DType, NamedValues, Value, map_file};
+use bytes::Bytes;
+use engine::memory::Budget;
+use engine::{DType, NamedValues, Value};
 use npyz::{NpyFile, Order};
 use zip::ZipArchive;
 
 use super::TensorsError;
 
-/// Reads all tensors of an `.npz` file, in file order.
-pub(super) fn read(path: &Path) -> Result<NamedValues, TensorsError> {
-    let bytes = map_file(path).map_err(|error| TensorsError::Map(error.to_string()))?;
+/// The longest header of an array that numpy reads (`max_header_size` of `numpy.lib.format`).
+const MAX_HEADER: usize = 10_000;
+
+/// How deep its header is nested at most: a dict of a list of a tuple of a tuple is.
+const MAX_NESTED: usize = 8;
+
+/// Reads all tensors of an `.npz` file, in file order. What they say they unpack to is added up
+/// before any of them is unpacked.
+pub(super) fn read(path: &Path, bytes: Bytes) -> Result<NamedValues, TensorsError> {
     let damaged = |what: String| TensorsError::Npz { path: path.into(), what };
+    let mut budget = Budget::of(path.display().to_string(), bytes.len() as u64);
+    budget.spend_zip_index(&bytes)?;
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| damaged(error.to_string()))?;
+    for index in 0..archive.len() {
+        let entry = archive.by_index_raw(index).map_err(|error| damaged(error.to_string()))?;
+        // Once as it is unpacked, and once as a value.
+        budget.spend(entry.size().saturating_mul(2))?;
+    }
     let mut values = NamedValues::new();
     for index in 0..archive.len() {
         let entry = archive.by_index(index).map_err(|error| damaged(error.to_string()))?;
@@ -21,15 +36,18 @@ pub(super) fn read(path: &Path) -> Result<NamedValues, TensorsError> {
         let Some(name) = npyz::npz::array_name_from_file_name(&file) else {
             return Err(damaged(format!("'{file}' is not a .npy file")));
         };
-        let value = array(entry).map_err(|what| damaged(format!("'{name}' {what}")))?;
+        // An entry that is larger than it says is not read to its end.
+        let size = entry.size();
+        let value = array(entry.take(size)).map_err(|what| damaged(format!("'{name}' {what}")))?;
         values.insert(name, value);
     }
     Ok(values)
 }
 
 /// One array; the error says what is wrong with it.
-fn array(reader: impl Read) -> Result<Value, String> {
-    let file = NpyFile::new(reader).map_err(|error| format!("is damaged: {error}"))?;
+fn array(mut reader: impl Read) -> Result<Value, String> {
+    let header = header(&mut reader)?;
+    let file = NpyFile::new(header.chain(reader)).map_err(|error| format!("is damaged: {error}"))?;
     let npyz::DType::Plain(kind) = file.dtype() else {
         return Err("has fields, and is not a plain array".into());
     };
@@ -61,9 +79,52 @@ fn array(reader: impl Read) -> Result<Value, String> {
     Value::from_le_bytes(dtype, shape, &data).map_err(|error| format!("is damaged: {error}"))
 }
 
+/// The beginning of an array up to its elements
+/// (<https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>), if it is one that
+/// can be read: npyz makes room for a header of any length, and follows brackets to any depth.
+fn header(reader: &mut impl Read) -> Result<Cursor<Vec<u8>>, String> {
+    let mut take = |bytes: &mut Vec<u8>, count: usize| {
+        let found = reader.take(count as u64).read_to_end(bytes).map_err(|error| error.to_string());
+        match found {
+            Ok(found) if found == count => Ok(()),
+            Ok(_) => Err("is damaged: its header is cut short".to_string()),
+            Err(error) => Err(format!("is damaged: {error}")),
+        }
+    };
+    let mut bytes = Vec::new();
+    take(&mut bytes, 8)?;
+    // The second version and later have a longer length.
+    let width = if bytes[6] < 2 { 2 } else { 4 };
+    take(&mut bytes, width)?;
+    let length = bytes[8..].iter().rev().fold(0, |length, &byte| length << 8 | usize::from(byte));
+    if length > MAX_HEADER {
+        return Err(format!(
+            "is damaged: its header has {length} bytes, and numpy's have at most {MAX_HEADER}"
+        ));
+    }
+    let start = bytes.len();
+    take(&mut bytes, length)?;
+    let mut nested = 0usize;
+    for byte in &bytes[start..] {
+        match byte {
+            b'(' | b'[' | b'{' => nested += 1,
+            b')' | b']' | b'}' => nested = nested.saturating_sub(1),
+            _ => {}
+        }
+        if nested > MAX_NESTED {
+            return Err("is damaged: its header is nested too deeply".into());
+        }
+    }
+    Ok(Cursor::new(bytes))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(path: &Path) -> Result<NamedValues, TensorsError> {
+        super::read(path, engine::read_file(path).unwrap())
+    }
 
     #[test]
     fn numpy_archives_are_read() {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::state_dict::{Found, StateDict};
-use super::{Budget, TorchError};
+use super::{Budget, TorchError, unfold};
 
 /// The pickle, the byte order, and where the storages lie; PyTorch writes them all into one folder.
 const PICKLE: &str = "data.pkl";
@@ -29,7 +29,8 @@ pub(super) struct Archive<'a> {
 }
 
 impl<'a> Archive<'a> {
-    pub fn open(bytes: &'a Bytes) -> Result<Self, TorchError> {
+    pub fn open(bytes: &'a Bytes, budget: &mut Budget) -> Result<Self, TorchError> {
+        budget.spend_zip_index(bytes)?;
         let mut zip = ZipArchive::new(Cursor::new(&bytes[..]))?;
         let wrong = |record: &str, reason| TorchError::Record { record: record.to_owned(), reason };
         if zip.has_duplicate_names() {
@@ -121,7 +122,7 @@ impl<'a> Archive<'a> {
                 if size > packed.saturating_mul(MOST_DEFLATED) {
                     return Err(wrong("claims to be larger than it can be"));
                 }
-                budget.spend(name, size)?;
+                unfold(name, size, budget)?;
                 drop(record);
                 let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
                 let mut limited = self.zip.by_index(index)?.take(size);

@@ -1,3 +1,5 @@
+use engine::memory::OverBudget;
+
 /// Why a file is not read as a PyTorch checkpoint.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -170,11 +172,16 @@ pub enum TorchError {
         bytes: u64,
     },
     /// Tensors that do not lie in one piece would take far more memory than the file has bytes.
-    #[error("tensor '{tensor}' would have to be unfolded to {bytes} bytes, too many for a file of this size")]
+    #[error("tensor '{tensor}' would have to be unfolded to {bytes} bytes: {source}")]
     Unfolded {
         /// The tensor, or the record of an archive, at which it became too much.
         tensor: String,
         /// Its size.
         bytes: u64,
+        /// How much the file may take.
+        source: OverBudget,
     },
+    /// What the file describes would take far more memory than it has bytes.
+    #[error(transparent)]
+    Memory(#[from] OverBudget),
 }

@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use super::globals::{self, Element};
 use super::pickle::{Arena, Object, Pickle, Tensor};
 use super::view::View;
-use super::{Budget, TorchError};
+use super::{Budget, TENSOR, TorchError};
 use crate::TensorEntry;
 
 /// What training scripts call the model's state dict among all that they save.
@@ -65,7 +65,7 @@ impl Wanted<'_> {
 }
 
 impl<'a> StateDict<'a> {
-    pub fn new(pickle: &Pickle<'a>) -> Result<Self, TorchError> {
+    pub fn new(pickle: &Pickle<'a>, budget: &mut Budget) -> Result<Self, TorchError> {
         let arena = &pickle.arena;
         let Object::Dict(dict) = pickle.object else {
             return Err(TorchError::NotAStateDict { found: kind(pickle.object) });
@@ -86,6 +86,7 @@ impl<'a> StateDict<'a> {
                     None => TorchError::NotATensor { name: name.to_owned(), found: kind(value) },
                 });
             };
+            budget.spend(TENSOR + name.len() as u64)?;
             if !names.insert(name) {
                 return Err(TorchError::NamedTwice { name: name.to_owned() });
             }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use engine::DType;
 
-use super::{Budget, TorchError};
+use super::{Budget, TorchError, unfold};
 
 pub(super) struct View {
     /// Where the part of the storage begins that the tensor may use, in bytes.
@@ -54,7 +54,7 @@ impl View {
             let end = begin.checked_add(length).filter(|&end| end <= storage.len()).ok_or_else(outside)?;
             return Ok((storage.slice(begin..end), Some(begin)));
         }
-        budget.spend(tensor, length as u64)?;
+        unfold(tensor, length as u64, budget)?;
         self.gather(dtype, storage.get(begin..).unwrap_or_default(), length)
             .map(|bytes| (bytes.into(), None))
             .ok_or_else(outside)
