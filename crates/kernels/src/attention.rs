@@ -296,7 +296,8 @@ unsafe fn pack_keys<S: Simd>(
         // SAFETY: the caller vouches for the rows, the columns, and room for whole panels.
         unsafe {
             let to = to.add(key / width * width * size + key % width);
-            let from = k.as_ptr().wrapping_add((first + key) * k.stride() + column);
+            // Behind the last key it is no place at all, and is not followed.
+            let from = k.as_ptr().wrapping_add((first + key).wrapping_mul(k.stride()).wrapping_add(column));
             let mut i = 0;
             if key + S::LANES <= keys {
                 while i + S::LANES <= size {
