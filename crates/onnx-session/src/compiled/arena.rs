@@ -41,7 +41,13 @@ impl Share {
     }
 
     /// Makes these the sequences from `first` on, each of so many rows. `keys` are how many keys each sees.
-    pub fn set(&mut self, first: usize, rows: impl Iterator<Item = usize>, keys: Option<&[usize]>, packed: bool) {
+    pub fn set(
+        &mut self,
+        first: usize,
+        rows: impl Iterator<Item = usize>,
+        keys: Option<&[usize]>,
+        packed: bool,
+    ) {
         (self.first, self.packed) = (first, packed);
         self.offsets.clear();
         self.offsets.push(0);

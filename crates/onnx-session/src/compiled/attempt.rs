@@ -119,12 +119,12 @@ impl CompiledEngine {
                 return Err(failure);
             }
         }
-        let mut finite = true;
+        let mut sound = true;
         self.hand_out(&run, &batch, arenas, outputs, &mut |_, given| {
-            finite &= given.is_finite();
+            sound &= given.is_sound();
             Ok(())
         })?;
-        if !finite {
+        if !sound {
             // What has overflowed here may not have in the order of the nodes.
             return Err(Failure::Assumption);
         }
@@ -179,14 +179,17 @@ pub enum Given<'a> {
 }
 
 impl Given<'_> {
-    /// Whether no element is infinite or NaN; of other dtypes than f32, true.
-    fn is_finite(&self) -> bool {
-        let floats = match self {
-            Given::Floats(_, floats) => floats,
-            Given::Value(value) => value.as_slice::<f32>().unwrap_or_default(),
-        };
+    /// Whether nothing has overflowed on the way to this output, as far as it shows: no element is NaN, or, of what a kernel has computed, infinite. Masks,
+    /// which no kernel computes, may be.
+    fn is_sound(&self) -> bool {
         // Without a branch for each, so that it is done on vectors.
-        floats.iter().fold(true, |finite, x| finite & x.is_finite())
+        match self {
+            Given::Floats(_, floats) => floats.iter().fold(true, |sound, x| sound & x.is_finite()),
+            Given::Value(value) => {
+                let floats = value.as_slice::<f32>().unwrap_or_default();
+                floats.iter().fold(true, |sound, x| sound & !x.is_nan())
+            }
+        }
     }
 }
 

@@ -74,9 +74,7 @@ fn slice_guards(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>]) -> V
     let dims = inputs.first().copied().flatten().and_then(|source| ir.shape(source));
     let cuts = (operation.node().op == "Slice").then(|| slice(ir, operation, inputs)).flatten();
     let cuts = cuts.unwrap_or_default();
-    let guard = |(dim, (_, cut)): (&Dim, &(usize, Dim))| {
-        Some(Guard::AtMost(cut.as_symbol()?, dim.known()?))
-    };
+    let guard = |(dim, (_, cut)): (&Dim, &(usize, Dim))| Some(Guard::AtMost(cut.as_symbol()?, dim.known()?));
     dims.unwrap_or_default().iter().zip(&cuts).filter_map(guard).collect()
 }
 

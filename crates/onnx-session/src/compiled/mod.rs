@@ -7,7 +7,7 @@
 //!
 //! **What is taken to hold, and is looked at in every run:** that a mask has 0s and 1s only, that sizes are not 0, that inputs which name no dimensions
 //! agree about them, that a sequence is not longer than the positions there are, that no row of a LayerNorm is so large that its variance overflows, and
-//! that no output has an infinite or NaN element. A run in which it does not hold is done by the oracle, in f32.
+//! that no output is NaN, or of a kernel and infinite. A run in which it does not hold is done by the oracle, in f32.
 //!
 //! **Any value.** A pass takes only what is the same function for every number that f32 or an integer may be: a `Cast` of ids is computed, a power is
 //! matched where its exponent is whole, a row without a real token is what the nodes would make of it, and masked keys are skipped only where the

@@ -61,8 +61,7 @@ mod tests {
     fn hidden(q: [f32; 4], k: [f32; 4], v: [f32; 4], masked: f32, left_out: bool) -> bool {
         let rows = |data| Rows::new(data, 2, 2).unwrap();
         let (q, k, v) = (rows(&q), rows(&k), rows(&v));
-        let attention =
-            Attention { q, k, v, heads: 1, scale: 0.5, offsets: &[0, 2], mask: KeyMask::None };
+        let attention = Attention { q, k, v, heads: 1, scale: 0.5, offsets: &[0, 2], mask: KeyMask::None };
         hides(&attention, &[if left_out { 2 } else { 1 }], masked, left_out)
     }
 

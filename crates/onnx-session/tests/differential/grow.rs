@@ -12,6 +12,9 @@ const POSITIONS: usize = 12;
 /// A graph and inputs for it.
 pub struct Grown {
     pub model: Model,
+    /// Whether there are numbers whose sums of squares may overflow, on the way or in the end: the engine `candle` adds as f32 does, and the oracle does
+    /// not.
+    pub huge: bool,
     pub inputs: Vec<NamedValues>,
 }
 
@@ -19,6 +22,7 @@ struct Grower {
     sketch: Sketch,
     /// Only what the engine `candle` takes, too.
     plain: bool,
+    huge: bool,
     hidden: usize,
     heads: usize,
     /// What queries and keys are enlarged by: scores grow by its square.
@@ -38,6 +42,7 @@ pub fn grow(seed: u64) -> Grown {
     let mut grower = Grower {
         sketch: Sketch::new(opset, random),
         plain,
+        huge: false,
         hidden,
         heads,
         large,
@@ -58,7 +63,7 @@ pub fn grow(seed: u64) -> Grown {
         grower.sketch.output(&pooled);
     }
     let inputs = (0..2).map(|_| grower.values()).collect();
-    Grown { model: grower.sketch.model, inputs }
+    Grown { model: grower.sketch.model, huge: grower.huge, inputs }
 }
 
 impl Grower {
@@ -97,10 +102,16 @@ impl Grower {
         let specs = self.sketch.model.graph.inputs.clone();
         let random = &mut self.sketch.random;
         let (batch, sequence) = (1 + random.below(4), random.of(&[1, 2, 3, 5, 5, 7, 16, 17, POSITIONS + 8]));
-        let sizes: Vec<usize> = specs[0].shape.iter().flatten().zip([batch, sequence]).map(|(dim, size)| match dim {
-            Dim::Fixed(size) => *size,
-            _ => size,
-        }).collect();
+        let sizes: Vec<usize> = specs[0]
+            .shape
+            .iter()
+            .flatten()
+            .zip([batch, sequence])
+            .map(|(dim, size)| match dim {
+                Dim::Fixed(size) => *size,
+                _ => size,
+            })
+            .collect();
         let odd = random.once_in(12);
         let all_alike = random.once_in(3);
         let mut inputs = NamedValues::new();
@@ -217,6 +228,13 @@ impl Grower {
         }
         let ids = self.casts(&ids, 3);
         let mut x = self.sketch.gather(&table, &ids, 0);
+        if self.once_in(20) {
+            // Here, where numbers are those of the table: of one that was computed the last bit may decide.
+            let narrow =
+                if self.plain { DType::I32 } else { self.choose(&[DType::F16, DType::I32, DType::I8]) };
+            let narrow = self.sketch.cast(&x, narrow);
+            x = self.sketch.cast(&narrow, DType::F32);
+        }
         if let Some(types) = self.types.clone() {
             let types = self.casts(&types, 1);
             let table = self.sketch.weights(&[VOCABULARY, hidden], 0.5);
@@ -620,11 +638,6 @@ impl Grower {
                 let wide = self.sketch.cast(x, DType::F64);
                 self.sketch.cast(&wide, DType::F32)
             }
-            2 => {
-                let narrow = if self.plain { DType::I32 } else { self.choose(&[DType::F16, DType::I32, DType::I8]) };
-                let narrow = self.sketch.cast(x, narrow);
-                self.sketch.cast(&narrow, DType::F32)
-            }
             3 => self.sketch.cast(x, DType::F32),
             4 => self.sketch.with_number("Mul", x, 1.0),
             5 => self.sketch.with_number("Add", x, 0.0),
@@ -649,7 +662,8 @@ impl Grower {
                 self.sketch.pair("Mul", x, &rows)
             }
             11 => {
-                let by = self.choose(&[1e3, 1e9, 1e18]);
+                let by = self.choose(&[1e3, 1e9, 1e18, 1e30]);
+                self.huge |= by > 1e15;
                 self.sketch.with_number("Mul", x, by)
             }
             12 => {

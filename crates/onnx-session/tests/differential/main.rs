@@ -26,10 +26,9 @@ use onnx_session::compiled::{CompiledEngine, Options, Threads};
 use onnx_session::{EngineKind, Session};
 use sketch::Random;
 
-/// How far an engine may be from the oracle, as a share of the largest number of an output, or of 1. Both compute in f32, so that it is rounding and what
-/// the graph makes of it: of 50,000 graphs the farthest that was not set aside (see [`is_shaky`]) was 6e-5 away, and the least that a planted fault moved
-/// was 1e-3.
-const REACH: f64 = 2e-4;
+/// How far an engine may be from the oracle, as a share of the largest number of an output, or of 1: 168 units in the last place of f32, for some hundred
+/// operations one after the other. What is farther away is looked at closely ([`is_shaky`]).
+const REACH: f64 = 2e-5;
 
 /// Graphs that every run of the tests tries: some seconds.
 const GRAPHS: u64 = 1500;
@@ -57,10 +56,7 @@ fn engines_agree_with_the_oracle() {
     let number = |name: &str| Some(u64::from_str(&std::env::var(name).ok()?).unwrap());
     let (first, count) = match number("DIFFERENTIAL_SEED") {
         Some(seed) => (seed, 1),
-        None => (
-            number("DIFFERENTIAL_FIRST").unwrap_or(0),
-            number("DIFFERENTIAL_GRAPHS").unwrap_or(GRAPHS),
-        ),
+        None => (number("DIFFERENTIAL_FIRST").unwrap_or(0), number("DIFFERENTIAL_GRAPHS").unwrap_or(GRAPHS)),
     };
     let mut counts = BTreeMap::new();
     let mut faults = BTreeMap::new();
@@ -78,7 +74,12 @@ fn engines_agree_with_the_oracle() {
             "seed {seed}: {fault}\n    again: DIFFERENTIAL_SEED={seed} cargo test -p onnx-session --test differential"
         );
     }
-    assert!(faults.is_empty(), "{} of {count} graphs differ: {:?}", faults.len(), faults.keys().collect::<Vec<_>>());
+    assert!(
+        faults.is_empty(),
+        "{} of {count} graphs differ: {:?}",
+        faults.len(),
+        faults.keys().collect::<Vec<_>>()
+    );
     if count < 100 {
         return;
     }
@@ -121,9 +122,7 @@ fn graph(seed: u64, counts: &mut BTreeMap<&'static str, Count>) -> Vec<String> {
     };
     let whole = compiled(false);
     let packing = whole.can_skip_padding().then(|| compiled(true));
-    let candle = Session::new(model, EngineKind::Candle);
-    if let (Err(e), true) = (&candle, std::env::var("DBG").is_ok()) { println!("REFUSED {e}"); }
-    let candle = candle.ok();
+    let candle = Session::new(model, EngineKind::Candle).ok().filter(|_| !grown.huge);
     let mut faults = Vec::new();
     for inputs in &grown.inputs {
         let expected = oracle.run(inputs);
@@ -173,7 +172,9 @@ fn against(
         (Ok(expected), Ok(found)) => (expected, found),
         (Err(_), Err(_)) => return Verdict::Failed,
         (Ok(_), Err(error)) => return Verdict::Far(f64::INFINITY, format!("an error: {error}")),
-        (Err(error), Ok(_)) => return Verdict::Far(f64::INFINITY, format!("no error, but the oracle: {error}")),
+        (Err(error), Ok(_)) => {
+            return Verdict::Far(f64::INFINITY, format!("no error, but the oracle: {error}"));
+        }
     };
     let mut worst = 0.0;
     for (name, expected) in expected.iter() {
@@ -181,12 +182,18 @@ fn against(
             return Verdict::Far(f64::INFINITY, format!("no output {name}"));
         };
         if found.shape() != expected.shape() {
-            return Verdict::Far(f64::INFINITY, format!("{name} is {:?}, not {:?}", found.shape(), expected.shape()));
+            return Verdict::Far(
+                f64::INFINITY,
+                format!("{name} is {:?}, not {:?}", found.shape(), expected.shape()),
+            );
         }
         let (distance, place) = distance(found, expected, real);
         if distance > REACH {
             let [a, b] = [found, expected].map(|value| value.to_f64()[place]);
-            let what = format!("{name} of {:?} at {place} is {a}, not {b}: {distance:.1e} of the largest", found.shape());
+            let what = format!(
+                "{name} of {:?} at {place} is {a}, not {b}: {distance:.1e} of the largest",
+                found.shape()
+            );
             return Verdict::Far(distance, what);
         }
         worst = distance.max(worst);
@@ -245,7 +252,8 @@ fn is_shaky(seed: u64, model: &Model, inputs: &NamedValues, expected: &NamedValu
                 && numbers.len() > 1
             {
                 let numbers = numbers.iter().map(|x| x + x * MOVED * random.number());
-                *tensor = Tensor::from_value(&Value::new(value.shape(), numbers.collect::<Vec<_>>()).unwrap());
+                *tensor =
+                    Tensor::from_value(&Value::new(value.shape(), numbers.collect::<Vec<_>>()).unwrap());
             }
         }
         let oracle = Oracle::with(&moved, Precision::F32, Limits::default()).unwrap();

@@ -9,8 +9,8 @@
 
 use engine::Value;
 
-use super::heads::{Heads, Sizes, join, scaled, split};
 use super::binary;
+use super::heads::{Heads, Sizes, join, scaled, split};
 use crate::compiled::dim::Dim;
 use crate::compiled::infer::axis;
 use crate::compiled::ir::{Fact, Guard, Ir, Node, NodeId, Table, ValueId};
@@ -190,4 +190,3 @@ fn known_mask(ir: &Ir, given: Mask, sizes: &Sizes) -> Option<Option<Table>> {
         && (ir.shape(value)?[2].is_one() || ir.shape(value)?[2] == sizes.sequence);
     fits.then_some(Some(Table { mask: Some(mask), entries }))
 }
-
