@@ -1,5 +1,6 @@
-//! Sizes that no caller means: every public function that takes one answers with a value or an error, soon, in release as in debug. Sizes that fit a
-//! slice by the last bit, that overflow when they are multiplied, and that only a matrix without elements can have.
+//! Sizes that no caller means: every public function that takes one answers with a value or an
+//! error, soon, in release as in debug. Sizes that fit a slice by the last bit, that overflow when
+//! they are multiplied, and that only a matrix without elements can have.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may")]
 
@@ -97,7 +98,8 @@ fn what_is_packed_is_no_larger_than_its_slices() {
     assert!(packed > 1000 && refused > 1000, "{packed}, {refused}");
 }
 
-/// Without overflow the address of element (7, 2⁶¹ − 1) is that of the first: it was taken for a matrix of 8·2⁶¹ numbers, in memory of none.
+/// Without overflow the address of element (7, 2⁶¹ − 1) is that of the first: it was taken for a
+/// matrix of 8·2⁶¹ numbers, in memory of none.
 #[test]
 fn strides_of_0_make_no_matrix() {
     let refused = Source::strided(&NUMBERS, 8, 1 << 61, 0, 0);

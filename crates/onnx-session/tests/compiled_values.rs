@@ -1,5 +1,5 @@
-//! Values that a fused kernel must not take for usual ones, each on a small graph of its own or on an export: what the engines `compiled` and `candle`
-//! give is what the oracle gives, node by node.
+//! Values that a fused kernel must not take for usual ones, each on a small graph of its own or on
+//! an export: what the engines `compiled` and `candle` give is what the oracle gives, node by node.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may")]
 
@@ -65,7 +65,8 @@ fn norm(sketch: &mut Sketch, x: &str) -> String {
     sketch.node("LayerNormalization", &[x, &gamma, &beta], &[])
 }
 
-/// Ids of three bytes, through a cast, in 300 rows. Words, and positions that are a slice of a list, are looked up by what comes of it, in one step.
+/// Ids of three bytes, through a cast, in 300 rows. Words, and positions that are a slice of a
+/// list, are looked up by what comes of it, in one step.
 #[test]
 fn a_cast_before_a_lookup_is_computed() {
     let narrow = [DType::U8, DType::I8, DType::Bool, DType::I16, DType::I32, DType::U32, DType::U64];
@@ -259,7 +260,8 @@ fn large_scores_stay_finite() {
     }
 }
 
-/// −10,000 does not hide a key whose score is higher by more, nor any number one that is infinite or NaN: such keys are computed, padding or not.
+/// −10,000 does not hide a key whose score is higher by more, nor any number one that is infinite
+/// or NaN: such keys are computed, padding or not.
 #[test]
 fn a_mask_hides_only_what_it_can() {
     for least in [-10_000.0, f32::MIN] {
@@ -272,7 +274,8 @@ fn a_mask_hides_only_what_it_can() {
     }
 }
 
-/// ONNX's own operator: zeros for a query whose keys are all masked by −∞, and the mean of the values for f32's least number, which is none.
+/// ONNX's own operator: zeros for a query whose keys are all masked by −∞, and the mean of the
+/// values for f32's least number, which is none.
 #[test]
 fn a_query_that_may_look_nowhere_gives_zeros() {
     let bools = |sketch: &mut Sketch, _: &str, bits: &str| sketch.cast(bits, DType::Bool);

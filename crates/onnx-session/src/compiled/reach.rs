@@ -1,20 +1,24 @@
 //! Whether a mask hides what it masks: in a run, from the sizes of its queries and keys.
 //!
-//! What a mask adds to the score of a key is a finite number in most exports, −10,000 in older ones. It hides the key where no score can make up for it.
-//! By Cauchy and Schwarz a score is at most |q| · |k| · scale, which takes as long to look at as one key takes to compute.
+//! What a mask adds to the score of a key is a finite number in most exports, −10,000 in older
+//! ones. It hides the key where no score can make up for it. By Cauchy and Schwarz a score is at
+//! most |q| · |k| · scale, which takes as long to look at as one key takes to compute.
 
 use kernels::{Attention, Rows};
 
 /// An exponential of less is 0 in f32: 2⁻¹⁵⁰ is e^−103.97.
 const VANISHES: f32 = 104.0;
 
-/// A key that gets no more than this added is taken to be hidden where it is not computed at all: scores of 10³⁰ are beyond what f32 computes with.
+/// A key that gets no more than this added is taken to be hidden where it is not computed at all:
+/// scores of 10³⁰ are beyond what f32 computes with.
 const BEYOND_SCORES: f32 = -1e30;
 
-/// Whether the keys behind the first `lengths` of each sequence have no part in any softmax, so that skipping them gives what computing them gives:
-/// exponentials of 0, and nothing infinite or NaN that 0 would not silence.
+/// Whether the keys behind the first `lengths` of each sequence have no part in any softmax, so
+/// that skipping them gives what computing them gives: exponentials of 0, and nothing infinite or
+/// NaN that 0 would not silence.
 ///
-/// `left_out` is that they are not among the rows at all. Then it is taken to hold that they are no larger than those that are there.
+/// `left_out` is that they are not among the rows at all. Then it is taken to hold that they are no
+/// larger than those that are there.
 pub fn hides(attention: &Attention<'_>, lengths: &[usize], masked: f32, left_out: bool) -> bool {
     if left_out && masked <= BEYOND_SCORES {
         return true;
