@@ -68,7 +68,7 @@ pub fn grow(seed: u64) -> Grown {
 }
 
 impl Grower {
-    fn choose<T: Clone>(&mut self, choices: &[T]) -> T {
+    pub fn choose<T: Clone>(&mut self, choices: &[T]) -> T {
         self.sketch.random.of(choices)
     }
 
