@@ -5,7 +5,7 @@ use crate::{
     buffer::LINE,
     elementwise::Scores,
     error::same,
-    share::Shared,
+    share::{Shared, cut},
     simd::{Kernel, Simd, dispatch, vector_width},
     tile::{self, MR, NEAR, Operands},
 };
@@ -15,7 +15,8 @@ use crate::{
 pub enum KeyMask<'a> {
     /// All of its sequence.
     None,
-    /// One number per row of `k`, added to that key's scaled scores: 0, or a very negative number.
+    /// One number per row of `k`, added to that key's scaled scores. It may be any, and a row may be without a key that is seen: what comes out
+    /// is what the formula gives in f32, each operation rounded. (A row of −∞ alone gives NaN.)
     Additive(&'a [f32]),
     /// The first n keys of each sequence: one n per sequence. The rest is skipped, which gives the bits that an additive mask gives whose
     /// exponentials are 0. A sequence of length 0 gives zeros.
@@ -109,7 +110,8 @@ impl Kernels {
     /// `scratch` holds at least [`Kernels::attention_scratch`] numbers; what it contains does not matter.
     ///
     /// # Errors
-    /// If sizes differ, heads do not divide the columns, offsets do not rise from 0 to T, or the scratch is too short.
+    /// If sizes differ, heads do not divide the columns, offsets do not rise from 0 to T, or the scratch is too short. Sizes that overflow are
+    /// among them.
     pub fn attention(
         &self,
         attention: &Attention<'_>,
@@ -117,6 +119,10 @@ impl Kernels {
         out: &mut RowsMut<'_>,
     ) -> Result<(), KernelError> {
         attention.check(out)?;
+        // Either could be of any size, where the other is 0. From here on both are at most the length of a slice.
+        if out.rows() == 0 || out.columns() == 0 {
+            return Ok(());
+        }
         let (sequences, heads, head_size) = (attention.sequences(), attention.heads, attention.head_size());
         let lengths = || attention.offsets.windows(2).map(|ends| ends[1] - ends[0]);
         let longest = lengths().max().unwrap_or(0);
@@ -126,11 +132,14 @@ impl Kernels {
             return Err(KernelError::Size { what: "the length of the scratch", found, expected: needed });
         }
         let threads = self.pool().threads();
-        let products = lengths().map(|length| 2 * length * length * attention.q.columns()).sum::<usize>();
+        let products = |length: usize| length.saturating_mul(2 * length).saturating_mul(out.columns());
+        let products = lengths().map(products).fold(0, usize::saturating_add);
         let alone = threads == 1 || products < ALONE;
-        let chunks =
-            if alone || sequences * heads >= 2 * threads { 1 } else { longest.div_ceil(TASK_QUERIES).max(1) };
-        let lane_len = lane_scratch(self, head_size, longest);
+        const WHAT: &str = "the tasks of so many sequences and heads";
+        let pairs = sequences.checked_mul(heads).ok_or(KernelError::TooLarge { what: WHAT })?;
+        let chunks = if alone || pairs >= 2 * threads { 1 } else { longest.div_ceil(TASK_QUERIES).max(1) };
+        let tasks = pairs.checked_mul(chunks).ok_or(KernelError::TooLarge { what: WHAT })?;
+        let lane_len = lane_scratch(self, head_size, longest).unwrap_or(0);
         let begin = scratch.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
         let scratch = Shared::new(scratch);
         let out_stride = out.stride();
@@ -138,7 +147,7 @@ impl Kernels {
         let task = |lane: usize, task: usize| {
             let (sequence, head, chunk) = (task / heads / chunks, task / chunks % heads, task % chunks);
             let (first, end) = (attention.offsets[sequence], attention.offsets[sequence + 1]);
-            let queries = |chunk: usize| first + (end - first) * chunk / chunks;
+            let queries = |chunk: usize| first + cut(end - first, chunk, chunks);
             let keys = match attention.mask {
                 KeyMask::Lengths(lengths) => lengths[sequence],
                 _ => end - first,
@@ -159,7 +168,6 @@ impl Kernels {
                 dispatch(self.isa(), head);
             }
         };
-        let tasks = sequences * heads * chunks;
         if alone {
             (0..tasks).for_each(|index| task(0, index))
         } else {
@@ -168,18 +176,24 @@ impl Kernels {
         Ok(())
     }
 
-    /// How many numbers of scratch [`Kernels::attention`] needs for heads of this size and sequences of up to `longest` rows.
+    /// How many numbers of scratch [`Kernels::attention`] needs for heads of this size and sequences of up to `longest` rows; `usize::MAX`, which
+    /// no slice has, where that is beyond `usize`.
     pub fn attention_scratch(&self, head_size: usize, longest: usize) -> usize {
-        self.pool().threads() * lane_scratch(self, head_size, longest) + LINE
+        lane_scratch(self, head_size, longest)
+            .and_then(|lane| lane.checked_mul(self.pool().threads())?.checked_add(LINE))
+            .unwrap_or(usize::MAX)
     }
 }
 
-/// Keys and values in panels, and the scores of some queries, in whole lines.
-fn lane_scratch(kernels: &Kernels, head_size: usize, longest: usize) -> usize {
+/// Keys and values in panels, and the scores of some queries, in whole lines; `None` if that is beyond `usize`.
+fn lane_scratch(kernels: &Kernels, head_size: usize, longest: usize) -> Option<usize> {
     let width = PANEL * vector_width(kernels.isa());
-    let (keys, values) = (longest.next_multiple_of(width), head_size.next_multiple_of(width));
-    let parts = [keys * head_size, values * longest, QUERIES * keys];
-    parts.into_iter().map(|part| part.next_multiple_of(LINE)).sum()
+    let keys = longest.checked_next_multiple_of(width)?;
+    let values = head_size.checked_next_multiple_of(width)?;
+    let parts = [(keys, head_size), (values, longest), (QUERIES, keys)];
+    parts
+        .into_iter()
+        .try_fold(0usize, |sum, (a, b)| sum.checked_add(a.checked_mul(b)?.checked_next_multiple_of(LINE)?))
 }
 
 /// Some queries of one head of one sequence.
@@ -282,7 +296,8 @@ unsafe fn pack_keys<S: Simd>(
         // SAFETY: the caller vouches for the rows, the columns, and room for whole panels.
         unsafe {
             let to = to.add(key / width * width * size + key % width);
-            let from = k.as_ptr().wrapping_add((first + key) * k.stride() + column);
+            // Behind the last key it is no place at all, and is not followed.
+            let from = k.as_ptr().wrapping_add((first + key).wrapping_mul(k.stride()).wrapping_add(column));
             let mut i = 0;
             if key + S::LANES <= keys {
                 while i + S::LANES <= size {

@@ -7,6 +7,8 @@ use std::{
 
 use memmap2::MmapMut;
 
+use crate::KernelError;
+
 /// One line.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
@@ -26,9 +28,10 @@ const LARGE: usize = 2 << 20;
 ///
 /// ```
 /// let mut buffer = kernels::Buffer::default();
-/// buffer.grow(384);
+/// buffer.grow(384)?;
 /// assert_eq!(buffer.len(), 384);
 /// assert_eq!(buffer.as_ptr() as usize % 64, 0);
+/// # Ok::<(), kernels::KernelError>(())
 /// ```
 #[derive(Default)]
 pub struct Buffer {
@@ -50,17 +53,26 @@ impl Default for Memory {
 
 impl Memory {
     /// Memory for at least `len` zeros.
-    fn zeros(len: usize) -> Self {
-        let bytes = len.saturating_mul(size_of::<f32>());
+    fn zeros(len: usize) -> Result<Self, KernelError> {
+        let error = KernelError::TooLarge { what: "a buffer" };
+        let Some(bytes) = len.checked_mul(size_of::<f32>()).filter(|&bytes| bytes <= isize::MAX as usize)
+        else {
+            return Err(error);
+        };
         if bytes >= LARGE
             && let Ok(pages) = MmapMut::map_anon(bytes)
         {
             // Where the system has no large pages to give, small ones do.
             #[cfg(target_os = "linux")]
             let _ = pages.advise(memmap2::Advice::HugePage);
-            return Self::Pages(pages);
+            return Ok(Self::Pages(pages));
         }
-        Self::Lines(vec![Line([0.0; LINE]); len.div_ceil(LINE)])
+        let (mut lines, count) = (Vec::new(), len.div_ceil(LINE));
+        if lines.try_reserve_exact(count).is_err() {
+            return Err(error);
+        }
+        lines.resize(count, Line([0.0; LINE]));
+        Ok(Self::Lines(lines))
     }
 
     fn as_ptr(&self) -> *const f32 {
@@ -80,16 +92,23 @@ impl Memory {
 
 impl Buffer {
     /// A buffer of `len` zeros.
-    pub fn zeros(len: usize) -> Self {
-        Self { memory: Memory::zeros(len), len }
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    pub fn zeros(len: usize) -> Result<Self, KernelError> {
+        Ok(Self { memory: Memory::zeros(len)?, len })
     }
 
     /// Makes it at least `len` numbers long; what was there stays, and zeros follow.
-    pub fn grow(&mut self, len: usize) {
+    ///
+    /// # Errors
+    /// If there is no memory for it. The buffer is then as it was.
+    pub fn grow(&mut self, len: usize) -> Result<(), KernelError> {
         if len > self.len {
-            let before = std::mem::replace(self, Self::zeros(len));
+            let before = std::mem::replace(self, Self::zeros(len)?);
             self[..before.len].copy_from_slice(&before);
         }
+        Ok(())
     }
 }
 
@@ -110,14 +129,6 @@ impl DerefMut for Buffer {
     }
 }
 
-impl Clone for Buffer {
-    fn clone(&self) -> Self {
-        let mut clone = Self::zeros(self.len);
-        clone.copy_from_slice(self);
-        clone
-    }
-}
-
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Buffer").field("len", &self.len).finish_non_exhaustive()
@@ -131,15 +142,14 @@ mod tests {
     #[test]
     fn what_was_there_stays_and_zeros_follow() {
         for (less, more) in [(3, 40), (3, LARGE), (LARGE, 2 * LARGE)] {
-            let mut buffer = Buffer::zeros(less);
+            let mut buffer = Buffer::zeros(less).unwrap();
             buffer.fill(1.0);
-            buffer.grow(more);
+            buffer.grow(more).unwrap();
             assert_eq!(buffer.as_ptr() as usize % 64, 0);
             assert_eq!(buffer.len(), more);
             assert!(buffer[..less].iter().all(|&x| x == 1.0));
             assert!(buffer[less..].iter().all(|&x| x == 0.0));
-            assert_eq!(*buffer.clone(), *buffer);
-            buffer.grow(1);
+            buffer.grow(1).unwrap();
             assert_eq!(buffer.len(), more);
         }
         assert!(Buffer::default().is_empty());

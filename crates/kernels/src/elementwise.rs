@@ -50,7 +50,7 @@ impl Kernels {
 
     /// Replaces every row x by exp(x − max x) / Σ exp(x − max x). A row with nothing but −∞ becomes NaN, as by the formula.
     pub fn softmax(&self, x: &mut RowsMut<'_>) {
-        let (rows, columns, stride) = (x.rows(), x.columns(), x.stride());
+        let (rows, columns, stride) = (x.written_rows(), x.columns(), x.stride());
         let x = Shared::of(x);
         blocks(self.pool(), rows, NUMBERS.div_ceil(columns.max(1)), &|begin, end| {
             for row in begin..end {
@@ -126,6 +126,14 @@ impl Kernel for Softmax<'_> {
     }
 }
 
+/// Up to this size of the largest score x · scale + mask − largest is rounded once, which is more exact than what ONNX asks for: its nodes round
+/// the product, the sum and the difference.
+///
+/// Above it the roundings count, and each is made. The exponent of the largest score would else be that score's rounding error: 32,768 for
+/// scores of 10¹², and so NaN; and where all keys are masked by −3.4·10³⁸ it would be the score, which that number has swallowed. Here the error is at
+/// most 2⁻¹².
+const FUSED: f32 = 4096.0;
+
 /// Scores before the softmax: numbers, what they are multiplied by, and what is added to them then, if anything.
 #[derive(Clone, Copy)]
 pub(crate) struct Scores {
@@ -136,7 +144,7 @@ pub(crate) struct Scores {
 }
 
 impl Scores {
-    /// The largest of x · scale + mask; −∞ of none. A NaN among them is either the result, or lost here and found by
+    /// The largest of x · scale + mask, each operation rounded; −∞ of none. A NaN among them is either the result, or lost here and found by
     /// [`Scores::exponentials`].
     ///
     /// # Safety
@@ -162,10 +170,10 @@ impl Scores {
             while at < len {
                 let left = len - at;
                 let score = S::load_first(x.add(at), left);
-                let mut score = match mask {
-                    Some(mask) => S::fma(score, scale, S::load_first(mask.add(at), left)),
-                    None => S::mul(score, scale),
-                };
+                let mut score = S::mul(score, scale);
+                if let Some(mask) = mask {
+                    score = S::add(score, S::load_first(mask.add(at), left));
+                }
                 if left < S::LANES {
                     score = S::add(score, S::load(NOTHING.as_ptr().add(SUMS - left)));
                 }
@@ -187,16 +195,17 @@ impl Scores {
     pub unsafe fn exponentials<S: Simd>(self, largest: f32) -> f32 {
         // SAFETY: as above.
         unsafe {
-            if 2 * S::LANES <= SUMS {
-                self.sum_of_exponentials::<Pair<S>>(largest)
-            } else {
-                self.sum_of_exponentials::<S>(largest)
+            match (2 * S::LANES <= SUMS, largest.abs() <= FUSED) {
+                (true, true) => self.sum_of_exponentials::<Pair<S>, true>(largest),
+                (true, false) => self.sum_of_exponentials::<Pair<S>, false>(largest),
+                (false, true) => self.sum_of_exponentials::<S, true>(largest),
+                (false, false) => self.sum_of_exponentials::<S, false>(largest),
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn sum_of_exponentials<S: Simd>(self, largest: f32) -> f32 {
+    unsafe fn sum_of_exponentials<S: Simd, const FUSE: bool>(self, largest: f32) -> f32 {
         let Self { x, len, .. } = self;
         let vectors = SUMS / S::LANES;
         // SAFETY: the caller vouches for the instruction set and `len` numbers; `at`, `lane` and the counts stay below `len`.
@@ -206,7 +215,7 @@ impl Scores {
             while at + SUMS <= len {
                 for (lane, sum) in sums.iter_mut().enumerate().take(vectors) {
                     let at = at + lane * S::LANES;
-                    let power = self.exponential::<S>(at, largest);
+                    let power = self.exponential::<S, FUSE>(at, largest);
                     S::store(x.add(at), power);
                     *sum = S::add(*sum, power);
                 }
@@ -218,7 +227,7 @@ impl Scores {
             }
             let begin = at;
             while at < len {
-                let power = self.exponential::<S>(at, largest);
+                let power = self.exponential::<S, FUSE>(at, largest);
                 S::store_first(x.add(at), power, len - at);
                 at += S::LANES;
             }
@@ -229,19 +238,23 @@ impl Scores {
         }
     }
 
-    /// exp(x · scale + mask − largest) of as many numbers from `at` on as a vector has and there are. Not a closure: that would be a function
-    /// of its own, compiled without the instruction set.
+    /// exp(x · scale + mask − largest) of as many numbers from `at` on as a vector has and there are; see [`FUSED`]. Not a closure: that would be
+    /// a function of its own, compiled without the instruction set.
     #[inline(always)]
-    unsafe fn exponential<S: Simd>(self, at: usize, largest: f32) -> S::V {
+    unsafe fn exponential<S: Simd, const FUSE: bool>(self, at: usize, largest: f32) -> S::V {
         let left = self.len - at;
         // SAFETY: the caller vouches for the instruction set and `len` numbers.
         unsafe {
-            let largest = S::splat(largest);
-            let below = match self.mask {
-                Some(mask) => S::sub(S::load_first(mask.add(at), left), largest),
-                None => S::sub(S::splat(0.0), largest),
+            let (x, scale, largest) =
+                (S::load_first(self.x.add(at), left), S::splat(self.scale), S::splat(largest));
+            let mask = self.mask.map(|mask| S::load_first(mask.add(at), left));
+            let below = match (FUSE, mask) {
+                (true, Some(mask)) => S::fma(x, scale, S::sub(mask, largest)),
+                (true, None) => S::fma(x, scale, S::sub(S::splat(0.0), largest)),
+                (false, Some(mask)) => S::sub(S::add(S::mul(x, scale), mask), largest),
+                (false, None) => S::sub(S::mul(x, scale), largest),
             };
-            math::exp_negative::<S>(S::fma(S::load_first(self.x.add(at), left), S::splat(self.scale), below))
+            math::exp_negative::<S>(below)
         }
     }
 }

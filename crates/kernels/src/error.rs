@@ -1,6 +1,6 @@
 use thiserror::Error;
 
-/// Why a kernel was not run. Nothing has been written to its output then.
+/// Why a kernel was not run. But for [`KernelError::VarianceOverflow`] nothing has been written to its output then.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum KernelError {
@@ -24,6 +24,37 @@ pub enum KernelError {
         /// Distance between the beginnings of two rows.
         stride: usize,
     },
+    /// Two elements of a matrix to pack would lie in the same place.
+    #[error(
+        "with strides {row_stride} and {column_stride} elements of a {rows} × {columns} matrix share a place: one stride must step over the other axis"
+    )]
+    ElementsOverlap {
+        /// Rows of the matrix.
+        rows: usize,
+        /// Columns of the matrix.
+        columns: usize,
+        /// Distance between two rows.
+        row_stride: usize,
+        /// Distance between two columns.
+        column_stride: usize,
+    },
+    /// More than the address space, or what the system gives of it, can hold.
+    #[error("no memory can be had for {what}: give less at once")]
+    TooLarge {
+        /// What it was for, in the words of the documentation.
+        what: &'static str,
+    },
+    /// More threads than any machine has cores.
+    #[error("a pool of {asked} threads was asked for; {most} are the most")]
+    TooManyThreads {
+        /// Threads that were asked for.
+        asked: usize,
+        /// Threads that a pool may have.
+        most: usize,
+    },
+    /// A row is so large that its variance is beyond f32.
+    #[error("a row of the LayerNorm is so large that its variance overflows f32: compute it in f64")]
+    VarianceOverflow,
     /// Two sizes that must be equal are not.
     #[error("{what} is {found}, but must be {expected}")]
     Size {

@@ -6,7 +6,7 @@ use crate::{
     KernelError, Kernels, PackedMatrix, Rows, RowsMut, Unary,
     error::same,
     math::{self, Function, With},
-    share::Shared,
+    share::{Shared, cut},
     simd::{Kernel, Pair, Simd, dispatch, panel_width},
     tile::{self, BLOCK, Finish, Leave, MR, Operands},
 };
@@ -67,9 +67,13 @@ impl Kernels {
             same("the number of rows of the residual", residual.rows(), m)?;
             same("the number of columns of the residual", residual.columns(), n)?;
         }
+        // Either could be of any size, where the other is 0. From here on both are at most the length of a slice.
+        if m == 0 || n == 0 {
+            return Ok(());
+        }
         let width = panel_width(self.isa());
         let panels = n.div_ceil(width);
-        let alone = self.pool().threads() == 1 || m * n * k < ALONE;
+        let alone = self.pool().threads() == 1 || m.saturating_mul(n).saturating_mul(k) < ALONE;
         let down = m.div_ceil(TASK_ROWS);
         let wanted = (TASKS * self.pool().threads()).div_ceil(down.max(1));
         let across = if alone { 1 } else { wanted.min(n / TASK_COLUMNS).min(panels).max(1) };
@@ -78,15 +82,15 @@ impl Kernels {
         let task = |task: usize| {
             // Down first: neighbours in time then share panels.
             let (row, column) = (task % down, task / down);
-            let rows = (m * row / down, m * (row + 1) / down);
-            let panels = (panels * column / across, panels * (column + 1) / across);
+            let rows = (cut(m, row, down), cut(m, row + 1, down));
+            let panels = (cut(panels, column, across), cut(panels, column + 1, across));
             // SAFETY: the sizes are as checked above, tasks write different rows or columns, and the CPU offers `isa`.
             unsafe { dispatch(self.isa(), Block { a, b, epilogue, rows, panels, out, out_stride }) };
         };
         if alone {
             (0..down).for_each(task)
         } else {
-            self.pool().run(down * across, &task)
+            self.pool().run(down.saturating_mul(across), &task)
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! LayerNorm, alone, after a residual, and after the embeddings' lookups.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::{
     KernelError, Kernels, Rows, RowsMut,
     error::same,
@@ -40,9 +42,9 @@ impl Gather<'_> {
 }
 
 fn resolve(index: i64, rows: usize) -> Option<usize> {
-    let rows = i64::try_from(rows).ok()?;
-    let index = if index < 0 { index + rows } else { index };
-    if (0..rows).contains(&index) { usize::try_from(index).ok() } else { None }
+    let distance = usize::try_from(index.unsigned_abs()).ok()?;
+    let found = if index < 0 { rows.checked_sub(distance)? } else { distance };
+    (found < rows).then_some(found)
 }
 
 impl Kernels {
@@ -50,7 +52,8 @@ impl Kernels {
     /// the mean (two passes), eps in f32.
     ///
     /// # Errors
-    /// If sizes differ.
+    /// If sizes differ; and [`KernelError::VarianceOverflow`] if the variance of a row is infinite in f32, as it is for finite numbers from some
+    /// 10¹⁸ on. A row with an infinite or NaN element is NaN, as by the formula, and no error.
     pub fn layer_norm(
         &self,
         x: Rows<'_>,
@@ -68,14 +71,13 @@ impl Kernels {
             // SAFETY: row `row` of x and of `out` have `columns` numbers, and a row of x is not in `out`.
             unsafe { std::ptr::copy_nonoverlapping(x.row(row).as_ptr(), out, columns) };
         };
-        self.normalise(&to, Affine { residual, gamma, beta, eps }, out);
-        Ok(())
+        self.normalise(&to, Affine { residual, gamma, beta, eps }, out)
     }
 
     /// `x = LayerNorm(x + residual)`, as [`Kernels::layer_norm`].
     ///
     /// # Errors
-    /// If sizes differ.
+    /// As [`Kernels::layer_norm`].
     pub fn layer_norm_in_place(
         &self,
         x: &mut RowsMut<'_>,
@@ -85,14 +87,13 @@ impl Kernels {
         eps: f32,
     ) -> Result<(), KernelError> {
         check(residual, gamma, beta, x)?;
-        self.normalise(&|_, _| {}, Affine { residual, gamma, beta, eps }, x);
-        Ok(())
+        self.normalise(&|_, _| {}, Affine { residual, gamma, beta, eps }, x)
     }
 
     /// `out = LayerNorm(Σ lookups)`, the lookups added in the order given.
     ///
     /// # Errors
-    /// If sizes differ, an index lies outside its table, or there is no lookup.
+    /// As [`Kernels::layer_norm`], and if an index lies outside its table, or there is no lookup.
     pub fn embeddings_layer_norm(
         &self,
         lookups: &[Gather<'_>],
@@ -108,8 +109,7 @@ impl Kernels {
             // SAFETY: row `row` of `out` has `columns` numbers, and is this task's.
             sum(lookups, row, unsafe { std::slice::from_raw_parts_mut(out, columns) });
         };
-        self.normalise(&to, Affine { residual: None, gamma, beta, eps }, out);
-        Ok(())
+        self.normalise(&to, Affine { residual: None, gamma, beta, eps }, out)
     }
 
     /// `out` = the sum of the lookups, added in the order given; one lookup is ONNX's Gather on axis 0.
@@ -118,7 +118,7 @@ impl Kernels {
     /// If sizes differ, an index lies outside its table, or there is no lookup.
     pub fn gather(&self, lookups: &[Gather<'_>], out: &mut RowsMut<'_>) -> Result<(), KernelError> {
         check_lookups(lookups, out)?;
-        let (rows, columns, stride) = (out.rows(), out.columns(), out.stride());
+        let (rows, columns, stride) = (out.written_rows(), out.columns(), out.stride());
         let out = Shared::of(out);
         blocks(self.pool(), rows, NUMBERS.div_ceil(columns.max(1)), &|begin, end| {
             for row in begin..end {
@@ -130,19 +130,28 @@ impl Kernels {
     }
 
     /// LayerNorm of every row of `out`, after `fill` has put there what it is of.
-    fn normalise(&self, fill: &(dyn Fn(usize, *mut f32) + Sync), affine: Affine<'_>, out: &mut RowsMut<'_>) {
-        let (rows, columns, stride) = (out.rows(), out.columns(), out.stride());
+    fn normalise(
+        &self,
+        fill: &(dyn Fn(usize, *mut f32) + Sync),
+        affine: Affine<'_>,
+        out: &mut RowsMut<'_>,
+    ) -> Result<(), KernelError> {
+        let (rows, columns, stride) = (out.written_rows(), out.columns(), out.stride());
         let out = Shared::of(out);
+        let overflowed = AtomicBool::new(false);
         blocks(self.pool(), rows, NUMBERS.div_ceil(columns.max(1)), &|begin, end| {
             for row in begin..end {
                 // SAFETY: rows do not overlap, all operands are as wide, and the CPU offers `isa`.
                 unsafe {
                     let x = out.slice(row * stride, columns);
                     fill(row, x.as_mut_ptr());
-                    dispatch(self.isa(), Normalise { x, row, affine });
+                    if dispatch(self.isa(), Normalise { x, row, affine }) == f64::INFINITY {
+                        overflowed.store(true, Ordering::Relaxed);
+                    }
                 }
             }
         });
+        if overflowed.into_inner() { Err(KernelError::VarianceOverflow) } else { Ok(()) }
     }
 }
 
@@ -175,10 +184,11 @@ struct Normalise<'a> {
 }
 
 impl Kernel for Normalise<'_> {
-    type Output = ();
+    /// The variance.
+    type Output = f64;
 
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
+    unsafe fn run<S: Simd>(self) -> f64 {
         let Affine { residual, gamma, beta, eps } = self.affine;
         let (x, len) = (self.x.as_mut_ptr(), self.x.len());
         let width = len as f64;
@@ -212,6 +222,7 @@ impl Kernel for Normalise<'_> {
                 S::store_first(x.add(at), y, left);
                 at += S::LANES;
             }
+            variance
         }
     }
 }

@@ -29,10 +29,10 @@ impl<'a> Source<'a> {
         Self::strided(data, k, n, 1, k)
     }
 
-    /// A K×N matrix with any strides.
+    /// A K×N matrix with other strides. No two elements may lie in the same place, so that it is never larger than the slice.
     ///
     /// # Errors
-    /// If the slice is too short.
+    /// If the slice is too short, or elements share a place.
     pub fn strided(
         data: &'a [f32],
         k: usize,
@@ -40,20 +40,28 @@ impl<'a> Source<'a> {
         row_stride: usize,
         column_stride: usize,
     ) -> Result<Self, KernelError> {
-        let last = |count: usize, stride: usize| (count - 1).checked_mul(stride);
-        let needed = match (k, n) {
-            (0, _) | (_, 0) => Some(0),
-            _ => last(k, row_stride)
-                .zip(last(n, column_stride))
-                .and_then(|(down, across)| down.checked_add(across)?.checked_add(1)),
-        };
-        if needed.is_none_or(|needed| needed > data.len()) {
-            return Err(KernelError::SliceTooShort {
-                rows: k,
-                columns: n,
-                stride: row_stride,
-                len: data.len(),
-            });
+        // How far the last row, or column, lies behind the first.
+        let reach = |count: usize, stride: usize| count.saturating_sub(1).checked_mul(stride);
+        if k > 0 && n > 0 {
+            let (down, across) = (reach(k, row_stride), reach(n, column_stride));
+            let last = down.zip(across).and_then(|(down, across)| down.checked_add(across));
+            if last.is_none_or(|last| last >= data.len()) {
+                return Err(KernelError::SliceTooShort {
+                    rows: k,
+                    columns: n,
+                    stride: row_stride,
+                    len: data.len(),
+                });
+            }
+            // Of the two axes one steps over all of the other.
+            let steps_over = |count: usize, stride: usize, other: Option<usize>| {
+                count == 1 || other.is_some_and(|other| stride > other)
+            };
+            let by_rows = steps_over(k, row_stride, across) && steps_over(n, column_stride, Some(0));
+            let by_columns = steps_over(n, column_stride, down) && steps_over(k, row_stride, Some(0));
+            if !by_rows && !by_columns {
+                return Err(KernelError::ElementsOverlap { rows: k, columns: n, row_stride, column_stride });
+            }
         }
         Ok(Self { data, k, n, row_stride, column_stride })
     }
@@ -66,7 +74,7 @@ impl<'a> Source<'a> {
 /// The right-hand side of a GEMM, K×N: see [`Kernels::pack`].
 ///
 /// It lies in panels of as many columns as the kernel sums at once, each panel row after row; behind column N there are zeros.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct PackedMatrix {
     isa: Isa,
     k: usize,
@@ -109,7 +117,7 @@ impl Kernels {
     /// become one GEMM.
     ///
     /// # Errors
-    /// If the matrices differ in K, or there is none.
+    /// If the matrices differ in K, there is none, or there is no memory for them.
     pub fn pack(&self, sources: &[Source<'_>]) -> Result<PackedMatrix, KernelError> {
         let Some(first) = sources.first() else {
             return Err(KernelError::Size { what: "the number of matrices to pack", found: 0, expected: 1 });
@@ -118,13 +126,17 @@ impl Kernels {
         for source in sources {
             same("K of a matrix to pack", source.k, k)?;
         }
-        let n: usize = sources.iter().map(|source| source.n).sum();
+        const WHAT: &str = "a packed matrix";
+        let n = sources.iter().try_fold(0usize, |n, source| n.checked_add(source.n));
+        let n = n.ok_or(KernelError::TooLarge { what: WHAT })?;
         let width = panel_width(self.isa());
         let panels = n.div_ceil(width);
-        // `sources` borrows at least k·n numbers, so this is no more than they take, but for the padding of one panel.
-        let mut packed = Buffer::zeros(panels * width * k);
+        // `sources` borrows k·n numbers, so this is no more than they take, but for the padding of one panel.
+        let numbers = panels.checked_mul(width).and_then(|columns| columns.checked_mul(k));
+        let mut packed = Buffer::zeros(numbers.ok_or(KernelError::TooLarge { what: WHAT })?)?;
         let data = Shared::new(&mut packed);
-        self.pool().run(panels, &|panel| {
+        // Without rows there is nothing to pack, however many columns that is of.
+        self.pool().run(if k == 0 { 0 } else { panels }, &|panel| {
             // SAFETY: the panels do not overlap, and all lie within `data`.
             let data = unsafe { data.slice(panel * width * k, width * k) };
             let begin = panel * width;

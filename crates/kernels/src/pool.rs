@@ -29,6 +29,9 @@ const SPIN: Duration = Duration::from_micros(200);
 /// does so, whose other CPUs look taken to its kernel while they sleep — and would watch for work that it keeps from being handed out.
 const LOOKS: usize = 64;
 
+/// Threads of a pool at most: more than any machine has cores.
+const MOST_THREADS: usize = 4096;
+
 /// Work of one call: `(lane, task)`.
 type Work<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
@@ -50,8 +53,11 @@ impl Pool {
     /// A pool of `threads` threads, the caller of [`Pool::run`] among them: it starts one fewer. 0 counts as 1.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// If the system gives no thread, or more than 4096 are asked for.
     pub fn new(threads: usize) -> Result<Self, KernelError> {
+        if threads > MOST_THREADS {
+            return Err(KernelError::TooManyThreads { asked: threads, most: MOST_THREADS });
+        }
         let threads = if threads <= 1 { Threads::Serial } else { Threads::Own(Own::new(threads)?) };
         Ok(Self { threads })
     }
@@ -78,7 +84,8 @@ impl Pool {
     /// Calls `task(0)` … `task(tasks − 1)`, each once, in any order, on any of the threads, and returns when all have ended.
     ///
     /// # Panics
-    /// If a task panics, with its payload, after the others that had begun have ended.
+    /// If a task panics, with its payload, after the others that had begun have ended; and if there are more than `usize::MAX / 2` tasks, of which
+    /// none is then begun.
     pub fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         self.run_on_lanes(tasks, &|_, index| task(index));
     }
@@ -89,6 +96,8 @@ impl Pool {
     /// # Panics
     /// As [`Pool::run`].
     pub fn run_on_lanes(&self, tasks: usize, task: &(dyn Fn(usize, usize) + Sync)) {
+        // The counter of tasks goes beyond their number, by the threads that find none left. It must not begin anew.
+        assert!(tasks <= usize::MAX / 2, "{tasks} tasks are more than a pool can count");
         match &self.threads {
             Threads::Own(own) if tasks > 1 => match own.turn.try_lock() {
                 Ok(turn) => own.run(tasks, task, turn),

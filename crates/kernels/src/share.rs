@@ -48,8 +48,14 @@ impl<'a> Shared<'a> {
 pub(crate) fn blocks(pool: &Pool, count: usize, least: usize, work: &(dyn Fn(usize, usize) + Sync)) {
     // Two for each thread, so that one that is kept from working costs half a block and not a whole one.
     let tasks = (count / least.max(1)).clamp(1, 2 * pool.threads());
-    pool.run(tasks, &|task| {
-        let bound = |task: usize| count * task / tasks;
-        work(bound(task), bound(task + 1));
-    });
+    pool.run(tasks, &|task| work(cut(count, task, tasks), cut(count, task + 1, tasks)));
+}
+
+/// `count · part / parts`: where the first `part` of so many parts end, for a count of any size.
+pub(crate) fn cut(count: usize, part: usize, parts: usize) -> usize {
+    match count.checked_mul(part) {
+        Some(product) => product / parts,
+        // At most `count`, as `part` is at most `parts`.
+        None => (count as u128 * part as u128 / parts as u128) as usize,
+    }
 }

@@ -177,6 +177,69 @@ fn no_key_gives_zeros_and_a_nan_stays_visible() {
     }
 }
 
+/// As ONNX's nodes compute it: the product, the sum and the difference to the largest are each rounded to f32.
+fn rounded(qkv: &Qkv, mask: &[f32]) -> Vec<f32> {
+    let attention = qkv.attention(&[], KeyMask::None);
+    let mut out = vec![0.0; qkv.rows * qkv.heads * qkv.size];
+    for query in 0..qkv.rows {
+        for head in 0..qkv.heads {
+            let columns = head * qkv.size..(head + 1) * qkv.size;
+            let scores: Vec<f32> = (0..qkv.rows)
+                .map(|key| {
+                    let pairs = columns.clone().map(|i| (attention.q.row(query)[i], attention.k.row(key)[i]));
+                    let dot: f64 = pairs.map(|(q, k)| f64::from(q) * f64::from(k)).sum();
+                    dot as f32 * attention.scale + mask[key]
+                })
+                .collect();
+            let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let weights: Vec<f64> = scores.iter().map(|score| f64::from(score - largest).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            for column in columns {
+                let values = (0..qkv.rows).map(|key| f64::from(attention.v.row(key)[column]));
+                let total: f64 = values.zip(&weights).map(|(v, w)| v * w).sum();
+                out[query * qkv.heads * qkv.size + column] = (total / sum) as f32;
+            }
+        }
+    }
+    out
+}
+
+/// With scores of 10¹² a rounding error is as large as 32,768, and no exponent may be that; and a row that is masked throughout is what is left when
+/// the mask has swallowed the scores.
+#[test]
+fn large_scores_and_rows_without_a_key() {
+    for (rows, size) in [(1, 8), (5, 8), (19, 32), (40, 3)] {
+        for (enlarged, masked) in [
+            (1e6, 0.0),
+            (1e9, 0.0),
+            (1e6, f32::MIN),
+            (1.0, f32::MIN),
+            (1.0, -1e30),
+            (1e3, -1e30),
+            (1e15, f32::MIN),
+        ] {
+            let mut qkv = Qkv::new(rows, 2, size, 11);
+            // Queries and keys, not values.
+            for row in qkv.data.chunks_mut(6 * size) {
+                row[..4 * size].iter_mut().for_each(|x| *x *= enlarged);
+            }
+            // All keys, and all but every third.
+            for seen in [usize::MAX, 3] {
+                let mask: Vec<f32> =
+                    (0..rows).map(|key| if (key + 1) % seen == 0 { 0.0 } else { masked }).collect();
+                let truth = rounded(&qkv, &mask);
+                for kernels in kernels(2) {
+                    let found = qkv.run(&kernels, &[0, rows], KeyMask::Additive(&mask));
+                    for (found, truth) in found.iter().zip(&truth) {
+                        let near = (found - truth).abs() <= ERROR;
+                        assert!(near, "{rows} × {size}, {enlarged}, {masked}, {seen}: {found}, not {truth}");
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_refused() {
     let kernels = Kernels::new(1).unwrap();

@@ -155,3 +155,26 @@ fn what_does_not_fit_is_refused() {
     assert!(kernels.layer_norm_in_place(&mut rows, Some(short), &[1.0; 2], None, 0.0).is_err());
     assert_eq!(out, [7.0; 4]);
 }
+
+/// The variance of such rows depends on how it is added up, where it is not infinite.
+#[test]
+fn a_variance_beyond_f32_is_an_error() {
+    for isa in Isa::available() {
+        let kernels = Kernels::with(*isa, Arc::new(Pool::new(2).unwrap())).unwrap();
+        for (large, overflows) in [
+            (1e15, false),
+            (2e18, false),
+            (1e20, true),
+            (3e38, true),
+            (f32::INFINITY, false),
+            (f32::NAN, false),
+        ] {
+            let mut x = numbers(100 * 7, 3);
+            x[500] = large;
+            let mut out = RowsMut::new(&mut x, 100, 7).unwrap();
+            let done = kernels.layer_norm_in_place(&mut out, None, &[1.0; 7], None, 1e-12);
+            assert_eq!(matches!(done, Err(KernelError::VarianceOverflow)), overflows, "{large}");
+            assert_eq!(done.is_ok(), !overflows);
+        }
+    }
+}

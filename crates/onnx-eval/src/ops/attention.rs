@@ -1,7 +1,16 @@
 //! Attention: softmax(scale · Q Kᵀ + bias) V, for each head.
+//!
+//! **A query that may look nowhere** gives zeros where the bias of all its keys is −∞: a bool mask that is false throughout, or a float one of −∞. The
+//! specification says so in words ("a fully-masked query row produces a zero output row, not NaN", an erratum of onnx 1.23 that holds from opset 23 on),
+//! and in the function body: `Where(ReduceMax(bias) == −∞, 0, Softmax(scores + bias))`. It looks at the bias, not at the scores, and at nothing but −∞: a
+//! float mask is "added to the attention scores rather than disabling positions". So a row whose keys are all masked by f32's least number is the mean of
+//! the values, as by every other finite number that swallows the scores. ONNX Runtime 1.31 takes that number for −∞ on the CPU, and gives zeros; the function
+//! body, run by the same ONNX Runtime, gives the mean.
+//!
+//! The function body computes in the dtype of the queries, so the scores and their sums with the bias are rounded to it.
 
 use engine::DType;
-use ndarray::{ArrayD, IxDyn};
+use ndarray::{ArrayD, Axis, IxDyn};
 
 use super::Op;
 use super::linear::matmul;
@@ -43,16 +52,16 @@ pub(super) fn heads(context: &Context, name: &'static str) -> Result<usize, Faul
     })
 }
 
-/// Each row's softmax; a row of −∞ only, where nothing may be attended to, becomes zeros.
-pub(super) fn masked_softmax(scores: &Array<f64>) -> Array<f64> {
-    let row = |row: &mut [f64]| {
-        if row.iter().all(|&x| x == f64::NEG_INFINITY) {
+/// Each row's softmax; a row whose bias is −∞ throughout, where nothing may be attended to, becomes zeros.
+fn masked_softmax(scores: &Array<f64>, bias: &ArrayD<f64>) -> Array<f64> {
+    let mut weights = along(scores, &[scores.ndim() - 1], softmax);
+    let last = Axis(bias.ndim() - 1);
+    for (mut row, bias) in weights.lanes_mut(last).into_iter().zip(bias.lanes(last)) {
+        if bias.iter().all(|&x| x == f64::NEG_INFINITY) {
             row.fill(0.0);
-        } else {
-            softmax(row);
         }
-    };
-    along(scores, &[scores.ndim() - 1], row).into_shared()
+    }
+    weights.into_shared()
 }
 
 /// Q K' for each head.
@@ -142,12 +151,13 @@ fn attention(context: &Context) -> Outputs {
     }
     let (all_k, all_v) = (repeat_heads(&k, q_heads / k_heads), repeat_heads(&v, q_heads / k_heads));
     let scale = context.optional_float("scale")?.unwrap_or(1.0 / (size as f64).sqrt());
-    let raw = scores(context, &q, &all_k)?.mapv(|x| x * scale).into_shared();
+    let rounded = |x: Array<f64>| x.into_owned().mapv_into(|x| context.round(x, dtype)).into_shared();
+    let raw = rounded(scores(context, &q, &all_k)?.mapv(|x| x * scale).into_shared());
     let softcap = context.float("softcap", 0.0)?;
     let capped = if softcap == 0.0 {
         raw.clone()
     } else {
-        raw.mapv(|x| softcap * libm::tanh(x / softcap)).into_shared()
+        rounded(raw.mapv(|x| softcap * libm::tanh(x / softcap)).into_shared())
     };
     let lengths = context.list(6)?;
     let in_range = |&real: &i64| usize::try_from(real).is_ok_and(|real| real <= length);
@@ -172,21 +182,17 @@ fn attention(context: &Context) -> Outputs {
         offsets: (0..batch).map(offset).collect(),
         lengths,
     };
-    let mut biased = match context.optional(3) {
-        Some(mask) => {
-            let mask = bias(mask, length)?;
-            context.expand(&mask, capped.shape())?;
-            context.pairs(&capped, &mask, |x, mask| x + mask)?
-        }
-        None => capped.to_owned(),
+    let mut added = match context.optional(3) {
+        Some(mask) => context.expand(&bias(mask, length)?, capped.shape())?.into_owned(),
+        None => ArrayD::zeros(IxDyn(capped.shape())),
     };
-    for (at, score) in biased.indexed_iter_mut() {
+    for (at, added) in added.indexed_iter_mut() {
         if visible.hides(at[0], at[2], at[3]) {
-            *score = f64::NEG_INFINITY;
+            *added = f64::NEG_INFINITY;
         }
     }
-    let biased = biased.into_shared();
-    let weights = masked_softmax(&biased);
+    let biased = rounded((&capped + &added).into_shared());
+    let weights = masked_softmax(&biased, &added);
     let y = matmul(context, &weights, &all_v)?.into_shared();
     let y = if rank == 3 { join_heads(&y)? } else { y };
     let shown = match context.int("qk_matmul_output_mode", 0)? {

@@ -164,6 +164,9 @@ struct Heads {
 
 /// softmax(scale · Q Kᵀ + mask + bias) V, heads joined. Unlike ONNX's own operator, a key that is masked gets `mask_filter_value` added, −10000
 /// by default, so that a row in which all are masked still attends.
+///
+/// The scores, and their sums with mask and bias, are f32 as they are in ONNX Runtime (1.31 on the CPU): where all keys of a row are masked by −10⁹, the
+/// sum has swallowed the scores, and what is left is the mean of the values.
 fn attend(context: &Context, given: &Heads) -> Result<Array<f64>, Fault> {
     let (q, k, v) = (given.q.shape(), given.k.shape(), given.v.shape());
     let wrong = || Fault::Shape {
@@ -179,14 +182,15 @@ fn attend(context: &Context, given: &Heads) -> Result<Array<f64>, Fault> {
         0.0 => 1.0 / (size as f64).sqrt(),
         scale => scale,
     };
-    let mut scores = scores(context, &given.q, &given.k)?.mapv(|x| x * scale).into_shared();
+    let in_f32 = |x: Array<f64>| x.into_owned().mapv_into(|x| context.round(x, DType::F32)).into_shared();
+    let mut scores = in_f32(scores(context, &given.q, &given.k)?.mapv(|x| x * scale).into_shared());
     if context.optional(given.mask).is_some() {
         let filter = context.float("mask_filter_value", -10000.0)?;
         let visible = visible(context, given.mask, [batch, queries, keys])?;
         let mask = visible.mapv(|bit| if bit { 0.0 } else { filter }).into_shared();
-        scores = scaled(context, scores, None, Some(&mask))?;
+        scores = in_f32(scaled(context, scores, None, Some(&mask))?);
     }
-    scores = scaled(context, scores, None, context.optional_floats(given.bias)?)?;
+    scores = in_f32(scaled(context, scores, None, context.optional_floats(given.bias)?)?);
     let mut scores = scores.into_owned();
     if context.flag("unidirectional", false)? {
         for (at, score) in scores.indexed_iter_mut() {

@@ -446,3 +446,60 @@ fn a_value_can_be_substituted() {
     assert!(with("y", Value::scalar(5i64)).is_err());
     assert!(with("w", Value::scalar(5f64)).unwrap_err().to_string().contains('w'));
 }
+
+/// One head, two queries and keys, values 1 and 3: the first query sees the first key, the second none. By the specification's text and function body
+/// (onnx 1.23) a bias of −∞ throughout gives zeros, whatever the scores are, and the least finite number the mean of the values.
+#[test]
+fn a_query_that_may_look_nowhere_gives_zeros() {
+    let attention = node("n", "Attention", &["q", "k", "v", "mask"], &["y"]);
+    let run = |mask: Value, score: f32| {
+        let mut given = model(23, &["q", "k", "v", "mask"], vec![attention.clone()], &["y"]);
+        given.graph.inputs[3].dtype = mask.dtype();
+        let rows = |a: f32, b: f32| Value::new([1, 1, 2, 1], vec![a, b]).unwrap();
+        let inputs = NamedValues::from_iter([
+            ("q", rows(score, score)),
+            ("k", rows(score, score)),
+            ("v", rows(1.0, 3.0)),
+            ("mask", mask),
+        ]);
+        let y = Oracle::with(&given, Precision::F32, Limits::default()).unwrap().run(&inputs).unwrap();
+        y.get("y").unwrap().to_f64()
+    };
+    let floats = |least: f32| Value::new([2, 2], vec![0.0, least, least, least]).unwrap();
+    let bools = Value::new([2, 2], vec![true, false, false, false]).unwrap();
+    assert_eq!(run(bools.clone(), 1.0), [1.0, 0.0]);
+    assert_eq!(run(floats(f32::NEG_INFINITY), 1.0), [1.0, 0.0]);
+    assert_eq!(run(floats(f32::MIN), 1.0), [1.0, 2.0]);
+    // Scores of ∞: ∞ − ∞ is NaN, but not where the bias says that nothing is looked at.
+    assert!(run(bools, 1e30)[0].is_nan());
+    assert_eq!(run(floats(f32::NEG_INFINITY), 1e30)[1], 0.0);
+}
+
+/// Where all keys are masked by −10⁹, the sum is rounded to f32 and has swallowed the scores, as in ONNX Runtime: the mean of the values. In f64 it has
+/// not.
+#[test]
+fn a_sum_of_scores_and_mask_is_rounded() {
+    let attributes = |mut node: Node| {
+        node.domain = "com.microsoft".into();
+        node = with(node, "num_heads", Attribute::Int(1));
+        with(node, "mask_filter_value", Attribute::Float(-1e9))
+    };
+    let fused = attributes(node("n", "MultiHeadAttention", &["q", "k", "v", "", "mask"], &["y"]));
+    let mut given = model(17, &["q", "k", "v", "mask"], vec![fused], &["y"]);
+    given.opsets.insert("com.microsoft".into(), 1);
+    given.graph.inputs[3].dtype = DType::I32;
+    let rows = |a: f32, b: f32| Value::new([1, 2, 1], vec![a, b]).unwrap();
+    let mask = Value::new([1, 2], vec![0i32, 0]).unwrap();
+    let inputs = NamedValues::from_iter([
+        ("q", rows(3.0, 3.0)),
+        ("k", rows(0.0, 1.0)),
+        ("v", rows(1.0, 3.0)),
+        ("mask", mask),
+    ]);
+    let run = |precision| {
+        let oracle = Oracle::with(&given, precision, Limits::default()).unwrap();
+        oracle.run(&inputs).unwrap().get("y").unwrap().to_f64()[0]
+    };
+    assert_eq!(run(Precision::F32), 2.0);
+    assert!(run(Precision::F64) > 2.5);
+}

@@ -27,6 +27,8 @@ pub struct Share {
     pub lengths: Vec<usize>,
     /// Whether the mask says no more than that.
     pub counted: bool,
+    /// Whether the rows of other keys are left out.
+    pub packed: bool,
 }
 
 impl Share {
@@ -39,8 +41,14 @@ impl Share {
     }
 
     /// Makes these the sequences from `first` on, each of so many rows. `keys` are how many keys each sees.
-    pub fn set(&mut self, first: usize, rows: impl Iterator<Item = usize>, keys: Option<&[usize]>) {
-        self.first = first;
+    pub fn set(
+        &mut self,
+        first: usize,
+        rows: impl Iterator<Item = usize>,
+        keys: Option<&[usize]>,
+        packed: bool,
+    ) {
+        (self.first, self.packed) = (first, packed);
         self.offsets.clear();
         self.offsets.push(0);
         let mut end = 0;
@@ -76,8 +84,7 @@ impl Arena {
         let mut reserve = |buffer: &mut Buffer, needed: usize| {
             total =
                 total.checked_add(needed.checked_mul(size_of::<f32>())?).filter(|&total| total <= LIMIT)?;
-            buffer.grow(needed);
-            Some(())
+            buffer.grow(needed).ok()
         };
         for (register, buffer) in plan.registers.iter().zip(&mut self.registers) {
             let rows = match &register.rows {

@@ -96,7 +96,7 @@ impl CompiledEngine {
             let mut arena = arena.lock().unwrap_or_else(PoisonError::into_inner);
             let (first, end) = batch.share(share, shares);
             let keys = batch.keys.and_then(|keys| keys.get(first..end));
-            arena.share.set(first, (first..end).map(|sequence| batch.rows(sequence)), keys);
+            arena.share.set(first, (first..end).map(|sequence| batch.rows(sequence)), keys, packed);
             run.steps(&mut arena, kernels)?;
             if plan.separable {
                 for (index, output) in outputs.iter().enumerate().take(plan.outputs.len()) {
@@ -119,7 +119,18 @@ impl CompiledEngine {
                 return Err(failure);
             }
         }
-        self.hand_out(&run, &batch, arenas, outputs, show)
+        let mut sound = true;
+        self.hand_out(&run, &batch, arenas, outputs, &mut |_, given| {
+            sound &= given.is_sound();
+            Ok(())
+        })?;
+        if !sound {
+            // What has overflowed here may not have in the order of the nodes.
+            return Err(Failure::Assumption);
+        }
+        self.hand_out(&run, &batch, arenas, outputs, show)?;
+        arenas[0].lock().unwrap_or_else(PoisonError::into_inner).slots.clear();
+        Ok(())
     }
 
     fn hand_out(
@@ -132,7 +143,7 @@ impl CompiledEngine {
     ) -> Result<(), Failure> {
         /// No output of a BERT has more dimensions.
         const RANK: usize = 8;
-        let mut arena = arenas[0].lock().unwrap_or_else(PoisonError::into_inner);
+        let arena = arenas[0].lock().unwrap_or_else(PoisonError::into_inner);
         for (index, output) in run.plan.outputs.iter().enumerate() {
             let dims = output.shape.as_deref().filter(|_| run.plan.separable);
             if let Some(dims) = dims.filter(|dims| {
@@ -157,7 +168,6 @@ impl CompiledEngine {
             let value = run.value(&arena, &Source { place: output.place, shape: output.shape.clone() })?;
             show(&output.name, Given::Value(&value))?;
         }
-        arena.slots.clear();
         Ok(())
     }
 }
@@ -166,6 +176,21 @@ impl CompiledEngine {
 pub enum Given<'a> {
     Floats(&'a [usize], &'a [f32]),
     Value(&'a Value),
+}
+
+impl Given<'_> {
+    /// Whether nothing has overflowed on the way to this output, as far as it shows: no element is NaN, or, of what a kernel has computed, infinite. Masks,
+    /// which no kernel computes, may be.
+    fn is_sound(&self) -> bool {
+        // Without a branch for each, so that it is done on vectors.
+        match self {
+            Given::Floats(_, floats) => floats.iter().fold(true, |sound, x| sound & x.is_finite()),
+            Given::Value(value) => {
+                let floats = value.as_slice::<f32>().unwrap_or_default();
+                floats.iter().fold(true, |sound, x| sound & !x.is_nan())
+            }
+        }
+    }
 }
 
 pub type Show<'a> = dyn FnMut(&str, Given<'_>) -> Result<(), EngineError> + 'a;

@@ -4,14 +4,13 @@
 //! elementwise node is evaluated on the two numbers that a mask holds, by the evaluator that would run the node. What reaches the attention is then a
 //! table of two numbers and the axes they lie along, whether it came by `(1 − m)·min`, by `Where`, or by two casts and an `Expand`.
 
-use std::sync::Arc;
-
 use engine::{DType, Value};
 use onnx_eval::{Limits, Operation};
 
 use super::dim::{Dim, Int};
 use super::infer::{axis, ints, known_ints, permutation, shape_range, slice, splat};
 use super::ir::{Constant, Fact, Guard, Ir, Mask, Table, ValueId};
+use super::ops::Casts;
 
 /// Nodes that compute each element from those at its place alone.
 const ELEMENTWISE: &[&str] = &[
@@ -61,10 +60,22 @@ pub fn fact(ir: &mut Ir, operation: &Operation, inputs: &[Option<ValueId>], outp
     if !operation.node().domain.is_empty() {
         return Fact::Unknown;
     }
+    for guard in slice_guards(ir, operation, inputs) {
+        ir.guard(guard);
+    }
     let known = sizes(ir, operation, inputs, output)
         .or_else(|| prefix(ir, operation, inputs, output))
         .or_else(|| table(ir, operation, inputs, output));
     known.unwrap_or(Fact::Unknown)
+}
+
+/// What the shape of a `Slice` takes to hold: that an axis of a number of elements has as many as an input is long.
+fn slice_guards(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>]) -> Vec<Guard> {
+    let dims = inputs.first().copied().flatten().and_then(|source| ir.shape(source));
+    let cuts = (operation.node().op == "Slice").then(|| slice(ir, operation, inputs)).flatten();
+    let cuts = cuts.unwrap_or_default();
+    let guard = |(dim, (_, cut)): (&Dim, &(usize, Dim))| Some(Guard::AtMost(cut.as_symbol()?, dim.known()?));
+    dims.unwrap_or_default().iter().zip(&cuts).filter_map(guard).collect()
 }
 
 /// Lists of sizes.
@@ -163,13 +174,17 @@ fn pairs<T>(left: &[Int], right: &[Int], f: impl Fn(&Int, &Int) -> Option<T>) ->
 }
 
 /// The first elements of a constant list, as many as an input is long.
-fn prefix(ir: &mut Ir, operation: &Operation, inputs: &[Option<ValueId>], output: ValueId) -> Option<Fact> {
+fn prefix(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>], output: ValueId) -> Option<Fact> {
     let node = operation.node();
     let source = inputs.first().copied().flatten()?;
     if let (Fact::Prefix(list), "Unsqueeze" | "Cast" | "Identity") = (&ir.values[source].fact, &*node.op) {
-        // An index of another dtype is the same index; only leading axes of one row may come on top.
+        // Only leading axes of one row may come on top.
         let leading = ir.shape(output)?.split_last()?.1.iter().all(Dim::is_one);
-        return leading.then(|| Fact::Prefix(Arc::clone(list)));
+        let casts = match &*node.op {
+            "Cast" => Casts(vec![ir.values[output].dtype.filter(|dtype| !dtype.is_float())?]),
+            _ => Casts::default(),
+        };
+        return leading.then(|| Fact::Prefix(list.iter().map(|&index| casts.apply(index)).collect()));
     }
     if node.op != "Slice" {
         return None;
@@ -178,7 +193,7 @@ fn prefix(ir: &mut Ir, operation: &Operation, inputs: &[Option<ValueId>], output
     let cuts = slice(ir, operation, inputs)?;
     let (last, leading) = cuts.split_last()?;
     let longest = *constant.shape().last()?;
-    let symbol = last.1.as_symbol()?;
+    last.1.as_symbol()?;
     if !leading.iter().all(|(start, dim)| *start == 0 && dim.is_one())
         || constant.shape().iter().product::<usize>() != longest
     {
@@ -188,7 +203,6 @@ fn prefix(ir: &mut Ir, operation: &Operation, inputs: &[Option<ValueId>], output
         Some(entry) => Fact::Table(Table { mask: None, entries: vec![entry] }),
         None => Fact::Prefix(constant.value()?.as_slice::<i64>().ok()?.into()),
     };
-    ir.guard(Guard::AtMost(symbol, longest));
     Some(fact)
 }
 

@@ -210,6 +210,8 @@ impl Look<'_> {
                     }
                     None => return None,
                 };
+                // An axis of another size is left to fail in a run.
+                axes.iter().all(|&a| dims[a].is_one()).then_some(())?;
                 Some(
                     dims.iter()
                         .enumerate()

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use engine::DType;
 use kernels::Unary;
 use onnx_eval::Operation;
 
@@ -118,11 +119,31 @@ pub struct Lookup {
     pub from_the_end: bool,
 }
 
+/// The integer dtypes that a number is cast to, one after the other, from i64 or i32 on. It is kept in an i64, a u64 by its bits.
+#[derive(Clone, Default)]
+pub struct Casts(pub Vec<DType>);
+
+impl Casts {
+    /// What comes of a number: modulo the width, as ONNX's `Cast` has it, and for a bool whether it is not 0.
+    pub fn apply(&self, number: i64) -> i64 {
+        self.0.iter().fold(number, |x, to| match to {
+            DType::I8 => x as i8 as i64,
+            DType::I16 => x as i16 as i64,
+            DType::I32 => x as i32 as i64,
+            DType::U8 => x as u8 as i64,
+            DType::U16 => x as u16 as i64,
+            DType::U32 => x as u32 as i64,
+            DType::Bool => i64::from(x != 0),
+            _ => x,
+        })
+    }
+}
+
 /// Which row of a table a token takes.
 #[derive(Clone)]
 pub enum Index {
-    /// What this input of the node holds at the token.
-    Input(usize),
+    /// What this input of the node holds at the token, after these casts.
+    Input(usize, Casts),
     /// By the token's place in its sequence.
     Position(Arc<[i64]>),
     /// Always the same.

@@ -344,7 +344,7 @@ impl<'a> Planner<'a> {
                     .collect();
                 let lookups = embed.lookups.iter().map(|lookup| {
                     let index = match &lookup.index {
-                        Index::Input(input) => Index::Input(*inputs.get(*input)?),
+                        Index::Input(input, casts) => Index::Input(*inputs.get(*input)?, casts.clone()),
                         other => other.clone(),
                     };
                     Some(Lookup {

@@ -3,13 +3,14 @@
 use std::error::Error;
 
 use engine::{EngineError, Value};
-use kernels::{Attention, Epilogue, Kernels, KeyMask, Rows as Matrix, RowsMut};
+use kernels::{Attention, Epilogue, KernelError, Kernels, KeyMask, Rows as Matrix, RowsMut};
 use onnx_eval::Limits;
 
 use super::arena::Arena;
 use super::dim::Dim;
 use super::ops::Index;
 use super::plan::{Place, Plan, Rows};
+use super::reach;
 use super::step::{AttentionStep, EmbedStep, LinearStep, OnnxStep, Source, Step, StepKind};
 
 /// What is the same for all shares of a run.
@@ -30,6 +31,11 @@ pub enum Failure {
     Assumption,
 }
 
+/// Padding was left out that the mask may not hide.
+#[derive(Debug, thiserror::Error)]
+#[error("the mask does not hide the padding")]
+struct Unmasked;
+
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         Failure::Error(error)
@@ -49,8 +55,11 @@ impl Run<'_> {
     }
 
     fn step(&self, step: &Step, arena: &mut Arena, kernels: &Kernels) -> Result<(), Failure> {
-        let fail = |source: Box<dyn Error + Send + Sync>| {
-            Failure::Error(EngineError::Node { node: step.label.clone(), op: step.op.clone(), source })
+        let fail = |source: Box<dyn Error + Send + Sync>| match source.downcast_ref() {
+            // What nodes give for such numbers depends on how they are cut.
+            Some(KernelError::VarianceOverflow) => Failure::Assumption,
+            _ if source.is::<Unmasked>() => Failure::Assumption,
+            _ => Failure::Error(EngineError::Node { node: step.label.clone(), op: step.op.clone(), source }),
         };
         let out = match &step.kind {
             StepKind::Onnx(onnx) => return self.onnx(onnx, arena),
@@ -144,29 +153,26 @@ impl Run<'_> {
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
         let mut scratch = std::mem::take(&mut arena.scratch);
         let mut additive = std::mem::take(&mut arena.additive);
-        let mask = match &step.mask {
-            None => KeyMask::None,
-            Some(_) if arena.share.counted => KeyMask::Lengths(&arena.share.lengths),
-            Some((input, entries)) => {
-                self.additive(*input, entries, arena, &mut additive)?;
-                KeyMask::Additive(additive.get(..rows).ok_or("the mask is too short")?)
-            }
-        };
         let mut parts = [None; 3];
         for (index, (place, stride)) in step.sources.iter().enumerate() {
             let data = self.floats(arena, *place)?.get(step.attention.columns[index]..).unwrap_or_default();
             parts[index] = Some(Matrix::strided(data, rows, width, *stride)?);
         }
         let [Some(q), Some(k), Some(v)] = parts else { return Ok(()) };
-        let given = Attention {
-            q,
-            k,
-            v,
-            heads: step.attention.heads,
-            scale: step.attention.scale,
-            offsets: &arena.share.offsets,
-            mask,
-        };
+        let share = &arena.share;
+        let (heads, scale, offsets) = (step.attention.heads, step.attention.scale, &share.offsets[..]);
+        let mut given = Attention { q, k, v, heads, scale, offsets, mask: KeyMask::None };
+        if let Some((input, entries)) = &step.mask {
+            let hidden = share.counted && reach::hides(&given, &share.lengths, entries[0], share.packed);
+            given.mask = if hidden {
+                KeyMask::Lengths(&share.lengths)
+            } else if share.packed {
+                return Err(Box::new(Unmasked));
+            } else {
+                self.additive(*input, entries, arena, &mut additive)?;
+                KeyMask::Additive(additive.get(..rows).ok_or("the mask is too short")?)
+            };
+        }
         kernels.attention(&given, &mut scratch, &mut RowsMut::new(out, rows, width)?)?;
         arena.scratch = scratch;
         arena.additive = additive;
@@ -206,7 +212,9 @@ impl Run<'_> {
                 let to = &mut out[row * width..(row + 1) * width];
                 for (place, lookup) in step.lookups.iter().enumerate() {
                     let index = match &lookup.index {
-                        Index::Input(input) => integer(self.inputs[*input], start + row - ends[0])?,
+                        Index::Input(input, casts) => {
+                            casts.apply(integer(self.inputs[*input], start + row - ends[0])?)
+                        }
                         Index::Position(list) => *list.get(row - ends[0]).ok_or("a position is not known")?,
                         Index::Same(index) => *index,
                     };

@@ -53,13 +53,17 @@ pub(crate) fn attention(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
         scores = masked(cx, &scores, mask, dtype)?;
     }
     let mut weights = cx.emit("Softmax", &[&scores], vec![], ty)?;
-    if let Some(mask) =
-        cx.optional(node, 3).filter(|mask| cx.dtype(mask).is_ok_and(|dtype| dtype == DType::Bool))
-    {
-        // A row that may look nowhere has no weights, not NaN.
+    if let Some(mask) = cx.optional(node, 3) {
+        // A key that is masked by −∞ has no weight. So a row that may look nowhere has none, instead of NaN.
+        let (zero, mask_type) = (cx.new_float(dtype, 0.0)?, cx.ty(mask)?.clone());
         let ty = cx.ty(&weights)?.clone();
-        let zero = cx.new_float(dtype, 0.0)?;
-        weights = cx.emit("Where", &[mask, &weights, &zero], vec![], ty)?;
+        weights = if mask_type.dtype == DType::Bool {
+            cx.emit("Where", &[mask, &weights, &zero], vec![], ty)?
+        } else {
+            let least = cx.new_float(dtype, f64::NEG_INFINITY)?;
+            let masked = cx.emit("Equal", &[mask, &least], vec![], mask_type.with_dtype(DType::Bool))?;
+            cx.emit("Where", &[&masked, &zero, &weights], vec![], ty)?
+        };
     }
     let ty = product_type(cx, &weights, v)?;
     cx.emit_as("MatMul", &[&weights, v], vec![], ty, output)

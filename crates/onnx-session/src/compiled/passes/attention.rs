@@ -4,20 +4,20 @@
 //! softmax(split(q) · split(k)ᵀ · scale + mask) · split(v), joined
 //! ```
 //!
-//! The scale may stand before the product, after it, or as a root on both sides. The mask has to be known as a table: by row and key of an input, the same
+//! The scale may stand before the product, if it is at most 1 and not tiny, after it, or as a root on both sides. The mask has to be known as a table: by row and key of an input, the same
 //! for all heads and queries. ONNX's own `Attention` of opset 23 may stand in the middle.
 
 use engine::Value;
 
+use super::binary;
 use super::heads::{Heads, Sizes, join, scaled, split};
-use super::{binary, unary};
 use crate::compiled::dim::Dim;
 use crate::compiled::infer::axis;
 use crate::compiled::ir::{Fact, Guard, Ir, Node, NodeId, Table, ValueId};
 use crate::compiled::ops::{Attention, Op};
 
-/// A key that gets at most this added to its scores has no part in a softmax with one that gets 0, unless their scores are 9,000 apart: `e⁻⁹⁰⁰⁰` is 0 in
-/// f32 by far, and so is everything beyond `e⁻¹⁰⁴`.
+/// A key that gets at most this added to its scores has no part in a softmax with one that gets 0, unless their scores are thousands apart, which a run
+/// looks at ([`reach`](crate::compiled::reach)).
 pub const MASKED: f32 = -9000.0;
 
 pub fn run(ir: &mut Ir) -> usize {
@@ -189,13 +189,4 @@ fn known_mask(ir: &Ir, given: Mask, sizes: &Sizes) -> Option<Option<Table>> {
         // The same for each query: an axis of 1, or one along which the mask was expanded.
         && (ir.shape(value)?[2].is_one() || ir.shape(value)?[2] == sizes.sequence);
     fits.then_some(Some(Table { mask: Some(mask), entries }))
-}
-
-/// The input that a value is, or is a cast of.
-pub fn graph_input(ir: &Ir, value: ValueId) -> Option<ValueId> {
-    let mut value = value;
-    while !ir.inputs.contains(&value) {
-        value = unary(ir, value, "Cast")?;
-    }
-    Some(value)
 }

@@ -2,8 +2,7 @@
 
 use engine::Value;
 
-use super::attention::graph_input;
-use super::{binary, rewrite};
+use super::{binary, graph_input, rewrite};
 use crate::compiled::infer::axis;
 use crate::compiled::ir::{Constant, Fact, Ir, Node, NodeId, ValueId};
 use crate::compiled::ops::{Embed, Index, Lookup, Op};
@@ -23,12 +22,13 @@ fn matched(ir: &Ir, id: NodeId) -> Option<Node> {
     for (table, indices) in terms {
         let constant = ir.constant(table)?;
         let Some(indices) = indices else {
-            // Rows that are looked up already, by positions that are constant.
-            let length = sequence.known()?;
-            if constant.len() != length * width.known()? {
+            // Rows that are looked up already, by positions that are constant: along the sequence, not along the batch.
+            let (length, width) = (sequence.known()?, width.known()?);
+            let leading = constant.shape().strip_suffix(&[length, width])?;
+            if leading.iter().any(|&size| size != 1) {
                 return None;
             }
-            let rows = Value::new([length, width.known()?], constant.floats()?).ok()?;
+            let rows = Value::new([length, width], constant.floats()?).ok()?;
             let index = Index::Position((0..i64::try_from(length).ok()?).collect());
             let name = ir.values[table].name.clone();
             lookups.push(Lookup { name, table: Constant::Computed(rows), index, from_the_end: false });
@@ -40,13 +40,13 @@ fn matched(ir: &Ir, id: NodeId) -> Option<Node> {
         {
             return None;
         }
-        let index = if let Some(input) = graph_input(ir, indices) {
+        let index = if let Some((input, casts)) = graph_input(ir, indices) {
             // Whatever has fewer dimensions than the result would be broadcast.
             if ir.shape(indices)? != [batch.clone(), sequence.clone()] {
                 return None;
             }
             inputs.push(Some(input));
-            Index::Input(inputs.len() - 1)
+            Index::Input(inputs.len() - 1, casts)
         } else {
             match &ir.values[indices].fact {
                 Fact::Prefix(list) if ir.shape(indices)?.last() == Some(sequence) => {

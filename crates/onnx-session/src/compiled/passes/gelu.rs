@@ -90,18 +90,28 @@ fn gated(ir: &Ir, x: ValueId, gate: ValueId) -> Option<(Unary, ValueId)> {
     (other == x && is(number, QUICK) && ir.is_intermediate(inner)).then_some((Unary::GeluQuick, x))
 }
 
-/// A product of constants and two more factors.
+/// A product of two factors and at most one constant, or 1. Of several constants only the product would be known, and not what it is rounded to, or
+/// overflows to, on the way.
 fn product(ir: &Ir, value: ValueId) -> Option<(f32, [ValueId; 2])> {
-    let (mut number, mut factors) = (1.0, Vec::new());
-    factor(ir, value, true, &mut number, &mut factors);
+    let (number, factors) = factors(ir, value)?;
     Some((number, factors.try_into().ok()?))
 }
 
-fn factor(ir: &Ir, value: ValueId, outermost: bool, number: &mut f32, factors: &mut Vec<ValueId>) {
+fn factors(ir: &Ir, value: ValueId) -> Option<(f32, Vec<ValueId>)> {
+    let (mut numbers, mut factors) = (Vec::new(), Vec::new());
+    factor(ir, value, true, &mut numbers, &mut factors);
+    match numbers[..] {
+        [] => Some((1.0, factors)),
+        [number] => Some((number, factors)),
+        _ => None,
+    }
+}
+
+fn factor(ir: &Ir, value: ValueId, outermost: bool, numbers: &mut Vec<f32>, factors: &mut Vec<ValueId>) {
     match binary(ir, value, "Mul").filter(|_| outermost || ir.is_intermediate(value)) {
-        Some(pair) => pair.into_iter().for_each(|value| factor(ir, value, false, number, factors)),
+        Some(pair) => pair.into_iter().for_each(|value| factor(ir, value, false, numbers, factors)),
         None => match scalar(ir, value) {
-            Some(constant) => *number *= constant,
+            Some(constant) => numbers.push(constant),
             None => factors.push(value),
         },
     }
@@ -118,8 +128,7 @@ fn is_scaled(ir: &Ir, value: ValueId, x: ValueId) -> bool {
 
 /// Whether a value is √(2/π) · (x + 0.044715 · x³), with x drawn out of the bracket or not.
 fn is_cubic(ir: &Ir, value: ValueId, x: ValueId) -> bool {
-    let (mut number, mut factors) = (1.0, Vec::new());
-    factor(ir, value, true, &mut number, &mut factors);
+    let Some((number, mut factors)) = factors(ir, value) else { return false };
     let own = ir.is_intermediate(value);
     let drawn_out = factors.len() == 2;
     if drawn_out {
@@ -128,26 +137,28 @@ fn is_cubic(ir: &Ir, value: ValueId, x: ValueId) -> bool {
     }
     let [sum] = factors[..] else { return false };
     let Some([a, b]) = binary(ir, sum, "Add") else { return false };
-    let power = |first: ValueId, second: ValueId| {
-        let fits = if drawn_out { scalar(ir, first) == Some(1.0) } else { first == x };
-        let (mut number, mut factors) = (1.0, Vec::new());
-        factor(ir, second, true, &mut number, &mut factors);
-        let exponent: f32 = factors.iter().map(|&factor| exponent(ir, factor, x)).sum();
-        let wanted = if drawn_out { 2.0 } else { 3.0 };
-        fits && is(number, CUBIC) && exponent == wanted && ir.is_intermediate(second)
+    let (first, power) = if drawn_out { (None, 2) } else { (Some(x), 3) };
+    let fits = |a: ValueId, b: ValueId| {
+        let starts = first.map_or_else(|| scalar(ir, a) == Some(1.0), |x| a == x);
+        starts && is_power(ir, b, x, power) && ir.is_intermediate(b)
     };
-    own && is(number, FRAC_2_PI.sqrt()) && ir.is_intermediate(sum) && (power(a, b) || power(b, a))
+    own && is(number, FRAC_2_PI.sqrt()) && ir.is_intermediate(sum) && (fits(a, b) || fits(b, a))
 }
 
-/// Which power of x a factor is; NaN if none.
-fn exponent(ir: &Ir, value: ValueId, x: ValueId) -> f32 {
+/// Whether a value is 0.044715 · xⁿ.
+fn is_power(ir: &Ir, value: ValueId, x: ValueId, n: usize) -> bool {
+    let Some((number, factors)) = factors(ir, value) else { return false };
+    let powers: Option<Vec<usize>> = factors.iter().map(|&factor| exponent(ir, factor, x)).collect();
+    is(number, CUBIC) && powers.is_some_and(|powers| powers.iter().sum::<usize>() == n)
+}
+
+/// Which power of x a factor is: the first, the square or the cube. A product of these is what the exponents' sum says, whatever x is; a product of
+/// broken powers is NaN below 0, and one with a negative power at 0.
+fn exponent(ir: &Ir, value: ValueId, x: ValueId) -> Option<usize> {
     if value == x {
-        return 1.0;
+        return Some(1);
     }
-    match binary(ir, value, "Pow") {
-        Some([base, power]) if base == x && ir.is_intermediate(value) => {
-            scalar(ir, power).unwrap_or(f32::NAN)
-        }
-        _ => f32::NAN,
-    }
+    let [base, power] = binary(ir, value, "Pow").filter(|_| ir.is_intermediate(value))?;
+    let power = scalar(ir, power).filter(|_| base == x)?;
+    [1, 2, 3].into_iter().find(|&whole| power == whole as f32)
 }

@@ -85,7 +85,9 @@ fn walk(ir: &Ir, value: ValueId, first_is_inner: bool) -> Option<(ValueId, f64, 
         } else if let Some((_, node, operation)) = ir.onnx(at, "Transpose") {
             let source = node.input(0)?;
             (source, Some(Move::Transpose(permutation(operation, ir.shape(source)?.len())?)), 1.0)
-        } else if let Some((source, factor)) = scaled(ir, at) {
+        } else if let Some((source, factor)) =
+            scaled(ir, at).filter(|(_, factor)| DRAWN_OUT.contains(&factor.abs()))
+        {
             (source, None, factor)
         } else {
             break;
@@ -100,6 +102,10 @@ fn walk(ir: &Ir, value: ValueId, first_is_inner: bool) -> Option<(ValueId, f64, 
     moves.reverse();
     Some((at, scale, moves))
 }
+
+/// What may be drawn out from before a product: a larger factor could overflow there where it does not behind it, and a smaller one make a number
+/// vanish that it does not behind it.
+const DRAWN_OUT: std::ops::RangeInclusive<f64> = 1e-6..=1.0;
 
 /// What a value is a multiple of, and by what.
 pub fn scaled(ir: &Ir, value: ValueId) -> Option<(ValueId, f64)> {

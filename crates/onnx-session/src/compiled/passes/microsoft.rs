@@ -3,7 +3,7 @@
 use engine::{DType, Value};
 use kernels::Unary;
 
-use super::{is, row};
+use super::{graph_input, is, row};
 use crate::compiled::dim::Dim;
 use crate::compiled::ir::{Constant, Fact, Guard, Ir, Node, NodeId, Table, ValueId};
 use crate::compiled::ops::{Attention, Linear, Norm, Op, Weight};
@@ -127,7 +127,6 @@ fn skip_layer_norm(ir: &mut Ir, id: NodeId) -> Option<()> {
 
 /// word + position + token type, normalised.
 fn embed(ir: &mut Ir, id: NodeId) -> Option<()> {
-    use super::attention::graph_input;
     use crate::compiled::ops::{Embed, Index, Lookup};
 
     let node = ir.node(id)?;
@@ -144,10 +143,10 @@ fn embed(ir: &mut Ir, id: NodeId) -> Option<()> {
     let name = |index: usize| Some(ir.values[node.input(index)?].name.clone());
     let mut inputs = Vec::new();
     let mut index = |place: usize| {
-        let input = graph_input(ir, node.input(place)?)?;
+        let (input, casts) = graph_input(ir, node.input(place)?)?;
         let fits = ir.shape(input)? == [batch.clone(), sequence.clone()];
         inputs.push(Some(input));
-        fits.then_some(Index::Input(inputs.len() - 1))
+        fits.then_some(Index::Input(inputs.len() - 1, casts))
     };
     let lookup = |name, table, index| Lookup { name, table, index, from_the_end: false };
     let mut lookups = vec![lookup(name(2)?, table(2)?, index(0)?)];

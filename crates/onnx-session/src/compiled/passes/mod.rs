@@ -20,8 +20,10 @@ mod tests;
 
 pub use attention::MASKED;
 
+use engine::DType;
+
 use super::ir::{Ir, Node, NodeId, ValueId};
-use super::ops::Op;
+use super::ops::{Casts, Op};
 
 /// A pass.
 pub struct Pass {
@@ -105,6 +107,17 @@ fn unary(ir: &Ir, value: ValueId, op: &str) -> Option<ValueId> {
 /// Of two inputs in either order, the number and the other one.
 fn with_scalar(ir: &Ir, [a, b]: [ValueId; 2]) -> Option<(f32, ValueId)> {
     scalar(ir, a).map(|number| (number, b)).or_else(|| scalar(ir, b).map(|number| (number, a)))
+}
+
+/// The input of integers that a value is a cast of, through integers alone, and the casts.
+fn graph_input(ir: &Ir, value: ValueId) -> Option<(ValueId, Casts)> {
+    let (mut at, mut casts) = (value, Vec::new());
+    while !ir.inputs.contains(&at) {
+        casts.push(ir.values[at].dtype.filter(|dtype| !dtype.is_float())?);
+        at = unary(ir, at, "Cast")?;
+    }
+    casts.reverse();
+    matches!(ir.values[at].dtype, Some(DType::I64 | DType::I32)).then_some((at, Casts(casts)))
 }
 
 /// The elements of a constant that is one row of so many.

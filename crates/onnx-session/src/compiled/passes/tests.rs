@@ -367,6 +367,54 @@ fn what_is_no_gelu_is_left() {
     sketch.output(&result).output(&gate).check("GeluFusion", 1);
 }
 
+/// Exponents that add up to 3, of which the product is x³ for some x only: NaN below 0, or at 0.
+#[test]
+fn broken_powers_are_no_cube() {
+    for (powers, found) in [
+        ([1.0, 2.0], 2),
+        ([2.0, 1.0], 2),
+        ([1.5, 1.5], 1),
+        ([0.5, 2.5], 1),
+        ([-1.0, 4.0], 1),
+        ([3.0, 0.0], 1),
+    ] {
+        let mut sketch = Sketch::new(17);
+        let x = sketch.rows("x", HIDDEN);
+        let [half, one, cubic, root] =
+            [0.5, 1.0, 0.044715, (2.0f32 / std::f32::consts::PI).sqrt()].map(|n| sketch.number(n));
+        let factors = powers.map(|power| {
+            let power = sketch.number(power);
+            sketch.node("Pow", &[&x, &power], &[])
+        });
+        let cube = sketch.node("Mul", &[&factors[0], &factors[1]], &[]);
+        let cube = sketch.node("Mul", &[&cubic, &cube], &[]);
+        let sum = sketch.node("Add", &[&x, &cube], &[]);
+        let inner = sketch.node("Mul", &[&root, &sum], &[]);
+        let tanh = sketch.node("Tanh", &[&inner], &[]);
+        let gate = sketch.node("Add", &[&one, &tanh], &[]);
+        let product = sketch.node("Mul", &[&x, &half], &[]);
+        let result = sketch.node("Mul", &[&product, &gate], &[]);
+        sketch.output(&result);
+        assert_eq!(sketch.found()["GeluFusion"], found, "{powers:?}");
+        if found == 2 {
+            sketch.check("GeluFusion", 2);
+        }
+    }
+}
+
+/// Two factors of which the product is ½ overflow on the way where ½ does not.
+#[test]
+fn a_half_that_is_a_product_is_left() {
+    let mut sketch = Sketch::new(17);
+    let (gate, _) = gelu(&mut sketch, 0.5, 1.0, ROOT, false, 0);
+    let [large, small] = [1e30, 0.5e-30].map(|number| sketch.number(number));
+    let x = sketch.node("Mul", &["x", &large], &[]);
+    let product = sketch.node("Mul", &[&x, &gate], &[]);
+    let result = sketch.node("Mul", &[&product, &small], &[]);
+    sketch.output(&result);
+    assert_eq!(sketch.found()["GeluFusion"], 1);
+}
+
 #[test]
 fn products_take_bias_activation_and_residual() {
     for (transposed, bias_first) in [(0, false), (1, false), (0, true)] {

@@ -1,0 +1,90 @@
+//! Whether a mask hides what it masks: in a run, from the sizes of its queries and keys.
+//!
+//! What a mask adds to the score of a key is a finite number in most exports, −10,000 in older
+//! ones. It hides the key where no score can make up for it. By Cauchy and Schwarz a score is at
+//! most |q| · |k| · scale, which takes as long to look at as one key takes to compute.
+
+use kernels::{Attention, Rows};
+
+/// An exponential of less is 0 in f32: 2⁻¹⁵⁰ is e^−103.97.
+const VANISHES: f32 = 104.0;
+
+/// A key that gets no more than this added is taken to be hidden where it is not computed at all:
+/// scores of 10³⁰ are beyond what f32 computes with.
+const BEYOND_SCORES: f32 = -1e30;
+
+/// Whether the keys behind the first `lengths` of each sequence have no part in any softmax, so
+/// that skipping them gives what computing them gives: exponentials of 0, and nothing infinite or
+/// NaN that 0 would not silence.
+///
+/// `left_out` is that they are not among the rows at all. Then it is taken to hold that they are no
+/// larger than those that are there.
+pub fn hides(attention: &Attention<'_>, lengths: &[usize], masked: f32, left_out: bool) -> bool {
+    if left_out && masked <= BEYOND_SCORES {
+        return true;
+    }
+    let Attention { q, k, v, heads, scale, offsets, .. } = *attention;
+    let size = q.columns() / heads.max(1);
+    offsets.windows(2).zip(lengths).all(|(ends, &length)| {
+        let (first, real, end) = (ends[0], ends[0] + length, ends[1]);
+        (real == end && !left_out)
+            || (0..heads).all(|head| {
+                let part = head * size..(head + 1) * size;
+                let largest = |of: Rows<'_>, from: usize| {
+                    (from..end).map(|row| square(&of.row(row)[part.clone()])).fold(0.0, f32::max)
+                };
+                let product = largest(q, first).sqrt() * largest(k, first).sqrt();
+                let score = product * scale.abs();
+                // The product on its own is what is summed, before it is scaled.
+                product < f32::MAX && 2.0 * score + VANISHES <= -masked && largest(v, real) < f32::INFINITY
+            })
+    })
+}
+
+/// |x|², infinite also of a NaN.
+fn square(x: &[f32]) -> f32 {
+    const LANES: usize = 8;
+    let mut sums = [0.0; LANES];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (sum, x) in sums.iter_mut().zip(chunk) {
+            *sum += x * x;
+        }
+    }
+    let sum = sums.iter().sum::<f32>() + rest.iter().map(|x| x * x).sum::<f32>();
+    if sum.is_nan() { f32::INFINITY } else { sum }
+}
+
+#[cfg(test)]
+mod tests {
+    use kernels::KeyMask;
+
+    use super::*;
+
+    /// One sequence of two rows, the second masked, one head of two columns.
+    fn hidden(q: [f32; 4], k: [f32; 4], v: [f32; 4], masked: f32, left_out: bool) -> bool {
+        let rows = |data| Rows::new(data, 2, 2).unwrap();
+        let (q, k, v) = (rows(&q), rows(&k), rows(&v));
+        let attention = Attention { q, k, v, heads: 1, scale: 0.5, offsets: &[0, 2], mask: KeyMask::None };
+        hides(&attention, &[if left_out { 2 } else { 1 }], masked, left_out)
+    }
+
+    #[test]
+    fn a_mask_hides_what_no_score_can_bring_back() {
+        let ones = [1.0; 4];
+        for left_out in [false, true] {
+            assert!(hidden(ones, ones, ones, -10_000.0, left_out));
+            // |q| · |k| / 2 = 4,900 and 5,000: 9,800 and 10,000 apart, at most.
+            assert!(hidden([0.0, 70.0, 0.0, 70.0], [0.0, 0.0, 0.0, 140.0], ones, -10_000.0, left_out));
+            assert!(!hidden([0.0, 70.0, 0.0, 70.0], [0.0, 0.0, 0.0, 143.0], ones, -10_000.0, left_out));
+            assert!(hidden([1e6; 4], [1e6; 4], ones, f32::MIN, left_out));
+        }
+        for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e30] {
+            for masked in [-10_000.0, f32::MIN, f32::NEG_INFINITY] {
+                assert!(!hidden([odd, 1.0, 1.0, 1.0], ones, ones, masked, false), "{odd}");
+                assert!(!hidden(ones, [1.0, 1.0, 1.0, odd], ones, masked, false), "{odd}");
+                assert!(!hidden(ones, ones, [1.0, 1.0, odd, 1.0], masked, false), "{odd}");
+            }
+        }
+    }
+}
