@@ -14,6 +14,7 @@
 //! What was run: graphs 0 to 49,999, of two runs each. Of those of `compiled` 91,006 were compared,
 //! none refused, 8,943 were errors of both sides (an index outside a table, mostly), and 49 set
 //! aside; of those of `candle` 49,454 compared, 45,488 refused, 25 set aside. None differed.
+//! Of the first 3,000 graphs 531 differed on the engines as they were before this test.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test may")]
 
