@@ -146,7 +146,8 @@ pub fn check_tokenizers(files: &ModelFiles) -> Result<Option<TokenizerReport>, P
     }))
 }
 
-/// What reads tokenizer.json alone makes of it, where transformers would let tokenizer_config.json have its way.
+/// What reads tokenizer.json alone makes of it, where transformers would let tokenizer_config.json
+/// have its way.
 fn as_written(tokenizer: &Bytes, slow: &Slow) -> Result<Tokenizer, ParityError> {
     let mut settings = slow.settings();
     settings.insert("tokenizer_class".into(), "PreTrainedTokenizerFast".into());

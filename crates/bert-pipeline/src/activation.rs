@@ -5,7 +5,8 @@ use candle_core::{Device, Tensor};
 use crate::PipelineError;
 use crate::scores::sigmoid;
 
-/// The classes of PyTorch's that sentence-transformers saves by name: of a dense layer, and of a cross-encoder's score.
+/// The classes of PyTorch's that sentence-transformers saves by name: of a dense layer, and of a
+/// cross-encoder's score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Activation {
     Tanh,
@@ -19,8 +20,8 @@ pub(crate) enum Activation {
 impl FromStr for Activation {
     type Err = ();
 
-    /// By the class's full name: `torch.nn.modules.activation.Tanh`. sentence-transformers runs no others, unless it is told to trust the
-    /// model's own code.
+    /// By the class's full name: `torch.nn.modules.activation.Tanh`. sentence-transformers runs no
+    /// others, unless it is told to trust the model's own code.
     fn from_str(class: &str) -> Result<Self, ()> {
         match class.strip_prefix("torch.").and_then(|class| class.rsplit('.').next()) {
             Some("Tanh") => Ok(Self::Tanh),
@@ -43,7 +44,8 @@ impl Activation {
         })
     }
 
-    /// Each number of `x`, in its dtype. GELU is the exact one, as PyTorch's class has it by default.
+    /// Each number of `x`, in its dtype. GELU is the exact one, as PyTorch's class has it by
+    /// default.
     pub(crate) fn forward(self, x: Tensor) -> Result<Tensor, PipelineError> {
         Ok(match self {
             Self::Tanh => x.tanh()?,

@@ -1,5 +1,6 @@
-//! The files that sentence-transformers keeps beside a model. Together they are a program: how a text is read, and what becomes of the
-//! transformer's output. What they mean is as in its version 5.7.
+//! The files that sentence-transformers keeps beside a model. Together they are a program: how a
+//! text is read, and what becomes of the transformer's output. What they mean is as in its version
+//! 5.7.
 
 mod dense;
 mod layer_norm;
@@ -32,7 +33,8 @@ const TOKENS: &str = "token_embeddings";
 pub(crate) const SENTENCE: &str = "sentence_embedding";
 pub(crate) const SCORES: &str = "scores";
 
-/// What a model is used as. A folder that was saved as the one is used as the other without its modules.
+/// What a model is used as. A folder that was saved as the one is used as the other without its
+/// modules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A vector of a text.
@@ -157,7 +159,8 @@ impl Sentence {
         })
     }
 
-    /// Where a row is cut: by the settings of the transformer, else by those of the tokenizer; but not beyond the model's positions.
+    /// Where a row is cut: by the settings of the transformer, else by those of the tokenizer; but
+    /// not beyond the model's positions.
     pub(crate) fn longest_row(&self, tokenizer: &crate::Tokenizer) -> Option<usize> {
         let length = self.transformer.max_length.or(tokenizer.model_max_length());
         [length, tokenizer.max_positions()].into_iter().flatten().min()
@@ -170,7 +173,8 @@ impl Sentence {
         steps.join(", ")
     }
 
-    /// Without a network a file that is not here may still be one of the model's, and its answers others than these.
+    /// Without a network a file that is not here may still be one of the model's, and its answers
+    /// others than these.
     fn tell_unknown(&self, files: &ModelFiles, kind: Kind) {
         let consequence = match kind {
             Kind::SentenceTransformer => {
@@ -210,11 +214,13 @@ pub(crate) fn in_folder(folder: &str, file: &str) -> String {
 }
 
 impl Pooling {
-    /// How this model's embeddings are meant to be made, and whether they are normalised afterwards, by the files that
-    /// sentence-transformers keeps (modules.json, 1_Pooling/config.json). Without them: the mean, not normalised.
+    /// How this model's embeddings are meant to be made, and whether they are normalised
+    /// afterwards, by the files that sentence-transformers keeps (modules.json,
+    /// 1_Pooling/config.json). Without them: the mean, not normalised.
     ///
     /// # Errors
-    /// If a file is malformed, or asks for more than one pooling and its normalisation, which [`crate::pipeline::Embeddings`] follows.
+    /// If a file is malformed, or asks for more than one pooling and its normalisation, which
+    /// [`crate::pipeline::Embeddings`] follows.
     pub fn from_files(files: &ModelFiles) -> Result<(Self, bool), PipelineError> {
         let sentence = Sentence::from_files(files, Kind::SentenceTransformer)?;
         let refused = |what: String| Err(unsupported_module(&what));

@@ -3,8 +3,8 @@ use std::str::FromStr;
 
 use crate::PipelineError;
 
-/// How near two vectors are to each other, by the names that sentence-transformers has for it (`similarity_fn_name`). The larger the
-/// number, the nearer they are: distances are negative.
+/// How near two vectors are to each other, by the names that sentence-transformers has for it
+/// (`similarity_fn_name`). The larger the number, the nearer they are: distances are negative.
 ///
 /// ```
 /// use bert_pipeline::Similarity;

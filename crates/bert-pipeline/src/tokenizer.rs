@@ -51,16 +51,18 @@ struct Words {
 }
 
 impl Tokenizer {
-    /// The tokenizer of tokenizer.json if the model has it, else BERT's WordPiece from vocab.txt and tokenizer_config.json. Where the
-    /// files contradict each other, it is the one that transformers makes of them: tokenizer_config.json's settings win.
-    /// `max_positions` is the most tokens that the model takes, `max_position_embeddings` of config.json; `None` for no limit.
+    /// The tokenizer of tokenizer.json if the model has it, else BERT's WordPiece from vocab.txt
+    /// and tokenizer_config.json. Where the files contradict each other, it is the one that
+    /// transformers makes of them: tokenizer_config.json's settings win. `max_positions` is the
+    /// most tokens that the model takes, `max_position_embeddings` of config.json; `None` for no
+    /// limit.
     ///
     /// The padding and truncation that a tokenizer.json may carry are not used: batches are padded to their longest text, and
     /// nothing is cut unless [`Tokenizer::with_truncation`] says so.
     ///
     /// # Errors
-    /// If the model has neither, a file is malformed, names a class of tokenizers that reads neither (`BertJapaneseTokenizer`), or lacks a
-    /// special token.
+    /// If the model has neither, a file is malformed, names a class of tokenizers that reads
+    /// neither (`BertJapaneseTokenizer`), or lacks a special token.
     pub fn from_files(files: &ModelFiles, max_positions: Option<usize>) -> Result<Self, PipelineError> {
         let files = &files.transformer()?;
         let config = Settings::read(files, CONFIG)?;
@@ -140,9 +142,10 @@ impl Tokenizer {
         Ok(Self { inner, processor, pad_id, max_positions, cut: None, cuts_from, recommended, words })
     }
 
-    /// This tokenizer, cutting texts to so many tokens, the special ones included; `None` to cut nothing, as at first.
-    /// Texts lose tokens at their end, or at their beginning if `truncation_side` of tokenizer_config.json is `left`; of a pair, the longer
-    /// one does until both are equally long.
+    /// This tokenizer, cutting texts to so many tokens, the special ones included; `None` to cut
+    /// nothing, as at first. Texts lose tokens at their end, or at their beginning if
+    /// `truncation_side` of tokenizer_config.json is `left`; of a pair, the longer one does until
+    /// both are equally long.
     ///
     /// # Errors
     /// If the length is beyond what the model takes, or has no place for the special tokens.

@@ -39,7 +39,8 @@ pub(crate) fn tokenizer_json(
     config: &Settings,
     class: &Class,
 ) -> Result<Value, PipelineError> {
-    // Other classes keep a vocab.txt too; WordPiece would read it, and give other tokens than the model was trained with.
+    // Other classes keep a vocab.txt too; WordPiece would read it, and give other tokens than the
+    // model was trained with.
     class.must_be_one_of(&CLASSES)?;
     refuse_other_settings(files, config)?;
     let vocabulary = read_vocabulary(vocabulary)?;

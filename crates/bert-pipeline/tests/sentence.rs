@@ -1,5 +1,6 @@
-//! A folder of sentence-transformers' is a program, and a model's tokenizer is what transformers makes of several files. The answers, and
-//! the script that made them, are in tests/fixtures/sentence.
+//! A folder of sentence-transformers' is a program, and a model's tokenizer is what transformers
+//! makes of several files. The answers, and the script that made them, are in
+//! tests/fixtures/sentence.
 
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
@@ -15,12 +16,13 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-/// How far an element of a vector may be from sentence-transformers', relative to the largest: a few f32 roundings, 6e-8 each, in each of
-/// two layers with gains of up to 1.8, and in a LayerNorm after them with gains of up to 2.5.
+/// How far an element of a vector may be from sentence-transformers', relative to the largest: a
+/// few f32 roundings, 6e-8 each, in each of two layers with gains of up to 1.8, and in a LayerNorm
+/// after them with gains of up to 2.5.
 const RELATIVE_TOLERANCE: f64 = 5e-6;
 
-/// How far a cross-encoder's score may be from sentence-transformers' (issue: within 1e-5). Both round to f32 in every layer, in another
-/// order.
+/// How far a cross-encoder's score may be from sentence-transformers' (issue: within 1e-5). Both
+/// round to f32 in every layer, in another order.
 const SCORE_TOLERANCE: f64 = 1e-5;
 
 fn fixtures() -> PathBuf {
@@ -214,7 +216,8 @@ fn what_a_graph_calls_token_embeddings_is_only_taken_where_it_can_mean_one_thing
         let [_, (_, options)] = ways(&folder, Task::FeatureExtraction);
         let path = options.onnx.clone().unwrap();
         let mut graph = Model::open(&path).unwrap();
-        // As sentence-transformers' exports have it: after all modules, a dense layer on tokens among them.
+        // As sentence-transformers' exports have it: after all modules, a dense layer on tokens
+        // among them.
         let renamed = |name: &mut String| {
             if name == "last_hidden_state" {
                 *name = "token_embeddings".into();

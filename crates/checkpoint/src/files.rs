@@ -21,7 +21,8 @@ const CONFIG: &str = "config.json";
 /// Where sentence-transformers lists the modules of a model.
 const MODULES: &str = "modules.json";
 
-/// What sentence-transformers has called its module that runs the transformer; versions before 0.2.6 had a class for BERT.
+/// What sentence-transformers has called its module that runs the transformer; versions before
+/// 0.2.6 had a class for BERT.
 const TRANSFORMERS: [&str; 2] = ["Transformer", "BERT"];
 
 /// Where the exported graph may lie, in the order they are looked for.
@@ -46,7 +47,8 @@ const LFS_POINTER_BYTES: usize = 1024;
 pub struct ModelFiles {
     name: String,
     source: Source,
-    /// The folder within the source that paths are relative to, with a slash at its end; empty for the whole model.
+    /// The folder within the source that paths are relative to, with a slash at its end; empty for
+    /// the whole model.
     base: String,
 }
 
@@ -184,8 +186,9 @@ impl ModelFiles {
         }
     }
 
-    /// The files of the transformer itself: these, or those of the folder in which modules.json says that it lies. Folders of
-    /// sentence-transformers before 2.0 have it in `0_Transformer` or `0_BERT`, with config, weights and tokenizer.
+    /// The files of the transformer itself: these, or those of the folder in which modules.json
+    /// says that it lies. Folders of sentence-transformers before 2.0 have it in `0_Transformer` or
+    /// `0_BERT`, with config, weights and tokenizer.
     ///
     /// # Errors
     /// As [`ModelFiles::read`], and if modules.json is not a list of modules.
@@ -272,8 +275,9 @@ impl ModelFiles {
         self.transformer()?.require(CONFIG)
     }
 
-    /// The transformer's tensors: of model.safetensors if it is there, else of the shards that model.safetensors.index.json lists,
-    /// else of pytorch_model.bin, else of the shards that pytorch_model.bin.index.json lists.
+    /// The transformer's tensors: of model.safetensors if it is there, else of the shards that
+    /// model.safetensors.index.json lists, else of pytorch_model.bin, else of the shards that
+    /// pytorch_model.bin.index.json lists.
     ///
     /// # Errors
     /// As [`ModelFiles::read`], [`Checkpoint::from_safetensors`] and [`Checkpoint::from_torch`]; if an index and its shards do
@@ -300,8 +304,8 @@ impl ModelFiles {
         Err(CheckpointError::NoCheckpoint { model: files.shown_model(), has: files.listing() })
     }
 
-    /// The exported graph: onnx/model.onnx, else model.onnx; else either of them in the folder of the transformer, where it has one of
-    /// its own; `None` if the model has none of these.
+    /// The exported graph: onnx/model.onnx, else model.onnx; else either of them in the folder of
+    /// the transformer, where it has one of its own; `None` if the model has none of these.
     ///
     /// # Errors
     /// As [`ModelFiles::read`] and [`ModelFiles::transformer`].

@@ -4,8 +4,10 @@
 //! * [`NamedValues`]: values under their names, in the order they were given;
 //! * [`ValueSpec`]: what an input or output is called, its dtype and its shape, as far as they are fixed;
 //! * [`Engine`]: the one trait that the reference model, a candle session and the oracle implement;
-//! * [`map_file`]: the one place where a file is mapped into memory, and [`release`] lets go of what is not looked at any more; [`read_file`] takes pipes and `-`, too;
-//! * [`replace_file`]: writes a file as a whole or not at all, and [`NewFolder`] a folder; [`remove_unfinished`] is for signals;
+//! * [`map_file`]: the one place where a file is mapped into memory, and [`release`] lets go of
+//!   what is not looked at any more; [`read_file`] takes pipes and `-`, too;
+//! * [`replace_file`]: writes a file as a whole or not at all, and [`NewFolder`] a folder;
+//!   [`remove_unfinished`] is for signals;
 //! * [`memory`]: what a file may make of memory when it is read.
 //!
 //! ```

@@ -15,8 +15,9 @@ use crate::{
 pub enum KeyMask<'a> {
     /// All of its sequence.
     None,
-    /// One number per row of `k`, added to that key's scaled scores. It may be any, and a row may be without a key that is seen: what comes out
-    /// is what the formula gives in f32, each operation rounded. (A row of −∞ alone gives NaN.)
+    /// One number per row of `k`, added to that key's scaled scores. It may be any, and a row may
+    /// be without a key that is seen: what comes out is what the formula gives in f32, each
+    /// operation rounded. (A row of −∞ alone gives NaN.)
     Additive(&'a [f32]),
     /// The first n keys of each sequence: one n per sequence. The rest is skipped, which gives the bits that an additive mask gives whose
     /// exponentials are 0. A sequence of length 0 gives zeros.
@@ -110,8 +111,8 @@ impl Kernels {
     /// `scratch` holds at least [`Kernels::attention_scratch`] numbers; what it contains does not matter.
     ///
     /// # Errors
-    /// If sizes differ, heads do not divide the columns, offsets do not rise from 0 to T, or the scratch is too short. Sizes that overflow are
-    /// among them.
+    /// If sizes differ, heads do not divide the columns, offsets do not rise from 0 to T, or the
+    /// scratch is too short. Sizes that overflow are among them.
     pub fn attention(
         &self,
         attention: &Attention<'_>,
@@ -119,7 +120,8 @@ impl Kernels {
         out: &mut RowsMut<'_>,
     ) -> Result<(), KernelError> {
         attention.check(out)?;
-        // Either could be of any size, where the other is 0. From here on both are at most the length of a slice.
+        // Either could be of any size, where the other is 0. From here on both are at most the
+        // length of a slice.
         if out.rows() == 0 || out.columns() == 0 {
             return Ok(());
         }
@@ -176,8 +178,9 @@ impl Kernels {
         Ok(())
     }
 
-    /// How many numbers of scratch [`Kernels::attention`] needs for heads of this size and sequences of up to `longest` rows; `usize::MAX`, which
-    /// no slice has, where that is beyond `usize`.
+    /// How many numbers of scratch [`Kernels::attention`] needs for heads of this size and
+    /// sequences of up to `longest` rows; `usize::MAX`, which no slice has, where that is beyond
+    /// `usize`.
     pub fn attention_scratch(&self, head_size: usize, longest: usize) -> usize {
         lane_scratch(self, head_size, longest)
             .and_then(|lane| lane.checked_mul(self.pool().threads())?.checked_add(LINE))
@@ -185,7 +188,8 @@ impl Kernels {
     }
 }
 
-/// Keys and values in panels, and the scores of some queries, in whole lines; `None` if that is beyond `usize`.
+/// Keys and values in panels, and the scores of some queries, in whole lines; `None` if that is
+/// beyond `usize`.
 fn lane_scratch(kernels: &Kernels, head_size: usize, longest: usize) -> Option<usize> {
     let width = PANEL * vector_width(kernels.isa());
     let keys = longest.checked_next_multiple_of(width)?;

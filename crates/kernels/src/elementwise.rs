@@ -126,11 +126,12 @@ impl Kernel for Softmax<'_> {
     }
 }
 
-/// Up to this size of the largest score x · scale + mask − largest is rounded once, which is more exact than what ONNX asks for: its nodes round
-/// the product, the sum and the difference.
+/// Up to this size of the largest score x · scale + mask − largest is rounded once, which is more
+/// exact than what ONNX asks for: its nodes round the product, the sum and the difference.
 ///
-/// Above it the roundings count, and each is made. The exponent of the largest score would else be that score's rounding error: 32,768 for
-/// scores of 10¹², and so NaN; and where all keys are masked by −3.4·10³⁸ it would be the score, which that number has swallowed. Here the error is at
+/// Above it the roundings count, and each is made. The exponent of the largest score would else be
+/// that score's rounding error: 32,768 for scores of 10¹², and so NaN; and where all keys are
+/// masked by −3.4·10³⁸ it would be the score, which that number has swallowed. Here the error is at
 /// most 2⁻¹².
 const FUSED: f32 = 4096.0;
 
@@ -144,8 +145,8 @@ pub(crate) struct Scores {
 }
 
 impl Scores {
-    /// The largest of x · scale + mask, each operation rounded; −∞ of none. A NaN among them is either the result, or lost here and found by
-    /// [`Scores::exponentials`].
+    /// The largest of x · scale + mask, each operation rounded; −∞ of none. A NaN among them is
+    /// either the result, or lost here and found by [`Scores::exponentials`].
     ///
     /// # Safety
     /// The CPU offers the instruction set; `len` numbers are at `x`, and at `mask`.
@@ -238,8 +239,9 @@ impl Scores {
         }
     }
 
-    /// exp(x · scale + mask − largest) of as many numbers from `at` on as a vector has and there are; see [`FUSED`]. Not a closure: that would be
-    /// a function of its own, compiled without the instruction set.
+    /// exp(x · scale + mask − largest) of as many numbers from `at` on as a vector has and there
+    /// are; see [`FUSED`]. Not a closure: that would be a function of its own, compiled without the
+    /// instruction set.
     #[inline(always)]
     unsafe fn exponential<S: Simd, const FUSE: bool>(self, at: usize, largest: f32) -> S::V {
         let left = self.len - at;

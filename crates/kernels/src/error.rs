@@ -1,6 +1,7 @@
 use thiserror::Error;
 
-/// Why a kernel was not run. But for [`KernelError::VarianceOverflow`] nothing has been written to its output then.
+/// Why a kernel was not run. But for [`KernelError::VarianceOverflow`] nothing has been written to
+/// its output then.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum KernelError {

@@ -67,7 +67,8 @@ impl Kernels {
             same("the number of rows of the residual", residual.rows(), m)?;
             same("the number of columns of the residual", residual.columns(), n)?;
         }
-        // Either could be of any size, where the other is 0. From here on both are at most the length of a slice.
+        // Either could be of any size, where the other is 0. From here on both are at most the
+        // length of a slice.
         if m == 0 || n == 0 {
             return Ok(());
         }

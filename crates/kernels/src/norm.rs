@@ -52,8 +52,9 @@ impl Kernels {
     /// the mean (two passes), eps in f32.
     ///
     /// # Errors
-    /// If sizes differ; and [`KernelError::VarianceOverflow`] if the variance of a row is infinite in f32, as it is for finite numbers from some
-    /// 10¹⁸ on. A row with an infinite or NaN element is NaN, as by the formula, and no error.
+    /// If sizes differ; and [`KernelError::VarianceOverflow`] if the variance of a row is infinite
+    /// in f32, as it is for finite numbers from some 10¹⁸ on. A row with an infinite or NaN element
+    /// is NaN, as by the formula, and no error.
     pub fn layer_norm(
         &self,
         x: Rows<'_>,

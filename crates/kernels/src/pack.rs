@@ -29,7 +29,8 @@ impl<'a> Source<'a> {
         Self::strided(data, k, n, 1, k)
     }
 
-    /// A K×N matrix with other strides. No two elements may lie in the same place, so that it is never larger than the slice.
+    /// A K×N matrix with other strides. No two elements may lie in the same place, so that it is
+    /// never larger than the slice.
     ///
     /// # Errors
     /// If the slice is too short, or elements share a place.
@@ -131,7 +132,8 @@ impl Kernels {
         let n = n.ok_or(KernelError::TooLarge { what: WHAT })?;
         let width = panel_width(self.isa());
         let panels = n.div_ceil(width);
-        // `sources` borrows k·n numbers, so this is no more than they take, but for the padding of one panel.
+        // `sources` borrows k·n numbers, so this is no more than they take, but for the padding of
+        // one panel.
         let numbers = panels.checked_mul(width).and_then(|columns| columns.checked_mul(k));
         let mut packed = Buffer::zeros(numbers.ok_or(KernelError::TooLarge { what: WHAT })?)?;
         let data = Shared::new(&mut packed);

@@ -84,8 +84,8 @@ impl Pool {
     /// Calls `task(0)` … `task(tasks − 1)`, each once, in any order, on any of the threads, and returns when all have ended.
     ///
     /// # Panics
-    /// If a task panics, with its payload, after the others that had begun have ended; and if there are more than `usize::MAX / 2` tasks, of which
-    /// none is then begun.
+    /// If a task panics, with its payload, after the others that had begun have ended; and if there
+    /// are more than `usize::MAX / 2` tasks, of which none is then begun.
     pub fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         self.run_on_lanes(tasks, &|_, index| task(index));
     }
@@ -96,7 +96,8 @@ impl Pool {
     /// # Panics
     /// As [`Pool::run`].
     pub fn run_on_lanes(&self, tasks: usize, task: &(dyn Fn(usize, usize) + Sync)) {
-        // The counter of tasks goes beyond their number, by the threads that find none left. It must not begin anew.
+        // The counter of tasks goes beyond their number, by the threads that find none left. It
+        // must not begin anew.
         assert!(tasks <= usize::MAX / 2, "{tasks} tasks are more than a pool can count");
         match &self.threads {
             Threads::Own(own) if tasks > 1 => match own.turn.try_lock() {

@@ -115,7 +115,8 @@ impl<'a> RowsMut<'a> {
         Rows { data: self.data, rows: self.rows, columns: self.columns, stride: self.stride }
     }
 
-    /// The rows that have a number at all: none of a matrix without columns, which may have any number of rows.
+    /// The rows that have a number at all: none of a matrix without columns, which may have any
+    /// number of rows.
     pub(crate) fn written_rows(&self) -> usize {
         if self.columns == 0 { 0 } else { self.rows }
     }

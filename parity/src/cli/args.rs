@@ -390,7 +390,8 @@ pub struct EmbedArgs {
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
 
-    /// The prompt before every text, by its name in config_sentence_transformers.json [default: the one named there]
+    /// The prompt before every text, by its name in config_sentence_transformers.json [default: the
+    /// one named there]
     #[arg(long, value_name = "NAME")]
     pub prompt_name: Option<String>,
 

@@ -48,7 +48,8 @@ pub struct PredictArgs {
     #[arg(long, value_name = "TEXT")]
     pub choice: Vec<String>,
 
-    /// The prompt before a query to rank by, by its name in config_sentence_transformers.json [default: the one named there]
+    /// The prompt before a query to rank by, by its name in config_sentence_transformers.json
+    /// [default: the one named there]
     #[arg(long, value_name = "NAME")]
     pub prompt_name: Option<String>,
 

@@ -58,8 +58,9 @@ impl Embeddings {
         Ok(Self { encoder })
     }
 
-    /// This pipeline with the prompt of that name before every text, by config_sentence_transformers.json. At first it is the one that is
-    /// named there as the default. `query` and `document` are empty where the file does not have them.
+    /// This pipeline with the prompt of that name before every text, by
+    /// config_sentence_transformers.json. At first it is the one that is named there as the
+    /// default. `query` and `document` are empty where the file does not have them.
     ///
     /// # Errors
     /// If there is none of that name.
@@ -75,20 +76,23 @@ impl Embeddings {
         Ok(Self { encoder: self.encoder.with_prompt(prompt)? })
     }
 
-    /// This pipeline with only the first so many numbers of each vector, or all of them (`None`). At first it is as
-    /// config_sentence_transformers.json says (`truncate_dim`). What is left is not normalised again.
+    /// This pipeline with only the first so many numbers of each vector, or all of them (`None`).
+    /// At first it is as config_sentence_transformers.json says (`truncate_dim`). What is left is
+    /// not normalised again.
     #[must_use]
     pub fn with_truncate_dim(mut self, length: Option<usize>) -> Self {
         self.encoder.sentence.truncate_dim = length;
         self
     }
 
-    /// What makes the vectors of the tokens' states: `mean pooling`, or `cls + max pooling`, and what comes before and after.
+    /// What makes the vectors of the tokens' states: `mean pooling`, or `cls + max pooling`, and
+    /// what comes before and after.
     pub fn recipe(&self) -> String {
         self.encoder.sentence.recipe()
     }
 
-    /// How the model's vectors are meant to be compared (`similarity_fn_name` of config_sentence_transformers.json).
+    /// How the model's vectors are meant to be compared (`similarity_fn_name` of
+    /// config_sentence_transformers.json).
     pub fn similarity(&self) -> Similarity {
         self.encoder.sentence.similarity
     }

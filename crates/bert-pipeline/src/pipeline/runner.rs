@@ -25,7 +25,8 @@ pub(crate) struct Wanted {
 impl Wanted {
     pub(crate) const HIDDEN: Self =
         Self { name: "last_hidden_state", alias: Some("token_embeddings"), per_token: true, has_width: true };
-    /// Where a module changes the tokens' states, what a graph calls `token_embeddings` may be changed already.
+    /// Where a module changes the tokens' states, what a graph calls `token_embeddings` may be
+    /// changed already.
     pub(crate) const UNCHANGED_HIDDEN: Self = Self { alias: None, ..Self::HIDDEN };
     pub(crate) const POOLED: Self =
         Self { name: "pooler_output", alias: None, per_token: false, has_width: true };

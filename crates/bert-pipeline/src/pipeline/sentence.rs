@@ -1,4 +1,5 @@
-//! What embeddings and rankings share: the transformer, and sentence-transformers' modules after it.
+//! What embeddings and rankings share: the transformer, and sentence-transformers' modules after
+//! it.
 
 use candle_bert::Task;
 use candle_core::{Device, Tensor};
@@ -26,7 +27,8 @@ struct Prompt {
 }
 
 impl Encoder {
-    /// The model by the engine that the options ask for, or by one of the caller's. `name` is what the pipeline is called, in errors.
+    /// The model by the engine that the options ask for, or by one of the caller's. `name` is what
+    /// the pipeline is called, in errors.
     pub(super) fn new(
         files: &ModelFiles,
         kind: Kind,
@@ -67,7 +69,8 @@ impl Encoder {
         if sentence.transformer.lowers_case {
             core.tokenizer = core.tokenizer.lowering()?;
         }
-        // What the files say of lengths is how the model is meant to be used; a model without them refuses what is too long.
+        // What the files say of lengths is how the model is meant to be used; a model without them
+        // refuses what is too long.
         let cuts =
             kind == Kind::CrossEncoder || sentence.is_declared || sentence.transformer.max_length.is_some();
         core.cut_if(sentence.longest_row(&core.tokenizer).filter(|_| cuts))?;
@@ -97,7 +100,8 @@ impl Encoder {
         Ok(self)
     }
 
-    /// A feature of each text, with whether the text was cut. `first` is the number of the first text, for errors.
+    /// A feature of each text, with whether the text was cut. `first` is the number of the first
+    /// text, for errors.
     pub(super) fn run(
         &self,
         texts: &[Text<'_>],

@@ -27,8 +27,8 @@ pub struct Ranked {
 
 /// Documents by how well they fit a query, each read together with it: a cross-encoder, as sentence-transformers' `CrossEncoder.rank`.
 ///
-/// The score is that of the model's classification head, or what the modules of modules.json make of the tokens' states. Pairs that are
-/// too long are cut, as they are there.
+/// The score is that of the model's classification head, or what the modules of modules.json make
+/// of the tokens' states. Pairs that are too long are cut, as they are there.
 pub struct TextRanking {
     encoder: Encoder,
     activation: Activation,
@@ -38,7 +38,8 @@ impl TextRanking {
     /// The pipeline of a model: a folder, or the id of a model in the hub cache.
     ///
     /// # Errors
-    /// If there is no such model, it gives no scores, or not one a pair, or cannot be run as the options ask.
+    /// If there is no such model, it gives no scores, or not one a pair, or cannot be run as the
+    /// options ask.
     pub fn from_pretrained(model: &str, options: &Options) -> Result<Self, PipelineError> {
         Self::from_files(&ModelFiles::open(model)?, options)
     }
@@ -51,7 +52,8 @@ impl TextRanking {
         Self::new(files, Encoder::new(files, Kind::CrossEncoder, NAME, None, options)?)
     }
 
-    /// The pipeline of a model that this engine runs; of the files all but the transformer's weights are read.
+    /// The pipeline of a model that this engine runs; of the files all but the transformer's
+    /// weights are read.
     ///
     /// # Errors
     /// If the engine does not give what the model's modules need, or a file is malformed.
@@ -76,7 +78,8 @@ impl TextRanking {
         Ok(Self { encoder, activation })
     }
 
-    /// Whether the files say that this model is a cross-encoder: then ranking is what it is for, whatever config.json's `architectures` are.
+    /// Whether the files say that this model is a cross-encoder: then ranking is what it is for,
+    /// whatever config.json's `architectures` are.
     ///
     /// # Errors
     /// If config_sentence_transformers.json is malformed.
@@ -84,8 +87,9 @@ impl TextRanking {
         Kind::CrossEncoder.is_meant_by(files)
     }
 
-    /// This pipeline with the prompt of that name before every query, by config_sentence_transformers.json. At first it is the one that is
-    /// named there as the default.
+    /// This pipeline with the prompt of that name before every query, by
+    /// config_sentence_transformers.json. At first it is the one that is named there as the
+    /// default.
     ///
     /// # Errors
     /// If there is none of that name.
@@ -139,8 +143,8 @@ impl TextRanking {
     }
 }
 
-/// What is done to the score by config.json: in `sentence_transformers`, or where versions before 4 wrote it; the sigmoid, if it says
-/// nothing.
+/// What is done to the score by config.json: in `sentence_transformers`, or where versions before 4
+/// wrote it; the sigmoid, if it says nothing.
 fn activation(files: &ModelFiles) -> Result<Activation, PipelineError> {
     let config = Settings::read(files, CONFIG)?;
     let section = config.object("sentence_transformers")?;

@@ -7,7 +7,8 @@ use crate::PipelineError;
 use crate::activation::Activation;
 use crate::settings::Settings;
 
-/// sentence-transformers' `Dense`: act(W x + b), of one feature, which becomes another or takes its place.
+/// sentence-transformers' `Dense`: act(W x + b), of one feature, which becomes another or takes its
+/// place.
 #[derive(Debug, Clone)]
 pub(crate) struct Dense {
     /// The feature that is read.

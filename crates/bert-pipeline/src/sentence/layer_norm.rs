@@ -9,7 +9,8 @@ use crate::settings::Settings;
 /// What PyTorch's `nn.LayerNorm` adds to the variance by default; the module has no setting for it.
 const EPSILON: f64 = 1e-5;
 
-/// sentence-transformers' `LayerNorm`: γ (x − mean x) / √(var x + 1e-5) + β along the last dimension.
+/// sentence-transformers' `LayerNorm`: γ (x − mean x) / √(var x + 1e-5) + β along the last
+/// dimension.
 #[derive(Debug, Clone)]
 pub(crate) struct LayerNorm {
     /// γ, `[dimension]`.

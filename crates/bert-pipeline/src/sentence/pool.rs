@@ -4,8 +4,9 @@ use checkpoint::ModelFiles;
 use crate::settings::Settings;
 use crate::{PipelineError, Pooling};
 
-/// The poolings by the name that newer files have, and by the switch of older ones; the switches have no order of their own, so this is
-/// the order in which the vectors of theirs are put side by side.
+/// The poolings by the name that newer files have, and by the switch of older ones; the switches
+/// have no order of their own, so this is the order in which the vectors of theirs are put side by
+/// side.
 const MODES: [(&str, &str, Pooling); 6] = [
     ("cls", "pooling_mode_cls_token", Pooling::Cls),
     ("max", "pooling_mode_max_tokens", Pooling::Max),
@@ -73,7 +74,8 @@ impl Pool {
         Ok(Self { modes, includes_prompt })
     }
 
-    /// `[1, width · modes]` of token states `[1, sequence, width]`; `mask` `[1, sequence]` says which of them count.
+    /// `[1, width · modes]` of token states `[1, sequence, width]`; `mask` `[1, sequence]` says
+    /// which of them count.
     pub(super) fn forward(
         &self,
         states: &Tensor,

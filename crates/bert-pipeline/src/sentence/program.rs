@@ -1,4 +1,5 @@
-//! A model's modules, one after the other, as modules.json lists them: each reads a feature that an earlier one wrote, and writes one.
+//! A model's modules, one after the other, as modules.json lists them: each reads a feature that an
+//! earlier one wrote, and writes one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,7 +71,8 @@ fn no_feature(name: &str, has: impl Iterator<Item = String>) -> PipelineError {
 }
 
 impl Program {
-    /// Without a modules.json: the transformer's output as it is, or pooled by the file where poolings usually stand.
+    /// Without a modules.json: the transformer's output as it is, or pooled by the file where
+    /// poolings usually stand.
     pub(super) fn new(input: &str, pool: Option<Pool>) -> Self {
         Self { input: input.to_owned(), modules: pool.map(Module::Pool).into_iter().collect() }
     }
@@ -117,8 +119,8 @@ impl Program {
         &self.modules
     }
 
-    /// Whether the tokens' states are changed before they are pooled: then what a graph calls `token_embeddings` may be
-    /// either of the two.
+    /// Whether the tokens' states are changed before they are pooled: then what a graph calls
+    /// `token_embeddings` may be either of the two.
     pub(crate) fn changes_tokens(&self) -> bool {
         self.modules.iter().any(|module| module.writes() == Some(TOKENS))
     }
@@ -142,7 +144,8 @@ impl Program {
         }
     }
 
-    /// What a feature comes to, of what the transformer gives for one text: `[1, sequence, width]` or `[1, width]`, in f32.
+    /// What a feature comes to, of what the transformer gives for one text: `[1, sequence, width]`
+    /// or `[1, width]`, in f32.
     pub(crate) fn run(
         &self,
         output: Tensor,

@@ -16,8 +16,9 @@ pub(super) const CONFIGS: [&str; 7] = [
     "sentence_xlnet_config.json",
 ];
 
-/// Settings that are arguments of transformers' functions, by today's name and the older one; with each, the arguments that are followed
-/// or change nothing. Those of the model are not among them: they say how it is loaded (`torch_dtype`), not what it computes.
+/// Settings that are arguments of transformers' functions, by today's name and the older one; with
+/// each, the arguments that are followed or change nothing. Those of the model are not among them:
+/// they say how it is loaded (`torch_dtype`), not what it computes.
 const ARGUMENTS: [(&str, &[&str]); 4] = [
     ("processor_kwargs", &["model_max_length", "trust_remote_code"]),
     ("tokenizer_args", &["model_max_length", "trust_remote_code"]),
@@ -36,7 +37,8 @@ pub(crate) enum Output {
     Logits,
 }
 
-/// sentence-transformers' `Transformer`: which output becomes which feature, and how texts are read.
+/// sentence-transformers' `Transformer`: which output becomes which feature, and how texts are
+/// read.
 #[derive(Debug, Clone)]
 pub(crate) struct Transformer {
     pub(crate) output: Output,
@@ -103,7 +105,8 @@ impl Transformer {
     }
 }
 
-/// Where texts are cut. An argument that would change how they are read, and is not followed, is refused.
+/// Where texts are cut. An argument that would change how they are read, and is not followed, is
+/// refused.
 fn max_length(config: &Settings) -> Result<Option<usize>, PipelineError> {
     let mut length = config.size("max_seq_length")?;
     let mut follow = |arguments: Option<Settings>, setting: &str, name: &str, known: &[&str]| {

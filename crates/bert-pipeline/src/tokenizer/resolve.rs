@@ -1,8 +1,10 @@
-//! Which tokenizer transformers makes of a model's files, where they do not say one thing. What is followed is `AutoTokenizer` of 4.57.
+//! Which tokenizer transformers makes of a model's files, where they do not say one thing. What is
+//! followed is `AutoTokenizer` of 4.57.
 //!
-//! The class decides: that of tokenizer_config.json, else that of config.json, else BERT's. A class without a fast version does not read
-//! tokenizer.json at all; BERT's and its kin make their normaliser anew where tokenizer_config.json contradicts tokenizer.json, and what
-//! it leaves out counts as their default.
+//! The class decides: that of tokenizer_config.json, else that of config.json, else BERT's. A class
+//! without a fast version does not read tokenizer.json at all; BERT's and its kin make their
+//! normaliser anew where tokenizer_config.json contradicts tokenizer.json, and what it leaves out
+//! counts as their default.
 
 use checkpoint::ModelFiles;
 use serde_json::{Map, Value, json};
@@ -36,7 +38,8 @@ const BERT_LIKE: [&str; 15] = [
     "SqueezeBertTokenizer",
 ];
 
-/// Other classes whose fast version takes tokenizer.json as it is. `TokenizersBackend` is what version 5 calls the one without a name.
+/// Other classes whose fast version takes tokenizer.json as it is. `TokenizersBackend` is what
+/// version 5 calls the one without a name.
 const AS_WRITTEN: [&str; 33] = [
     "PreTrainedTokenizer",
     "TokenizersBackend",
@@ -137,7 +140,8 @@ impl Class {
         Ok(())
     }
 
-    /// Adds the tokens that tokenizer_config.json has and tokenizer.json has not, or has with other properties.
+    /// Adds the tokens that tokenizer_config.json has and tokenizer.json has not, or has with other
+    /// properties.
     pub(super) fn add_tokens(
         &self,
         config: &Settings,

@@ -177,7 +177,8 @@ fn no_key_gives_zeros_and_a_nan_stays_visible() {
     }
 }
 
-/// As ONNX's nodes compute it: the product, the sum and the difference to the largest are each rounded to f32.
+/// As ONNX's nodes compute it: the product, the sum and the difference to the largest are each
+/// rounded to f32.
 fn rounded(qkv: &Qkv, mask: &[f32]) -> Vec<f32> {
     let attention = qkv.attention(&[], KeyMask::None);
     let mut out = vec![0.0; qkv.rows * qkv.heads * qkv.size];
@@ -204,8 +205,8 @@ fn rounded(qkv: &Qkv, mask: &[f32]) -> Vec<f32> {
     out
 }
 
-/// With scores of 10¹² a rounding error is as large as 32,768, and no exponent may be that; and a row that is masked throughout is what is left when
-/// the mask has swallowed the scores.
+/// With scores of 10¹² a rounding error is as large as 32,768, and no exponent may be that; and a
+/// row that is masked throughout is what is left when the mask has swallowed the scores.
 #[test]
 fn large_scores_and_rows_without_a_key() {
     for (rows, size) in [(1, 8), (5, 8), (19, 32), (40, 3)] {

@@ -1,13 +1,17 @@
 //! Attention: softmax(scale · Q Kᵀ + bias) V, for each head.
 //!
-//! **A query that may look nowhere** gives zeros where the bias of all its keys is −∞: a bool mask that is false throughout, or a float one of −∞. The
-//! specification says so in words ("a fully-masked query row produces a zero output row, not NaN", an erratum of onnx 1.23 that holds from opset 23 on),
-//! and in the function body: `Where(ReduceMax(bias) == −∞, 0, Softmax(scores + bias))`. It looks at the bias, not at the scores, and at nothing but −∞: a
-//! float mask is "added to the attention scores rather than disabling positions". So a row whose keys are all masked by f32's least number is the mean of
-//! the values, as by every other finite number that swallows the scores. ONNX Runtime 1.31 takes that number for −∞ on the CPU, and gives zeros; the function
+//! **A query that may look nowhere** gives zeros where the bias of all its keys is −∞: a bool mask
+//! that is false throughout, or a float one of −∞. The specification says so in words ("a
+//! fully-masked query row produces a zero output row, not NaN", an erratum of onnx 1.23 that holds
+//! from opset 23 on), and in the function body: `Where(ReduceMax(bias) == −∞, 0, Softmax(scores +
+//! bias))`. It looks at the bias, not at the scores, and at nothing but −∞: a float mask is "added
+//! to the attention scores rather than disabling positions". So a row whose keys are all masked by
+//! f32's least number is the mean of the values, as by every other finite number that swallows the
+//! scores. ONNX Runtime 1.31 takes that number for −∞ on the CPU, and gives zeros; the function
 //! body, run by the same ONNX Runtime, gives the mean.
 //!
-//! The function body computes in the dtype of the queries, so the scores and their sums with the bias are rounded to it.
+//! The function body computes in the dtype of the queries, so the scores and their sums with the
+//! bias are rounded to it.
 
 use engine::DType;
 use ndarray::{ArrayD, Axis, IxDyn};
@@ -52,7 +56,8 @@ pub(super) fn heads(context: &Context, name: &'static str) -> Result<usize, Faul
     })
 }
 
-/// Each row's softmax; a row whose bias is −∞ throughout, where nothing may be attended to, becomes zeros.
+/// Each row's softmax; a row whose bias is −∞ throughout, where nothing may be attended to, becomes
+/// zeros.
 fn masked_softmax(scores: &Array<f64>, bias: &ArrayD<f64>) -> Array<f64> {
     let mut weights = along(scores, &[scores.ndim() - 1], softmax);
     let last = Axis(bias.ndim() - 1);

@@ -165,8 +165,9 @@ struct Heads {
 /// softmax(scale · Q Kᵀ + mask + bias) V, heads joined. Unlike ONNX's own operator, a key that is masked gets `mask_filter_value` added, −10000
 /// by default, so that a row in which all are masked still attends.
 ///
-/// The scores, and their sums with mask and bias, are f32 as they are in ONNX Runtime (1.31 on the CPU): where all keys of a row are masked by −10⁹, the
-/// sum has swallowed the scores, and what is left is the mean of the values.
+/// The scores, and their sums with mask and bias, are f32 as they are in ONNX Runtime (1.31 on the
+/// CPU): where all keys of a row are masked by −10⁹, the sum has swallowed the scores, and what is
+/// left is the mean of the values.
 fn attend(context: &Context, given: &Heads) -> Result<Array<f64>, Fault> {
     let (q, k, v) = (given.q.shape(), given.k.shape(), given.v.shape());
     let wrong = || Fault::Shape {

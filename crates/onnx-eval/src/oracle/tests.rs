@@ -447,8 +447,9 @@ fn a_value_can_be_substituted() {
     assert!(with("w", Value::scalar(5f64)).unwrap_err().to_string().contains('w'));
 }
 
-/// One head, two queries and keys, values 1 and 3: the first query sees the first key, the second none. By the specification's text and function body
-/// (onnx 1.23) a bias of −∞ throughout gives zeros, whatever the scores are, and the least finite number the mean of the values.
+/// One head, two queries and keys, values 1 and 3: the first query sees the first key, the second
+/// none. By the specification's text and function body (onnx 1.23) a bias of −∞ throughout gives
+/// zeros, whatever the scores are, and the least finite number the mean of the values.
 #[test]
 fn a_query_that_may_look_nowhere_gives_zeros() {
     let attention = node("n", "Attention", &["q", "k", "v", "mask"], &["y"]);
@@ -475,8 +476,8 @@ fn a_query_that_may_look_nowhere_gives_zeros() {
     assert_eq!(run(floats(f32::NEG_INFINITY), 1e30)[1], 0.0);
 }
 
-/// Where all keys are masked by −10⁹, the sum is rounded to f32 and has swallowed the scores, as in ONNX Runtime: the mean of the values. In f64 it has
-/// not.
+/// Where all keys are masked by −10⁹, the sum is rounded to f32 and has swallowed the scores, as in
+/// ONNX Runtime: the mean of the values. In f64 it has not.
 #[test]
 fn a_sum_of_scores_and_mask_is_rounded() {
     let attributes = |mut node: Node| {

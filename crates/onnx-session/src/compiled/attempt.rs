@@ -179,8 +179,8 @@ pub enum Given<'a> {
 }
 
 impl Given<'_> {
-    /// Whether nothing has overflowed on the way to this output, as far as it shows: no element is NaN, or, of what a kernel has computed, infinite. Masks,
-    /// which no kernel computes, may be.
+    /// Whether nothing has overflowed on the way to this output, as far as it shows: no element is
+    /// NaN, or, of what a kernel has computed, infinite. Masks, which no kernel computes, may be.
     fn is_sound(&self) -> bool {
         // Without a branch for each, so that it is done on vectors.
         match self {

@@ -69,7 +69,8 @@ pub fn fact(ir: &mut Ir, operation: &Operation, inputs: &[Option<ValueId>], outp
     known.unwrap_or(Fact::Unknown)
 }
 
-/// What the shape of a `Slice` takes to hold: that an axis of a number of elements has as many as an input is long.
+/// What the shape of a `Slice` takes to hold: that an axis of a number of elements has as many as
+/// an input is long.
 fn slice_guards(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>]) -> Vec<Guard> {
     let dims = inputs.first().copied().flatten().and_then(|source| ir.shape(source));
     let cuts = (operation.node().op == "Slice").then(|| slice(ir, operation, inputs)).flatten();

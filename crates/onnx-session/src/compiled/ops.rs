@@ -119,12 +119,14 @@ pub struct Lookup {
     pub from_the_end: bool,
 }
 
-/// The integer dtypes that a number is cast to, one after the other, from i64 or i32 on. It is kept in an i64, a u64 by its bits.
+/// The integer dtypes that a number is cast to, one after the other, from i64 or i32 on. It is kept
+/// in an i64, a u64 by its bits.
 #[derive(Clone, Default)]
 pub struct Casts(pub Vec<DType>);
 
 impl Casts {
-    /// What comes of a number: modulo the width, as ONNX's `Cast` has it, and for a bool whether it is not 0.
+    /// What comes of a number: modulo the width, as ONNX's `Cast` has it, and for a bool whether it
+    /// is not 0.
     pub fn apply(&self, number: i64) -> i64 {
         self.0.iter().fold(number, |x, to| match to {
             DType::I8 => x as i8 as i64,

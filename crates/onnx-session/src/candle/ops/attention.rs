@@ -54,7 +54,8 @@ pub(crate) fn attention(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     }
     let mut weights = cx.emit("Softmax", &[&scores], vec![], ty)?;
     if let Some(mask) = cx.optional(node, 3) {
-        // A key that is masked by −∞ has no weight. So a row that may look nowhere has none, instead of NaN.
+        // A key that is masked by −∞ has no weight. So a row that may look nowhere has none,
+        // instead of NaN.
         let (zero, mask_type) = (cx.new_float(dtype, 0.0)?, cx.ty(mask)?.clone());
         let ty = cx.ty(&weights)?.clone();
         weights = if mask_type.dtype == DType::Bool {

@@ -4,8 +4,9 @@
 //! softmax(split(q) · split(k)ᵀ · scale + mask) · split(v), joined
 //! ```
 //!
-//! The scale may stand before the product, if it is at most 1 and not tiny, after it, or as a root on both sides. The mask has to be known as a table: by row and key of an input, the same
-//! for all heads and queries. ONNX's own `Attention` of opset 23 may stand in the middle.
+//! The scale may stand before the product, if it is at most 1 and not tiny, after it, or as a root
+//! on both sides. The mask has to be known as a table: by row and key of an input, the same for all
+//! heads and queries. ONNX's own `Attention` of opset 23 may stand in the middle.
 
 use engine::Value;
 
@@ -16,8 +17,9 @@ use crate::compiled::infer::axis;
 use crate::compiled::ir::{Fact, Guard, Ir, Node, NodeId, Table, ValueId};
 use crate::compiled::ops::{Attention, Op};
 
-/// A key that gets at most this added to its scores has no part in a softmax with one that gets 0, unless their scores are thousands apart, which a run
-/// looks at ([`reach`](crate::compiled::reach)).
+/// A key that gets at most this added to its scores has no part in a softmax with one that gets 0,
+/// unless their scores are thousands apart, which a run looks at
+/// ([`reach`](crate::compiled::reach)).
 pub const MASKED: f32 = -9000.0;
 
 pub fn run(ir: &mut Ir) -> usize {

@@ -22,7 +22,8 @@ fn matched(ir: &Ir, id: NodeId) -> Option<Node> {
     for (table, indices) in terms {
         let constant = ir.constant(table)?;
         let Some(indices) = indices else {
-            // Rows that are looked up already, by positions that are constant: along the sequence, not along the batch.
+            // Rows that are looked up already, by positions that are constant: along the sequence,
+            // not along the batch.
             let (length, width) = (sequence.known()?, width.known()?);
             let leading = constant.shape().strip_suffix(&[length, width])?;
             if leading.iter().any(|&size| size != 1) {

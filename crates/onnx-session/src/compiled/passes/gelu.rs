@@ -90,8 +90,8 @@ fn gated(ir: &Ir, x: ValueId, gate: ValueId) -> Option<(Unary, ValueId)> {
     (other == x && is(number, QUICK) && ir.is_intermediate(inner)).then_some((Unary::GeluQuick, x))
 }
 
-/// A product of two factors and at most one constant, or 1. Of several constants only the product would be known, and not what it is rounded to, or
-/// overflows to, on the way.
+/// A product of two factors and at most one constant, or 1. Of several constants only the product
+/// would be known, and not what it is rounded to, or overflows to, on the way.
 fn product(ir: &Ir, value: ValueId) -> Option<(f32, [ValueId; 2])> {
     let (number, factors) = factors(ir, value)?;
     Some((number, factors.try_into().ok()?))
@@ -152,8 +152,9 @@ fn is_power(ir: &Ir, value: ValueId, x: ValueId, n: usize) -> bool {
     is(number, CUBIC) && powers.is_some_and(|powers| powers.iter().sum::<usize>() == n)
 }
 
-/// Which power of x a factor is: the first, the square or the cube. A product of these is what the exponents' sum says, whatever x is; a product of
-/// broken powers is NaN below 0, and one with a negative power at 0.
+/// Which power of x a factor is: the first, the square or the cube. A product of these is what the
+/// exponents' sum says, whatever x is; a product of broken powers is NaN below 0, and one with a
+/// negative power at 0.
 fn exponent(ir: &Ir, value: ValueId, x: ValueId) -> Option<usize> {
     if value == x {
         return Some(1);

@@ -103,8 +103,8 @@ fn walk(ir: &Ir, value: ValueId, first_is_inner: bool) -> Option<(ValueId, f64, 
     Some((at, scale, moves))
 }
 
-/// What may be drawn out from before a product: a larger factor could overflow there where it does not behind it, and a smaller one make a number
-/// vanish that it does not behind it.
+/// What may be drawn out from before a product: a larger factor could overflow there where it does
+/// not behind it, and a smaller one make a number vanish that it does not behind it.
 const DRAWN_OUT: std::ops::RangeInclusive<f64> = 1e-6..=1.0;
 
 /// What a value is a multiple of, and by what.
