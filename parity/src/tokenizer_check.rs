@@ -150,8 +150,8 @@ pub fn check_tokenizers(files: &ModelFiles) -> Result<Option<TokenizerReport>, P
 /// have its way.
 fn as_written(tokenizer: &Bytes, slow: &Slow) -> Result<Tokenizer, ParityError> {
     let mut settings = slow.settings();
+    settings.retain(|name, _| name == "pad_token");
     settings.insert("tokenizer_class".into(), "PreTrainedTokenizerFast".into());
-    settings.remove("added_tokens_decoder");
     let config = Bytes::from(Json::Object(settings).to_string());
     let files = ModelFiles::from_memory(TOKENIZER, [(TOKENIZER, tokenizer.clone()), (CONFIG, config)]);
     Ok(Tokenizer::from_files(&files, None)?)
