@@ -74,7 +74,7 @@ fn offline_a_pooling_that_is_only_guessed_is_told() {
         "modules.json",
         "1_Pooling/config.json",
         "sentence_bert_config.json",
-        "pooled by mean",
+        "made by mean pooling",
         "Hub::offline",
     ] {
         assert!(notices[0].contains(part), "{part}: {notices:?}");

@@ -199,6 +199,14 @@ impl ModelFiles {
             path: String,
             r#type: String,
         }
+        // The hub is not asked for this alone: a model with a config.json at its top has no other.
+        #[cfg(feature = "hub")]
+        if let Source::Hub(remote) = &self.source
+            && remote.is_here(&self.within(CONFIG))
+            && !remote.is_here(&self.within(MODULES))
+        {
+            return Ok(self.clone());
+        }
         let Some(bytes) = self.read(MODULES)? else { return Ok(self.clone()) };
         let modules: Vec<Module> = serde_json::from_slice(&bytes)
             .map_err(|source| CheckpointError::Modules { file: self.shown(MODULES), source })?;

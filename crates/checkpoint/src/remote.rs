@@ -248,6 +248,11 @@ impl Remote {
         &self.model
     }
 
+    /// Whether a file of the model's is in the cache.
+    pub fn is_here(&self, file: &str) -> bool {
+        self.snapshot().join(format!("{}{file}", self.subfolder)).exists()
+    }
+
     /// The path of a file of the model's, which is downloaded if need be; `None` if the model does not have it. `file` must lie below
     /// the model's folder.
     pub fn find(&self, file: &str) -> Result<Option<PathBuf>, HubError> {
