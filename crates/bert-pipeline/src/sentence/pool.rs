@@ -40,8 +40,10 @@ impl Pool {
         let includes_prompt = config.bool("include_prompt")?.unwrap_or(true);
         for (setting, value) in config.iter() {
             let is_known = MODES.iter().any(|(_, switch, _)| setting == *switch);
-            if setting.starts_with("pooling_mode_") && !is_known && value.as_bool() != Some(false) {
-                return Err(config.unsupported(format!("pooling by '{setting}'")));
+            if let Some(name) = setting.strip_prefix("pooling_mode_").filter(|_| !is_known)
+                && value.as_bool() != Some(false)
+            {
+                return Err(config.unsupported(format!("pooling by {name}")));
             }
         }
         let modes = match config.get(MODE) {
@@ -53,7 +55,7 @@ impl Pool {
                 let mode = |name: &str| MODES.iter().find(|(known, _, _)| *known == name);
                 names
                     .into_iter()
-                    .map(|name| mode(name).map(|mode| mode.2).ok_or(format!("pooling by '{name}'")))
+                    .map(|name| mode(name).map(|mode| mode.2).ok_or(format!("pooling by {name}")))
                     .collect::<Result<Vec<_>, _>>()
                     .map_err(|what| config.unsupported(what))?
             }
