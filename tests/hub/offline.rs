@@ -67,7 +67,7 @@ fn offline_a_pooling_that_is_only_guessed_is_told() {
         (pooling, notices)
     };
     // As transformers leaves a model.
-    world.open().config().unwrap();
+    world.open().read("config.json").unwrap();
     let (guessed, notices) = pooling();
     assert_eq!((guessed, notices.len()), (Pooling::Mean, 1), "{notices:?}");
     for part in [
