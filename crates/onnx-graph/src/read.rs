@@ -78,7 +78,8 @@ impl Tensor {
 /// [`engine::memory::allowed_memory`].
 ///
 /// ```
-/// // An IR version, and a graph with a node with a million empty attributes, of two bytes each: in memory they are some hundred megabytes.
+/// // An IR version, and a graph with a node with a million empty attributes, of two bytes each:
+/// // in memory they are some hundred megabytes.
 /// let field = |number: u8, bytes: &[u8]| {
 ///     let length = bytes.len();
 ///     let length = (0..4).map(|at| (length >> (7 * at)) as u8 & 0x7f | if at < 3 { 0x80 } else { 0 });
