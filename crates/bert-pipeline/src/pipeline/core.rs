@@ -1,6 +1,6 @@
 //! What every pipeline has: config, tokenizer, and something that runs the model.
 
-use candle_bert::{BertConfig, BertForTask, ReferenceEngine, Task};
+use candle_bert::{BertConfig, BertForTask, Family as _, ReferenceEngine, Task};
 use checkpoint::{ModelFiles, OnnxSource};
 use engine::Engine;
 use onnx_session::{EngineKind, Model, Session};
@@ -82,7 +82,7 @@ impl Core {
             // Every head stands on an encoder.
             Task::FeatureExtraction => true,
             // A checkpoint of several heads, or one that does not say, may have this one: its tensors will tell.
-            task => match Task::of(&config) {
+            task => match config.task() {
                 Ok(Task::FeatureExtraction) => !config.architectures.iter().any(|class| class == "BertModel"),
                 Ok(found) => found == task,
                 Err(_) => false,
