@@ -96,7 +96,7 @@ pub struct Step {
 /// The building blocks. What each computes is written in the back ends.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
-    /// Several leading axes as one, in an input: `[batch, choices, sequence]` to rows. 
+    /// Several leading axes as one, in an input: `[batch, choices, sequence]` to rows.
     Rows,
     /// The leading axes as they are in the first input, of one number for each row.
     Unrows,
@@ -300,12 +300,16 @@ impl Program {
         ""
     }
 
+    /// The modules that a path leads through, its own among them, each after its parts.
+    fn around(&self, path: &str) -> impl Iterator<Item = &Module> {
+        self.modules.iter().filter(move |module| {
+            path.strip_prefix(&module.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+    }
+
     /// The number of the repeated layer that a module is in or is.
     pub fn layer_of(&self, path: &str) -> Option<usize> {
-        let around = |module: &&Module| {
-            path.strip_prefix(module.path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
-        self.modules.iter().filter(around).find_map(|module| module.item)
+        self.around(path).find_map(|module| module.item)
     }
 
     /// How many repeated layers there are.
@@ -357,10 +361,7 @@ impl Program {
     /// Only transformers' own classes are named: lists of modules, and PyTorch's own modules, such as `query`, are left out.
     pub fn hierarchy_tag(&self, path: &str) -> String {
         let mut tag = format!("/{}", self.class);
-        let around = |module: &&Module| {
-            path.strip_prefix(module.path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
-        let mut around: Vec<&Module> = self.modules.iter().filter(around).collect();
+        let mut around: Vec<&Module> = self.around(path).collect();
         around.sort_by_key(|module| module.path.len());
         if self.base_class != self.class && around.first().is_some_and(|outermost| self.is_in_base(outermost)) {
             tag = format!("{tag}/{}", self.base_class);
@@ -381,39 +382,39 @@ impl Program {
         self.tensors.iter().any(|tensor| tensor.in_base && is_within(&tensor.name))
     }
 
+    /// The input that a wire is, as it is or as rows.
+    fn input_of(&self, wire: Wire) -> Option<usize> {
+        match wire {
+            Wire::Input(input) => Some(input),
+            Wire::Step(step) if self.steps[step].op == Op::Rows => self.input_of(*self.steps[step].inputs.first()?),
+            Wire::Step(_) => None,
+        }
+    }
+
+    /// The steps that read an input.
+    fn readers(&self, input: usize) -> impl Iterator<Item = &Step> {
+        let reads = move |wire: &Wire| self.input_of(*wire) == Some(input);
+        self.steps.iter().filter(move |step| step.op != Op::Rows && step.inputs.iter().any(reads))
+    }
+
     /// What the ids of an input must stay below: the rows of what is looked up by them, or two for a mask; nothing where nobody reads them.
     pub fn below(&self, input: usize) -> Option<usize> {
-        let reads = |step: &&Step, wire: Wire| step.inputs.contains(&wire);
-        let wires = self.steps.iter().enumerate().filter(|(_, step)| step.op == Op::Rows);
-        let rows = wires.filter(|(_, step)| step.inputs == [Wire::Input(input)]);
-        let wires: Vec<Wire> =
-            rows.map(|(at, _)| Wire::Step(at)).chain([Wire::Input(input)]).collect();
-        let readers = self.steps.iter().filter(|step| wires.iter().any(|&wire| reads(step, wire)));
-        readers
-            .filter_map(|step| match step.op {
-                Op::Embedding { table } => self.tensors[table].shape.first().copied(),
-                Op::Mask => Some(2),
-                _ => None,
-            })
-            .min()
+        let below = self.readers(input).filter_map(|step| match step.op {
+            Op::Embedding { table } => self.tensors[table].shape.first().copied(),
+            Op::Mask => Some(2),
+            _ => None,
+        });
+        below.min()
     }
 
     /// Whether an input is a mask.
     pub fn is_mask(&self, input: usize) -> bool {
-        let of = |wire: &Wire| match *wire {
-            Wire::Input(at) => at == input,
-            Wire::Step(at) => self.steps[at].op == Op::Rows && self.steps[at].inputs == [Wire::Input(input)],
-        };
-        self.steps.iter().any(|step| step.op == Op::Mask && step.inputs.iter().any(of))
+        self.readers(input).any(|step| step.op == Op::Mask)
     }
 
-    /// Whether a step is fed the first input, as it is or as rows.
+    /// Whether a step is fed the first input.
     pub fn is_of_first_input(&self, step: usize) -> bool {
-        let is_first = |wire: &Wire| match *wire {
-            Wire::Input(at) => at == 0,
-            Wire::Step(at) => self.steps[at].op == Op::Rows && self.steps[at].inputs == [Wire::Input(0)],
-        };
-        self.steps[step].inputs.iter().any(is_first)
+        self.steps[step].inputs.iter().any(|&wire| self.input_of(wire) == Some(0))
     }
 
     /// What inputs the model takes.
