@@ -8,23 +8,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use engine::memory::{Budget, OverBudget};
-use serde::Deserialize;
 
 use crate::hub::HubId;
 use crate::{Checkpoint, CheckpointError, HubCache, shards};
 
+mod modules;
 pub(crate) mod source;
 
+pub use modules::ListedModule;
 use source::Source;
 
 const CONFIG: &str = "config.json";
 
 /// Where sentence-transformers lists the modules of a model.
 const MODULES: &str = "modules.json";
-
-/// What sentence-transformers has called its module that runs the transformer; versions before
-/// 0.2.6 had a class for BERT.
-const TRANSFORMERS: [&str; 2] = ["Transformer", "BERT"];
 
 /// Where the exported graph may lie, in the order they are looked for.
 const GRAPHS: [&str; 2] = ["onnx/model.onnx", "model.onnx"];
@@ -149,30 +146,33 @@ impl ModelFiles {
         self.source.is_on_hub()
     }
 
+    /// The modules of a sentence-transformers model, in their order; `None` if the model has no
+    /// modules.json.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::read`], and if modules.json is not a list of modules.
+    pub fn modules(&self) -> Result<Option<Vec<ListedModule>>, CheckpointError> {
+        let Some(bytes) = self.read(MODULES)? else { return Ok(None) };
+        serde_json::from_slice(&bytes)
+            .map_err(|source| CheckpointError::Modules { file: self.shown(MODULES), source })
+    }
+
     /// The files of the transformer itself: these, or those of the folder in which modules.json
     /// says that it lies. Folders of sentence-transformers before 2.0 have it in `0_Transformer` or
     /// `0_BERT`, with config, weights and tokenizer.
     ///
     /// # Errors
-    /// As [`ModelFiles::read`], and if modules.json is not a list of modules.
+    /// As [`ModelFiles::modules`], and if the folder is not within the model's.
     pub fn transformer(&self) -> Result<Self, CheckpointError> {
-        #[derive(Deserialize)]
-        struct Module {
-            #[serde(default)]
-            path: String,
-            r#type: String,
-        }
         // The hub is not asked for this alone: a model with a config.json at its top has no other.
         let is_away = |file| self.source.is_away(&self.within(file));
         if is_away(MODULES) && !is_away(CONFIG) {
             return Ok(self.clone());
         }
-        let Some(bytes) = self.read(MODULES)? else { return Ok(self.clone()) };
-        let modules: Vec<Module> = serde_json::from_slice(&bytes)
-            .map_err(|source| CheckpointError::Modules { file: self.shown(MODULES), source })?;
-        let is_transformer =
-            |module: &Module| TRANSFORMERS.contains(&module.r#type.rsplit('.').next().unwrap_or_default());
-        let path = modules.into_iter().find(is_transformer).map_or(String::new(), |module| module.path);
+        let path = self
+            .modules()?
+            .and_then(|modules| modules.into_iter().find(ListedModule::is_transformer))
+            .map_or(String::new(), |module| module.folder);
         if path.is_empty() || !self.base.is_empty() {
             return Ok(self.clone());
         }
