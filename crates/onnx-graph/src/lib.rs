@@ -56,6 +56,7 @@ mod fault;
 mod model;
 pub mod proto;
 mod read;
+pub mod shape;
 mod sniff;
 mod tensor;
 mod weigh;

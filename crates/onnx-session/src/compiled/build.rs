@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use engine::{Dim as SpecDim, ValueSpec};
 use onnx_eval::{Limits, Operation, OracleError};
 use onnx_graph::Model;
+use onnx_graph::shape::Size;
 
 use super::dim::{Dim, Symbol};
 use super::facts::fact;

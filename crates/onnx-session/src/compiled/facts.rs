@@ -6,9 +6,10 @@
 
 use engine::{DType, Value};
 use onnx_eval::{Limits, Operation};
+use onnx_graph::shape::{Size, axis};
 
 use super::dim::{Dim, Int};
-use super::infer::{axis, ints, known_ints, permutation, shape_range, slice, splat};
+use super::infer::{ints, known_ints, permutation, shape_part, slice, splat};
 use super::ir::{Constant, Fact, Guard, Ir, Mask, Table, ValueId};
 use super::ops::Casts;
 
@@ -90,8 +91,7 @@ fn sizes(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>], output: Val
     let sizes = match &*operation.node().op {
         "Shape" => {
             let dims = ir.shape(id(0)?)?;
-            let (start, end) = shape_range(operation, i64::try_from(dims.len()).ok()?);
-            dims[usize::try_from(start).ok()?..usize::try_from(end).ok()?].iter().map(Int::from_dim).collect()
+            dims[shape_part(operation, dims.len())].iter().map(Int::from_size).collect()
         }
         "Gather" if operation.node().int("axis").ok()?.unwrap_or(0) == 0 => {
             let (list, indices) = (list(0)?, known_ints(ir, id(1)?)?);
@@ -113,10 +113,10 @@ fn sizes(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>], output: Val
         "Cast" if ir.values[output].dtype == Some(DType::I64) => list(0)?,
         "Mul" => pairs(&list(0)?, &list(1)?, |a, b| match (a, b) {
             (Int::Known(a), Int::Known(b)) => a.checked_mul(*b).map(Int::Known),
-            (a, b) => Some(Int::from_dim(&a.to_dim()?.times(&b.to_dim()?)?)),
+            (a, b) => Some(Int::from_size(&a.to_size()?.times(&b.to_size()?)?)),
         })?,
         "Div" => {
-            pairs(&list(0)?, &list(1)?, |a, b| Some(Int::from_dim(&a.to_dim()?.divided(&b.to_dim()?)?)))?
+            pairs(&list(0)?, &list(1)?, |a, b| Some(Int::from_size(&a.to_size()?.divided(&b.to_size()?)?)))?
         }
         "Add" => pairs(&list(0)?, &list(1)?, |a, b| match (a, b) {
             (Int::Known(a), Int::Known(b)) => a.checked_add(*b).map(Int::Known),

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use engine::{DType, Value};
 use kernels::{KernelError, Kernels};
 use onnx_eval::Operation;
+use onnx_graph::shape::{Size, volume};
 
-use super::dim::{Dim, product};
+use super::dim::Dim;
 use super::ir::{Guard, Ir, Node, Table, ValueId};
 use super::ops::{Index, Op};
 use super::passes::MASKED;
@@ -230,7 +231,7 @@ impl<'a> Planner<'a> {
     fn fixed(&mut self, output: ValueId) -> Rows {
         self.plan.separable = false;
         let width = Dim::fixed(self.ir.width(output).filter(|&width| width > 0).unwrap_or(1));
-        let rows = self.ir.shape(output).and_then(product).and_then(|all| all.divided(&width));
+        let rows = self.ir.shape(output).and_then(volume).and_then(|all| all.divided(&width));
         Rows::Fixed(rows.unwrap_or(Dim::fixed(0)))
     }
 
@@ -276,7 +277,7 @@ impl<'a> Planner<'a> {
     fn kernel(&mut self, node: &Node, x: ValueId, output: ValueId) -> Result<Option<StepKind>, KernelError> {
         let Some(place) = self.place(x) else { return Ok(None) };
         // A buffer needs a size, and nothing is gained from kernels over nothing.
-        let size = self.ir.shape(output).and_then(product);
+        let size = self.ir.shape(output).and_then(volume);
         if size.is_none_or(|size| size.known() == Some(0)) {
             return Ok(None);
         }
