@@ -190,11 +190,11 @@ fn cut(at: i64, least: i64, size: usize) -> i64 {
 
 /// What a `Slice` takes of an axis: `first`, `first + step`, …
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cut {
+pub struct Cut<S = usize> {
     /// The first place; 0 if nothing is taken.
     pub first: usize,
     /// How many places.
-    pub count: usize,
+    pub count: S,
 }
 
 /// What a `Slice` takes of an axis of that size: its ends are cut to the axis. `None` if the step

@@ -11,18 +11,22 @@ use super::dim::{Dim, Int};
 use super::ir::{Constant, Fact, Ir, ValueId};
 
 /// What is known of one output.
-pub type Known = (Option<DType>, Option<Vec<Dim>>);
+#[derive(Clone, Default)]
+pub struct Known {
+    pub dtype: Option<DType>,
+    pub shape: Option<Vec<Dim>>,
+}
 
 /// The outputs of a node.
 pub fn infer(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>]) -> Vec<Known> {
     let look = Look { ir, operation, inputs };
-    let (dtype, shape) = (look.dtype(), look.shape());
+    let first = || vec![Known { dtype: look.dtype(), shape: look.shape() }];
     match (&*operation.node().domain, &*operation.node().op) {
         // The further outputs of these are of other shapes.
         ("", _) | ("com.microsoft", "EmbedLayerNormalization" | "SkipLayerNormalization" | "Attention") => {
-            vec![(dtype, shape)]
+            first()
         }
-        _ if operation.node().outputs.len() == 1 => vec![(dtype, shape)],
+        _ if operation.node().outputs.len() == 1 => first(),
         _ => Vec::new(),
     }
 }
@@ -234,7 +238,7 @@ impl Look<'_> {
             }
             "Slice" => slice(self.ir, self.operation, self.inputs)?
                 .into_iter()
-                .map(|(_, dim)| dim)
+                .map(|cut| cut.count)
                 .collect::<Vec<_>>()
                 .into(),
             "EmbedLayerNormalization" => Some([self.of(0)?, &[self.of(2)?.get(1)?.clone()]].concat()),
@@ -270,7 +274,7 @@ pub fn shape_part(operation: &Operation, rank: usize) -> Range<usize> {
 }
 
 /// For each axis, where a `Slice` of step 1 starts, and how many it takes.
-pub fn slice(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>]) -> Option<Vec<(usize, Dim)>> {
+pub fn slice(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>]) -> Option<Vec<Cut<Dim>>> {
     let id = |index: usize| inputs.get(index).copied().flatten();
     let dims = ir.shape(id(0)?)?;
     let (starts, ends) = (known_ints(ir, id(1)?)?, ints(ir, id(2)?)?);
@@ -287,28 +291,29 @@ pub fn slice(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>]) -> Opti
     if operation.node().inputs.len() < 3 || starts.len() != ends.len() || starts.len() != axes.len() {
         return None;
     }
-    let mut result: Vec<(usize, Dim)> = dims.iter().map(|dim| (0, dim.clone())).collect();
+    let mut result: Vec<Cut<Dim>> = dims.iter().map(|dim| Cut { first: 0, count: dim.clone() }).collect();
     for ((&start, end), &axis) in starts.iter().zip(&ends).zip(&axes) {
         result[axis] = cut(dims.get(axis)?, start, end)?;
     }
     Some(result)
 }
 
-fn cut(dim: &Dim, start: i64, end: &Int) -> Option<(usize, Dim)> {
+fn cut(dim: &Dim, start: i64, end: &Int) -> Option<Cut<Dim>> {
     if let (Some(size), Some(end)) = (dim.known(), end.known()) {
         let Cut { first, count } = shape::slice(start, end, 1, size)?;
-        return Some((first, Dim::fixed(count)));
+        return Some(Cut { first, count: Dim::fixed(count) });
     }
     /// An end beyond this means "to the last".
     const TO_THE_LAST: i64 = i32::MAX as i64;
-    match end {
+    let count = match end {
         _ if start != 0 => None,
-        Int::Known(end) if *end >= TO_THE_LAST => Some((0, dim.clone())),
+        Int::Known(end) if *end >= TO_THE_LAST => Some(dim),
         Int::Known(_) => None,
-        Int::Size(end) if end == dim => Some((0, dim.clone())),
+        Int::Size(end) if end == dim => Some(dim),
         // As many as an input is long: a guard sees to it that there are so many.
-        Int::Size(end) => (dim.known().is_some() && end.as_symbol().is_some()).then(|| (0, end.clone())),
-    }
+        Int::Size(end) => Some(end).filter(|end| dim.known().is_some() && end.as_symbol().is_some()),
+    };
+    count.map(|count| Cut { first: 0, count: count.clone() })
 }
 
 /// The scalar that a constant is, if all its elements are the same bits.

@@ -60,18 +60,11 @@ pub(crate) fn reduce_sum(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> 
         let ty = cx.ty(x)?.clone();
         return same(cx, x, ty, output);
     };
-    let ty = reduced(cx, x, &axes, keep != 0)?;
-    sum(cx, x, &axes, keep, ty, output)
+    sum(cx, x, &axes, keep, output)
 }
 
-fn sum(
-    cx: &mut Lowering,
-    x: &str,
-    axes: &[i64],
-    keep: i64,
-    ty: ValueType,
-    output: &str,
-) -> Result<(), Refusal> {
+fn sum(cx: &mut Lowering, x: &str, axes: &[i64], keep: i64, output: &str) -> Result<(), Refusal> {
+    let ty = reduced(cx, x, axes, keep != 0)?;
     let axes = cx.new_ints(axes)?;
     cx.emit_as("ReduceSum", &[x, &axes], vec![int("keepdims", keep)], ty, output)
 }
@@ -87,8 +80,8 @@ pub(crate) fn reduce_l2(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     };
     let ty = cx.ty(x)?.clone();
     let square = cx.emit("Mul", &[x, x], vec![], ty)?;
-    let ty = reduced(cx, x, &axes, keep != 0)?;
     let total = cx.fresh();
-    sum(cx, &square, &axes, keep, ty.clone(), &total)?;
+    sum(cx, &square, &axes, keep, &total)?;
+    let ty = cx.ty(&total)?.clone();
     cx.emit_as("Sqrt", &[&total], vec![], ty, output)
 }

@@ -47,10 +47,11 @@ fn reshaped(cx: &Lowering, x: &str, target: &str, allow_zero: bool) -> Result<Op
     let Some(target) = cx.partial_ints(target) else { return Ok(None) };
     let Some(dims) = &cx.ty(x)?.shape else { return Ok(Some(vec![None; target.len()])) };
     let sizes: Vec<Int<Size>> = target.iter().map(|size| size.map_or(Int::Size(None), Int::Known)).collect();
-    match rules::reshape(dims, &sizes, allow_zero) {
-        Some(shape) => Ok(Some(shape)),
-        None => Err(format!("'{x}' cannot have the shape {target:?}").into()),
-    }
+    let shape = rules::reshape(dims, &sizes, allow_zero).ok_or_else(|| {
+        let shown = target.iter().map(|size| size.map_or("?".into(), |size| size.to_string()));
+        format!("'{x}' cannot have the shape [{}]", shown.collect::<Vec<_>>().join(", "))
+    })?;
+    Ok(Some(shape))
 }
 
 /// candle-onnx inserts several axes from the back, each counted before the others are there; one at a time, in ascending order, is right.
