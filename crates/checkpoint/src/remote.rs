@@ -151,7 +151,8 @@ impl Hub {
 }
 
 impl ModelFiles {
-    /// As [`ModelFiles::open`], but what the cache lacks is downloaded: see [`Hub::from_env`] and [`Hub::open`].
+    /// As [`ModelFiles::open`], but what the cache lacks is downloaded: see [`Hub::from_env`] and
+    /// [`Hub::open`].
     ///
     /// # Errors
     /// As [`Hub::open`].

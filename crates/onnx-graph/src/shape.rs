@@ -10,7 +10,8 @@
 //! assert_eq!(axis(-1, 3), Some(2));
 //! assert_eq!(broadcast(&[8, 1, 4], &[5, 1]), Some(vec![8, 5, 4]));
 //! assert_eq!(broadcast(&[None, Some(1)], &[Some(4)]), Some(vec![None, Some(4)]));
-//! assert_eq!(reshape(&[2, 12], &[Int::Known(0), Int::Known(-1), Int::Known(4)], false), Some(vec![2, 3, 4]));
+//! let target = [0, -1, 4].map(Int::Known);
+//! assert_eq!(reshape(&[2, 12], &target, false), Some(vec![2, 3, 4]));
 //! ```
 
 use std::ops::Range;

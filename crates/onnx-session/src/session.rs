@@ -8,7 +8,8 @@ use crate::compiled::{CompiledEngine, Options};
 
 /// A graph, loaded and ready to run on one of the engines.
 ///
-/// [`Session::load`] and [`Session::fastest`] choose the engine; [`Session::new`] takes the one it is told.
+/// [`Session::load`] and [`Session::fastest`] choose the engine; [`Session::new`] takes the one it
+/// is told.
 ///
 /// ```no_run
 /// use engine::{NamedValues, Value};

@@ -75,7 +75,8 @@ impl Source for BTreeMap<&'static str, Bytes> {
     }
 }
 
-/// Maps a file; `None` if there is nothing at that path. A link that leads nowhere is an error, not nothing.
+/// Maps a file; `None` if there is nothing at that path. A link that leads nowhere is an error, not
+/// nothing.
 pub(crate) fn map_if_there(path: &Path) -> Result<Option<Bytes>, CheckpointError> {
     let io = |source| CheckpointError::Io { path: path.to_path_buf(), source };
     let metadata = match fs::symlink_metadata(path) {

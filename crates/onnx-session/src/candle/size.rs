@@ -97,7 +97,8 @@ fn sizes(list: &Tensor) -> Result<Vec<usize>> {
     sizes.ok_or_else(|| Error::Msg(format!("its result would have shape {asked:?}, with a negative size")))
 }
 
-/// The target of a Reshape, with 1 for the size that follows from the others. Not whether it is one for `x`: candle multiplies first.
+/// The target of a Reshape, with 1 for the size that follows from the others. Whether it fits `x`
+/// is not asked: candle multiplies before it looks.
 fn reshaped(x: &[usize], target: &Tensor, allow_zero: bool) -> Result<Vec<usize>> {
     let target = target.to_vec1::<i64>()?;
     let size = |(index, &size): (usize, &i64)| match size {
