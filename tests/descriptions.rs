@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use architecture::{
-    Activation, Copied, Family as _, Input, Module, Op, Output, Program, Step, Task, Tensor, Wire, bind_program,
+    Activation, Copied, Family as _, Input, Module, Op, Output, Program, Step, Task, Tensor, Wire,
+    bind_program,
 };
 use candle_bert::BertConfig;
 use candle_blocks::Model;
@@ -102,10 +103,13 @@ impl Recorded {
                 inputs.iter().filter_map(|name| Some((*name, value(name)?))).collect();
             let mut found: BTreeMap<String, Value> = BTreeMap::new();
             let outputs = model
-                .run(&given, Some(&mut |module, tensor| {
-                    found.insert(format!("{case}/taps/{module}"), tensor.clone());
-                    Ok(())
-                }))
+                .run(
+                    &given,
+                    Some(&mut |module, tensor| {
+                        found.insert(format!("{case}/taps/{module}"), tensor.clone());
+                        Ok(())
+                    }),
+                )
                 .map_err(|error| error.to_string())?;
             let outputs = outputs.into_iter().map(|(name, tensor)| (format!("{case}/{name}"), tensor));
             found.extend(outputs);
@@ -150,16 +154,27 @@ fn operator(step: &Step) -> Option<(&'static str, usize)> {
 
 /// What torch's exporter wrote beside each operator: the modules that it stood in, and their classes.
 fn scopes(graph: &Path) -> (BTreeMap<String, String>, BTreeMap<(String, &'static str), usize>) {
-    const OPERATORS: [&str; 8] =
-        ["embedding", "linear", "layer_norm", "scaled_dot_product_attention", "tanh", "gelu", "add", "select"];
+    const OPERATORS: [&str; 8] = [
+        "embedding",
+        "linear",
+        "layer_norm",
+        "scaled_dot_product_attention",
+        "tanh",
+        "gelu",
+        "add",
+        "select",
+    ];
     let list = |text: &str| -> Vec<String> {
         text.trim_matches(['[', ']']).split(", ").map(|word| word.trim_matches('\'').to_string()).collect()
     };
     let (mut classes, mut operators) = (BTreeMap::new(), BTreeMap::new());
     let mut seen = BTreeSet::new();
     for node in &Graph::open(graph).unwrap().graph.nodes {
-        let metadata = |name: &str| node.metadata.get(&format!("pkg.torch.onnx.{name}")).map(|text| list(text));
-        let (Some(names), Some(of)) = (metadata("name_scopes"), metadata("class_hierarchy")) else { continue };
+        let metadata =
+            |name: &str| node.metadata.get(&format!("pkg.torch.onnx.{name}")).map(|text| list(text));
+        let (Some(names), Some(of)) = (metadata("name_scopes"), metadata("class_hierarchy")) else {
+            continue;
+        };
         // What names a model is left out: the wrapper, the model itself, and where it has a head, the attribute of its encoder.
         let path = |name: &str| {
             let inner = name.strip_prefix("model").unwrap_or(name).trim_start_matches('.');
@@ -201,18 +216,8 @@ type Mutant = (String, Program);
 /// Every field and every edge, each changed by itself.
 fn mutants(original: &Program) -> Vec<Mutant> {
     // A field that is added must be changed here, too: nothing is left out by `..`.
-    let Program {
-        class: _,
-        base_class,
-        axes,
-        inputs,
-        tensors,
-        modules,
-        steps,
-        outputs,
-        copies,
-        buffers,
-    } = original;
+    let Program { class: _, base_class, axes, inputs, tensors, modules, steps, outputs, copies, buffers } =
+        original;
     let mut all: Vec<Mutant> = Vec::new();
     let mut push = |what: String, change: &dyn Fn(&mut Program)| {
         let mut program = original.clone();
@@ -239,7 +244,9 @@ fn mutants(original: &Program) -> Vec<Mutant> {
     }
     for (at, Module { path, class, item, output }) in modules.iter().enumerate() {
         push(format!("the path of {path}"), &|p| p.modules[at].path.push('2'));
-        push(format!("the output of {path}"), &|p| p.modules[at].output = output.wrapping_sub(1).min(steps.len() - 1));
+        push(format!("the output of {path}"), &|p| {
+            p.modules[at].output = output.wrapping_sub(1).min(steps.len() - 1)
+        });
         push(format!("no module {path}"), &|p| drop(p.modules.remove(at)));
         if class.is_some() {
             push(format!("the class of {path}"), &|p| p.modules[at].class = Some("Other"));
@@ -320,10 +327,15 @@ fn other_ops(program: &Program, op: &Op) -> Vec<(String, Op)> {
             push("the bias", another(bias).map(|bias| Op::LayerNorm { weight, bias, eps }));
             push("the eps", Some(Op::LayerNorm { weight, bias, eps: if eps < 1e-8 { 1e-5 } else { 1e-12 } }));
         }
-        Op::Attention { heads } => push("the heads", Some(Op::Attention { heads: if heads == 1 { 2 } else { 1 } })),
+        Op::Attention { heads } => {
+            push("the heads", Some(Op::Attention { heads: if heads == 1 { 2 } else { 1 } }))
+        }
         Op::Activation { function, configured } => {
             for other in Activation::ALL.into_iter().filter(|other| *other != function) {
-                push(&format!("{other} for {function}"), Some(Op::Activation { function: other, configured }));
+                push(
+                    &format!("{other} for {function}"),
+                    Some(Op::Activation { function: other, configured }),
+                );
             }
         }
         Op::Token { at } => push("the token", Some(Op::Token { at: at + 1 })),
@@ -385,9 +397,12 @@ fn names_that_only_some_checkpoints_have() {
     let of = |name: &str| open(fixture(name)).checkpoint().unwrap();
     let bound = |checkpoint: &Checkpoint, change: &dyn Fn(&mut Program)| {
         let bound = architecture::bind(checkpoint, &config, Task::FeatureExtraction).unwrap();
-        let (mut program, prefix, head) = (bound.program.clone(), bound.prefix.clone(), bound.head_prefix.clone());
+        let (mut program, prefix, head) =
+            (bound.program.clone(), bound.prefix.clone(), bound.head_prefix.clone());
         change(&mut program);
-        bind_program(checkpoint, program, prefix, head).map(|bound| bound.unused.len()).map_err(|e| e.to_string())
+        bind_program(checkpoint, program, prefix, head)
+            .map(|bound| bound.unused.len())
+            .map_err(|e| e.to_string())
     };
     let old = of("checkpoints/legacy-bert-gamma-tied");
     let as_it_is = bound(&old, &|_| ());
@@ -423,7 +438,10 @@ fn names_that_only_some_checkpoints_have() {
 fn copies_are_known_by_name_and_by_what_they_are_copies_of() {
     const DECODER: &str = "cls.predictions.decoder";
     let model = Recorded::open("heads/masked_lm", "dynamo20-sdpa.onnx");
-    let copy = |of: &str, name: String| checkpoint::TensorEntry { name, ..model.checkpoint.get(of).unwrap().clone() };
+    let copy = |of: &str, name: String| checkpoint::TensorEntry {
+        name,
+        ..model.checkpoint.get(of).unwrap().clone()
+    };
     let both = model.checkpoint.replacing([
         copy("bert.embeddings.word_embeddings.weight", format!("{DECODER}.weight")),
         copy("cls.predictions.bias", format!("{DECODER}.bias")),
@@ -434,10 +452,7 @@ fn copies_are_known_by_name_and_by_what_they_are_copies_of() {
     };
     assert_eq!(bind(&both, &model.program).unwrap(), [""; 0]);
     for at in 0..model.program.copies.len() {
-        for change in [
-            |copied: &mut Copied| copied.name.push('2'),
-            |copied: &mut Copied| copied.of += 1,
-        ] {
+        for change in [|copied: &mut Copied| copied.name.push('2'), |copied: &mut Copied| copied.of += 1] {
             let mut program = model.program.clone();
             change(&mut program.copies[at]);
             assert!(bind(&both, &program).map_or(true, |unused| !unused.is_empty()), "copy {at}");

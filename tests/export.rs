@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use crate::common::{Folder, distance, fixture, golden, index, inputs_of, off, plain_inputs, stock, with};
-use onnx_export::{OPSETS, Options, Shape, Target, Weights, export, save_beside};
 use candle_bert::BertConfig;
 use candle_core::{DType as CandleDType, Device};
 use engine::{Engine, NamedValues, Value};
+use onnx_export::{OPSETS, Options, Shape, Target, Weights, export, save_beside};
 use onnx_graph::{External, Model};
 use onnx_session::{EngineKind, Session};
 use parity::Subject;
@@ -159,8 +159,7 @@ fn every_node_is_named_and_tagged_with_a_module_of_the_checkpoint() {
         let subject = subject(&name);
         let reference = subject.reference(CandleDType::F64).unwrap().engine;
         let paths: Vec<String> = reference.program().module_paths().map(String::from).collect();
-        let layers =
-            (0..subject.program().layers()).map(|n| format!("encoder.layer.{n}.attention.self"));
+        let layers = (0..subject.program().layers()).map(|n| format!("encoder.layer.{n}.attention.self"));
         for target in [Target::Onnx, Target::CandleOnnx] {
             for (options, model) in graphs(&subject, target) {
                 for node in &model.graph.nodes {

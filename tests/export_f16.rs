@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use crate::common::{Folder, fixture, golden, index, inputs_of, judged, plain_inputs, with};
-use onnx_export::{FloatType, Options, Shape, Target, Weights, export};
 use candle_bert::Task;
 use engine::{DType, Engine, NamedValues, Value};
 use half::f16;
 use onnx_eval::{Limits, Oracle, Precision};
+use onnx_export::{FloatType, Options, Shape, Target, Weights, export};
 use onnx_graph::{Model, Tensor};
 use parity::audit::Expect;
 use parity::judge::Bounds;

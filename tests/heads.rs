@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::common::{Folder, fixture, golden, inputs_of, off, stock};
-use onnx_export::{OPSETS, Options, Shape, Target, Weights, export, save_beside};
 use candle_bert::{BertConfig, BertForTask, Family as _, ReferenceEngine, Task};
 use candle_core::{DType as CandleDType, Device};
 use checkpoint::{Checkpoint, ModelFiles};
 use engine::{Engine, NamedValues};
+use onnx_export::{OPSETS, Options, Shape, Target, Weights, export, save_beside};
 use onnx_graph::Model;
 use onnx_session::{EngineKind, Session};
 use parity::proof::exact_graph;

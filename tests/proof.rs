@@ -60,8 +60,8 @@ fn graphs() -> Vec<Graph> {
         let exact = form["mask"] == "exact";
         // FastGelu stands for the GELU of some, and changes nothing in the others.
         let subject = Subject::open(self::fixture(fixture).to_str()).unwrap();
-        let unchanged =
-            form["form"] == "ort-transformers-ts14-approximation" && subject.program().activation() != Some(Activation::Gelu);
+        let unchanged = form["form"] == "ort-transformers-ts14-approximation"
+            && subject.program().activation() != Some(Activation::Gelu);
         let same = precision == "approximation" && unchanged;
         graphs.push(Graph {
             fixture: fixture.into(),

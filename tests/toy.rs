@@ -152,9 +152,9 @@ fn subject() -> Subject {
             (format!("{prefix}{}", tensor.name), tensor.shape.clone(), bytes.collect())
         })
         .collect();
-    let views = tensors
-        .iter()
-        .map(|(name, shape, bytes)| (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+    });
     let file: Bytes = safetensors::serialize(views, None).unwrap().into();
     Subject::new(ModelFiles::from_memory("toy", [("model.safetensors", file)]), Arc::new(TOY)).unwrap()
 }
@@ -262,12 +262,21 @@ fn its_selftest_finds_what_is_planted() {
     let model = exported(&subject);
     let cases = cases(&subject, &model);
     let result = selftest(&subject, "toy.onnx", &model, &cases, &Bounds::default(), |_, _| ()).unwrap();
-    let missed: Vec<&str> =
-        result.outcomes.iter().filter(|outcome| !outcome.right).map(|outcome| outcome.fault.as_str()).collect();
+    let missed: Vec<&str> = result
+        .outcomes
+        .iter()
+        .filter(|outcome| !outcome.right)
+        .map(|outcome| outcome.fault.as_str())
+        .collect();
     assert_eq!(missed, [""; 0]);
     assert!(result.faults >= 60, "{} faults", result.faults);
     assert!(result.located * 10 >= result.locatable * 9, "{} of {}", result.located, result.locatable);
-    assert!(result.explained * 10 >= result.explainable * 9, "{} of {}", result.explained, result.explainable);
+    assert!(
+        result.explained * 10 >= result.explainable * 9,
+        "{} of {}",
+        result.explained,
+        result.explainable
+    );
     // The oracle takes it, too.
     assert!(Oracle::with(&model, Precision::F64, Limits::default()).is_ok());
 }

@@ -35,7 +35,8 @@ pub(crate) fn culprits(facts: &Facts) -> Vec<Culprit> {
             facts.blame(&mut culprits, module, finding);
         }
     }
-    let place = |module: &str| facts.program.module_paths().position(|path| path == module).unwrap_or(usize::MAX);
+    let place =
+        |module: &str| facts.program.module_paths().position(|path| path == module).unwrap_or(usize::MAX);
     culprits.sort_by_key(|culprit| place(&culprit.module));
     culprits
 }

@@ -1,10 +1,10 @@
-use onnx_export::ExportError;
-use bert_pipeline::PipelineError;
 use architecture::TaskError;
+use bert_pipeline::PipelineError;
 use candle_blocks::ModelError;
 use checkpoint::CheckpointError;
 use engine::{EngineError, ValueError};
 use onnx_eval::OracleError;
+use onnx_export::ExportError;
 use onnx_graph::GraphError;
 
 use crate::check::FitError;

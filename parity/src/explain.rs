@@ -209,7 +209,9 @@ impl Evidence<'_> {
         let others = steps.filter(|(other, of)| *other != step && is(&of.op)).map(|(other, _)| other);
         let fits = |other: &usize| {
             let tensors = self.program.steps[*other].op.tensors();
-            tensors.iter().any(|&(parameter, id)| parameter == name && self.program.tensors[id].shape == shape)
+            tensors
+                .iter()
+                .any(|&(parameter, id)| parameter == name && self.program.tensors[id].shape == shape)
         };
         others.filter(fits).collect()
     }

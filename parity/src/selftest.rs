@@ -132,13 +132,8 @@ pub fn selftest(
         onnx: onnx.into(),
         why: "its functions import other opsets than it does".into(),
     })?;
-    let plants = plants(&Sound {
-        edit,
-        bound: &bound,
-        held: &findings.held,
-        audit: &audit,
-        promoted: &promoted,
-    });
+    let plants =
+        plants(&Sound { edit, bound: &bound, held: &findings.held, audit: &audit, promoted: &promoted });
     let mut outcomes = Vec::new();
     for plant in &plants {
         outcomes.push(context.outcome(model, plant)?);

@@ -71,10 +71,8 @@ impl Subject {
             Some(path) if is_graph(path) => return Err(ParityError::IsAGraph { path: path.into() }),
             Some(model) => open(model)?,
         };
-        let config = BertConfig::from_json(&files.config()?).map_err(|source| ParityError::Config {
-            model: files.name().into(),
-            source: source.into(),
-        })?;
+        let config = BertConfig::from_json(&files.config()?)
+            .map_err(|source| ParityError::Config { model: files.name().into(), source: source.into() })?;
         Self::new(files, Arc::new(config))
     }
 

@@ -5,8 +5,8 @@ pub(crate) mod grid;
 mod rows;
 mod tables;
 
-use bert_pipeline::{Text, Tokenizer};
 use architecture::{Limits, Task};
+use bert_pipeline::{Text, Tokenizer};
 use engine::{Dim, NamedValues, Value, ValueError, ValueSpec};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -154,10 +154,7 @@ fn sizes(longest: usize) -> [(&'static str, usize, usize); 8] {
 }
 
 /// Rows whose tokens are the point, each with the length it is given where the graph leaves it open.
-fn token_rows(
-    limits: &Limits,
-    tables: Option<&EmbeddingTables>,
-) -> Result<Vec<(Row, usize)>, ParityError> {
+fn token_rows(limits: &Limits, tables: Option<&EmbeddingTables>) -> Result<Vec<(Row, usize)>, ParityError> {
     let row = |name, ids, types| Row { name, ids, types, mask: Mask::Full };
     let mut rows = vec![
         (row("first and last id", Ids::Ends, Types::Random), 4),

@@ -35,15 +35,8 @@ pub struct UnknownActivation {
 
 impl Activation {
     /// Every activation.
-    pub const ALL: [Self; 7] = [
-        Self::Gelu,
-        Self::GeluTanh,
-        Self::GeluFast,
-        Self::QuickGelu,
-        Self::Relu,
-        Self::Silu,
-        Self::Tanh,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Gelu, Self::GeluTanh, Self::GeluFast, Self::QuickGelu, Self::Relu, Self::Silu, Self::Tanh];
 
     /// Every name that config.json may use.
     pub const NAMES: [&'static str; 12] = [

@@ -72,11 +72,7 @@ fn prefixes(base: &str) -> Vec<String> {
 ///
 /// # Errors
 /// If the config has no such model; or with the list of everything in the checkpoint that does not fit it ([`Misfits`]).
-pub fn bind<'a>(
-    checkpoint: &'a Checkpoint,
-    family: &dyn Family,
-    task: Task,
-) -> Result<Bound<'a>, BindError> {
+pub fn bind<'a>(checkpoint: &'a Checkpoint, family: &dyn Family, task: Task) -> Result<Bound<'a>, BindError> {
     let mut best: Option<(usize, String, Program)> = None;
     for prefix in prefixes(family.base()) {
         let has = |name: &str| checkpoint.get(&format!("{prefix}{name}")).is_some();

@@ -47,12 +47,7 @@ impl Draft {
     }
 
     /// A module of a class of transformers' own. What `write` gives is its output.
-    pub fn module(
-        &mut self,
-        name: &str,
-        class: &'static str,
-        write: impl FnOnce(&mut Self) -> Wire,
-    ) -> Wire {
+    pub fn module(&mut self, name: &str, class: &'static str, write: impl FnOnce(&mut Self) -> Wire) -> Wire {
         self.nested(name, Some(class), None, write)
     }
 

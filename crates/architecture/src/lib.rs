@@ -50,5 +50,7 @@ pub use activation::{Activation, UnknownActivation};
 pub use bind::{BindError, Bound, Misfits, Misshaped, Missing, bind, bind_program};
 pub use draft::Draft;
 pub use family::{Family, ProblemType};
-pub use program::{Copied, Input, Limits, Module, Op, Output, Program, Role, Shape, Step, Tensor, TensorId, Wire};
+pub use program::{
+    Copied, Input, Limits, Module, Op, Output, Program, Role, Shape, Step, Tensor, TensorId, Wire,
+};
 pub use task::{Task, TaskError};

@@ -363,7 +363,8 @@ impl Program {
         let mut tag = format!("/{}", self.class);
         let mut around: Vec<&Module> = self.around(path).collect();
         around.sort_by_key(|module| module.path.len());
-        if self.base_class != self.class && around.first().is_some_and(|outermost| self.is_in_base(outermost)) {
+        if self.base_class != self.class && around.first().is_some_and(|outermost| self.is_in_base(outermost))
+        {
             tag = format!("{tag}/{}", self.base_class);
         }
         for module in around {
@@ -378,7 +379,8 @@ impl Program {
 
     /// Whether a module is part of the model without its head: whether its tensors are.
     fn is_in_base(&self, module: &Module) -> bool {
-        let is_within = |name: &str| name.strip_prefix(&module.path).is_some_and(|rest| rest.starts_with('.'));
+        let is_within =
+            |name: &str| name.strip_prefix(&module.path).is_some_and(|rest| rest.starts_with('.'));
         self.tensors.iter().any(|tensor| tensor.in_base && is_within(&tensor.name))
     }
 
@@ -386,7 +388,9 @@ impl Program {
     fn input_of(&self, wire: Wire) -> Option<usize> {
         match wire {
             Wire::Input(input) => Some(input),
-            Wire::Step(step) if self.steps[step].op == Op::Rows => self.input_of(*self.steps[step].inputs.first()?),
+            Wire::Step(step) if self.steps[step].op == Op::Rows => {
+                self.input_of(*self.steps[step].inputs.first()?)
+            }
             Wire::Step(_) => None,
         }
     }

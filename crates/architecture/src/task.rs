@@ -119,4 +119,3 @@ impl FromStr for Task {
         known.map(|&(_, task)| task).ok_or_else(|| TaskError::Unknown { found: name.into() })
     }
 }
-

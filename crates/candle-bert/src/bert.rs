@@ -34,9 +34,8 @@ fn encoder(m: &mut Draft, config: &BertConfig, inputs: &Inputs) -> Wire {
     m.module("encoder", "BertEncoder", |m| {
         let mask = m.rows(inputs.attention_mask);
         let mask = m.mask(mask);
-        (0..config.num_hidden_layers).fold(embedded, |hidden, n| {
-            m.item("layer", n, "BertLayer", |m| layer(m, config, hidden, mask))
-        })
+        (0..config.num_hidden_layers)
+            .fold(embedded, |hidden, n| m.item("layer", n, "BertLayer", |m| layer(m, config, hidden, mask)))
     })
 }
 

@@ -285,7 +285,11 @@ impl Family for BertConfig {
         "bert"
     }
 
-    fn program(&self, task: Task, has: &dyn Fn(&str) -> bool) -> Result<Program, Box<dyn Error + Send + Sync>> {
+    fn program(
+        &self,
+        task: Task,
+        has: &dyn Fn(&str) -> bool,
+    ) -> Result<Program, Box<dyn Error + Send + Sync>> {
         Ok(self.program(task, has)?)
     }
 

@@ -160,5 +160,8 @@ fn checkpoints_are_what_they_were_made_to_be() {
         assert!(heads, "{}: unused {:?}", fixture.name, loaded.unused);
     }
     // The plain ones, the one without a pooler, and the one with a head. The old buffer of `position_ids` is never reported.
-    assert_eq!(seen, BTreeSet::from([("".into(), true, false), ("".into(), false, false), ("bert.".into(), true, true)]));
+    assert_eq!(
+        seen,
+        BTreeSet::from([("".into(), true, false), ("".into(), false, false), ("bert.".into(), true, true)])
+    );
 }

@@ -1,8 +1,6 @@
 use architecture::BindError;
 use candle_core::DType;
 
-
-
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

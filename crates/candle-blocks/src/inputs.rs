@@ -45,15 +45,15 @@ pub(crate) fn check(
             None => Some(Tensor::zeros(shape.as_slice(), DType::U32, device)?),
             Some(mask) if program.is_mask(at) => {
                 let mask = Table::read_as(input, mask, axes, &shape)?;
-                let tensor = mask
-                    .below(below, device, |found, place| ModelError::MaskValue { input, found, place })?;
+                let tensor =
+                    mask.below(below, device, |found, place| ModelError::MaskValue { input, found, place })?;
                 mask.elements.contains(&0).then_some(tensor)
             }
-            Some(types) => Some(Table::read_as(input, types, axes, &shape)?.below(
-                below,
-                device,
-                |found, place| ModelError::UnknownTokenType { input, found, place, type_vocab_size: below },
-            )?),
+            Some(types) => {
+                Some(Table::read_as(input, types, axes, &shape)?.below(below, device, |found, place| {
+                    ModelError::UnknownTokenType { input, found, place, type_vocab_size: below }
+                })?)
+            }
         };
         checked.push(tensor);
     }

@@ -100,4 +100,3 @@ impl SimpleBackend for Backend {
         self.0.get(name).is_some()
     }
 }
-

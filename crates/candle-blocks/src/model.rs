@@ -63,7 +63,11 @@ impl Model {
     ///
     /// # Errors
     /// If `base` is not of a float dtype, or a tensor is missing or of another shape.
-    pub fn load(program: Program, base: &VarBuilder, head: &VarBuilder) -> std::result::Result<Self, ModelError> {
+    pub fn load(
+        program: Program,
+        base: &VarBuilder,
+        head: &VarBuilder,
+    ) -> std::result::Result<Self, ModelError> {
         let dtype = base.dtype();
         if !matches!(dtype, DType::F16 | DType::BF16 | DType::F32 | DType::F64) {
             return Err(ModelError::ModelDType { found: dtype });
@@ -210,7 +214,10 @@ impl Reader<'_, '_> {
         }
         let tensor = &self.program.tensors[id];
         let vb = if tensor.in_base { self.base } else { self.head };
-        let old = tensor.old_name.as_ref().filter(|old| !vb.contains_tensor(&tensor.name) && vb.contains_tensor(old));
+        let old = tensor
+            .old_name
+            .as_ref()
+            .filter(|old| !vb.contains_tensor(&tensor.name) && vb.contains_tensor(old));
         let read = vb.get_with_hints(tensor.shape.as_slice(), old.unwrap_or(&tensor.name), init)?;
         self.read.insert(id, read.clone());
         Ok(read)
@@ -233,7 +240,8 @@ impl Pass<'_> {
                 None => return Ok(Value::None),
             },
             Block::Mask => {
-                let mask = self.optional(0).map(|mask| AttentionMask::new(&mask.to_dtype(DType::U8)?, self.dtype));
+                let mask =
+                    self.optional(0).map(|mask| AttentionMask::new(&mask.to_dtype(DType::U8)?, self.dtype));
                 return Ok(Value::Mask(mask.transpose()?));
             }
             Block::Unrows => {
@@ -242,9 +250,7 @@ impl Pass<'_> {
             }
             Block::Embedding(table) => table.forward(self.tensor(0)?)?,
             // 0, 1, 2, …, the same for every row: [1, sequence, width].
-            Block::Positions(table) => {
-                table.narrow(0, 0, self.given()?.dim(D::Minus1)?)?.unsqueeze(0)?
-            }
+            Block::Positions(table) => table.narrow(0, 0, self.given()?.dim(D::Minus1)?)?.unsqueeze(0)?,
             Block::Linear(linear) => linear.forward(self.tensor(0)?)?,
             Block::LayerNorm(norm) => norm.forward(self.tensor(0)?)?,
             Block::Attention { heads } => {
@@ -259,7 +265,9 @@ impl Pass<'_> {
                 sum
             }
             Block::Token { at } => self.tensor(0)?.i((.., *at))?,
-            Block::Feature { at } => self.tensor(0)?.narrow(D::Minus1, *at, 1)?.squeeze(D::Minus1)?.contiguous()?,
+            Block::Feature { at } => {
+                self.tensor(0)?.narrow(D::Minus1, *at, 1)?.squeeze(D::Minus1)?.contiguous()?
+            }
         }))
     }
 

@@ -31,7 +31,9 @@ pub enum ExportError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// A description that feeds a block what it does not take.
-    #[error("the description of the model feeds a block in '{module}' {inputs} values, which it does not take")]
+    #[error(
+        "the description of the model feeds a block in '{module}' {inputs} values, which it does not take"
+    )]
     Fed { module: String, inputs: usize },
     /// A tensor could not be read.
     #[error(transparent)]

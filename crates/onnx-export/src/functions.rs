@@ -3,9 +3,9 @@
 use architecture::Activation;
 use onnx_graph::Attribute;
 
+use crate::FloatType;
 use crate::builder::{Builder, Name};
 use crate::dialect::Mean;
-use crate::FloatType;
 
 /// `(x − μ) / √(σ² + ε) · weight + bias`, over the last of three axes. In half precision all before the weight is f32, as LayerNormalization's `stash_type` has it by default.
 pub(crate) fn layer_norm(

@@ -201,11 +201,7 @@ impl FloatType {
 /// # Errors
 /// If the opset is not known, the shape is impossible for the model, or the checkpoint does not fit the config or has no such head; and in half precision if a weight is too large for
 /// it, or it was not asked for [`Target::Onnx`] and [`Weights::Transposed`].
-pub fn export(
-    checkpoint: &Checkpoint,
-    family: &dyn Family,
-    options: &Options,
-) -> Result<Model, ExportError> {
+pub fn export(checkpoint: &Checkpoint, family: &dyn Family, options: &Options) -> Result<Model, ExportError> {
     let dialect = Dialect::of(options.opset, options.target)?;
     check_dtype(options)?;
     let bound = bind(checkpoint, family, options.task)?;

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::bail;
-use bert_pipeline::{PipelineError, Text};
 use architecture::Task;
+use bert_pipeline::{PipelineError, Text};
 use engine::{NamedValues, ValueSpec, shown_path};
 use parity::suite::{Case, EmbeddingTables, as_choices, cases_for};
 use parity::{ParityError, Subject, tensors};

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context as _, bail, ensure};
+use architecture::Task;
 use bert_pipeline::PipelineError;
 use bert_pipeline::pipeline::{
     Aggregation, EngineChoice, FeatureExtraction, FillMask, MultipleChoice, Options, Output, Pipeline,
     QuestionAnswering, TextClassification, TextRanking, TokenClassification,
 };
-use architecture::Task;
 use checkpoint::ModelFiles;
 use clap::Args;
 use engine::Engine;

@@ -160,7 +160,8 @@ fn patterns(evidence: &Evidence<'_>) -> Result<Vec<(&'static str, Tensor)>> {
     let real = |row: &[f64]| row.iter().filter(|&&bit| bit != 0.).count();
     let own = by_key(&|row, at| row[at])?;
     let causal = by_pair(&|query, key| bit(key <= query))?;
-    let types = Tensor::from_vec(evidence.input("token_type_ids", 0.)?, (batch, 1, 1, sequence), &Device::Cpu)?;
+    let types =
+        Tensor::from_vec(evidence.input("token_type_ids", 0.)?, (batch, 1, 1, sequence), &Device::Cpu)?;
     let types = types.ne(0f64)?.to_dtype(DType::F64)?;
     Ok(vec![
         ("mask ignored: padding is attended to", own.ones_like()?),

@@ -90,7 +90,8 @@ pub(super) fn variants(evidence: &Evidence<'_>, step: usize, emit: &mut Emit<'_>
     }
     let before = evidence.fed(step, 0)?;
     if matches!(evidence.program.steps[before].op, Op::Token { .. }) {
-        explained |= token::others(evidence, before, &mut |text, x| emit(text, &dense(x, weight, Some(bias))?))?;
+        explained |=
+            token::others(evidence, before, &mut |text, x| emit(text, &dense(x, weight, Some(bias))?))?;
     } else {
         // What it is given itself is among them, under another name or its own, and explains nothing.
         for other in evidence.neighbours(evidence.path(step), x.dims()) {

@@ -42,7 +42,8 @@ pub(super) fn is_sum(program: &Program, step: usize) -> bool {
 /// The normalised sum of lookups.
 pub(super) fn explain_sum(evidence: &Evidence<'_>, norm_step: usize, trial: &mut Trial) -> Result<()> {
     let sum = evidence.fed(norm_step, 0)?;
-    let tables: Vec<usize> = evidence.program.steps[sum].inputs.iter().filter_map(|wire| wire.step()).collect();
+    let tables: Vec<usize> =
+        evidence.program.steps[sum].inputs.iter().filter_map(|wire| wire.step()).collect();
     let values: Vec<Tensor> = tables.iter().map(|&table| evidence.value(table)).collect::<Result<_>>()?;
     let whole = evidence.value(sum)?;
     layer_norm::variants(evidence, norm_step, &whole, trial)?;
@@ -63,7 +64,8 @@ pub(super) fn explain_sum(evidence: &Evidence<'_>, norm_step: usize, trial: &mut
         let module = evidence.path(table);
         lookups(evidence, table, &mut |text, value| {
             let others = values.iter().enumerate().filter(|(other, _)| *other != at);
-            let sum = others.map(|(_, part)| part).try_fold(value.clone(), |sum, part| sum.broadcast_add(part))?;
+            let sum =
+                others.map(|(_, part)| part).try_fold(value.clone(), |sum, part| sum.broadcast_add(part))?;
             trial.offer(module, text, &norm.forward(&sum)?)
         })?;
     }

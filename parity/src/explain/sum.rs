@@ -58,7 +58,8 @@ pub(super) fn explain(
     explained |= offer("only the residual is left, the sublayer is missing", &normed(&residual)?)?;
     explained |= offer("residual subtracted", &normed(&(&dense - &residual)?)?)?;
     if norm.is_some() {
-        explained |= offer("LayerNorm before the residual is added (pre-norm)", &(normed(&dense)? + &residual)?)?;
+        explained |=
+            offer("LayerNorm before the residual is added (pre-norm)", &(normed(&dense)? + &residual)?)?;
         explained |= offer("LayerNorm of the residual alone", &(normed(&residual)? + &dense)?)?;
     }
     if explained || trial.is_explained() {

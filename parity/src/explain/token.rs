@@ -10,8 +10,7 @@ pub(super) fn others(evidence: &Evidence<'_>, step: usize, emit: &mut Emit<'_>) 
     let (batch, sequence) = evidence.dims()?;
     let hidden = evidence.given(step)?;
     let token = |position| hidden.narrow(1, position, 1)?.squeeze(1);
-    let mut explained =
-        emit("takes the last token, not the first", &token(sequence.saturating_sub(1))?)?;
+    let mut explained = emit("takes the last token, not the first", &token(sequence.saturating_sub(1))?)?;
     if sequence > 1 {
         explained |= emit("takes the second token, not the first", &token(1)?)?;
     }

@@ -236,9 +236,7 @@ fn deciding_rows(evidence: &Evidence<'_>, module: &str, shape: &[usize]) -> Resu
             Some(real.chunks(sequence.max(1)).map(|row| row.contains(&true)).collect())
         }
         [rows, positions, _] if rows == batch && positions == sequence => Some(real),
-        [1, positions, _] | [positions, _]
-            if is_position && positions == sequence =>
-        {
+        [1, positions, _] | [positions, _] if is_position && positions == sequence => {
             Some((0..sequence).map(any_row).collect())
         }
         _ => None,

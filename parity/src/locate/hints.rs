@@ -38,7 +38,9 @@ impl Hints {
             return false;
         }
         let module = words(&tap.module);
-        self.by_value.get(value).is_some_and(|names| names.iter().any(|name| contains(name, &module, &self.parts)))
+        self.by_value
+            .get(value)
+            .is_some_and(|names| names.iter().any(|name| contains(name, &module, &self.parts)))
     }
 }
 

@@ -124,7 +124,8 @@ impl Order {
         let needed = program.needed(outputs);
         let is_value = |step: &usize| !matches!(program.steps[*step].op, Op::Rows | Op::Unrows | Op::Mask);
         let values: Vec<usize> = needed.into_iter().filter(is_value).collect();
-        let fed = |step: usize| program.steps[step].inputs.iter().filter_map(|wire| wire.step()).filter(is_value);
+        let fed =
+            |step: usize| program.steps[step].inputs.iter().filter_map(|wire| wire.step()).filter(is_value);
         let mut users: Vec<Vec<usize>> = vec![Vec::new(); program.steps.len()];
         for &step in &values {
             fed(step).for_each(|before| users[before].push(step));

@@ -112,8 +112,8 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use candle_bert::BertConfig;
     use bytes::Bytes;
+    use candle_bert::BertConfig;
     use engine::NamedValues;
 
     use super::*;

@@ -81,7 +81,9 @@ fn all_that_does_not_fit_is_listed_at_once() {
             _ => {}
         }
     }
-    let BertError::Bind(BindError::Misfits(misfits)) = load(&tensors).unwrap_err() else { panic!("another error") };
+    let BertError::Bind(BindError::Misfits(misfits)) = load(&tensors).unwrap_err() else {
+        panic!("another error")
+    };
     assert_eq!(
         misfits.to_string(),
         "the checkpoint does not fit config.json in 5 places\

@@ -137,7 +137,9 @@ impl Plants<'_> {
         });
         let Some((bend, dense, token, function)) = pooler.into_iter().next() else { return };
         let module = self.sound.path(bend);
-        let (Some(value), Some(projected)) = (self.sound.output(bend), self.sound.output(dense)) else { return };
+        let (Some(value), Some(projected)) = (self.sound.output(bend), self.sound.output(dense)) else {
+            return;
+        };
         self.add(16, format!("the pooler without {function}"), Some(module.clone()), Some("tanh"), |edit| {
             edit.replace(&value, |_, _| projected.clone())
         });

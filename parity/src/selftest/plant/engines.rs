@@ -33,8 +33,7 @@ impl Plants<'_> {
             }
             (!done.is_empty()).then_some(())
         });
-        let is_gelu =
-            |op: &Op| matches!(op, Op::Activation { function: Activation::Gelu, configured: true });
+        let is_gelu = |op: &Op| matches!(op, Op::Activation { function: Activation::Gelu, configured: true });
         let bends: Vec<usize> = self.sound.steps(is_gelu).map(|(step, _)| step).collect();
         // Those of heads have their places elsewhere.
         let bends = bends.into_iter().filter(|&step| self.sound.layer(step).is_some()).collect::<Vec<_>>();

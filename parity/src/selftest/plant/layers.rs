@@ -50,9 +50,7 @@ impl Plants<'_> {
             let (Some(sum), Some(projection)) = (self.sound.output(step), projection) else { continue };
             let module = self.sound.path(step);
             let fault = format!("no residual connection in {module}");
-            self.add(29, fault, Some(module), Some("residual"), |edit| {
-                edit.replace(&sum, |_, _| projection)
-            });
+            self.add(29, fault, Some(module), Some("residual"), |edit| edit.replace(&sum, |_, _| projection));
         }
     }
 
@@ -79,7 +77,9 @@ impl Plants<'_> {
             }
         }
         for step in self.sound.steps_in(layer, |op| matches!(op, Op::Attention { .. })) {
-            let Some(value) = self.sound.fed(step).and_then(|query| self.sound.output(query)) else { continue };
+            let Some(value) = self.sound.fed(step).and_then(|query| self.sound.output(query)) else {
+                continue;
+            };
             let fault = format!("the scale applied twice in layer {layer}, on the query");
             let Some(size) = self.sound.program().head_size() else { continue };
             self.add(15, fault, Some(self.sound.path(step)), Some("scale"), |edit| {
@@ -156,7 +156,9 @@ impl Plants<'_> {
     }
 
     pub(super) fn dropout(&mut self) {
-        let Some((value, _)) = self.sound.first_norm().filter(|_| self.sound.edit.opset() >= 12) else { return };
+        let Some((value, _)) = self.sound.first_norm().filter(|_| self.sound.edit.opset() >= 12) else {
+            return;
+        };
         self.add(11, "dropout left in", None, Some("deterministic"), |edit| {
             edit.replace(&value, |nodes, sound| {
                 let ratio = nodes.number(0.1);

@@ -59,7 +59,9 @@ impl Plants<'_> {
             }
             Some(())
         });
-        let name = self.projection().and_then(|step| Some((step, self.sound.carrier(self.sound.named(step, "weight")?)?)));
+        let name = self
+            .projection()
+            .and_then(|step| Some((step, self.sound.carrier(self.sound.named(step, "weight")?)?)));
         if let Some((step, (name, _))) = name {
             let module = Some(self.sound.path(step));
             self.add(30, "a weight that is NaN", module, None, |edit| {
@@ -91,7 +93,8 @@ impl Plants<'_> {
             swaps.push([self.widening(0), self.widening(1)]);
         }
         for swap in swaps {
-            let [Some(a), Some(b)] = swap.map(|step| Some(self.sound.named(step?, "weight")?.to_string())) else {
+            let [Some(a), Some(b)] = swap.map(|step| Some(self.sound.named(step?, "weight")?.to_string()))
+            else {
                 continue;
             };
             let (Some((first, _)), Some((second, _))) = (self.sound.carrier(&a), self.sound.carrier(&b))
