@@ -11,7 +11,6 @@ mod layout;
 mod taps;
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
 
 use architecture::{Op, Program};
 use candle_blocks::ReferenceEngine;
@@ -36,9 +35,10 @@ const SAME: f64 = 1e-12;
 /// How many values are tried in the place of a module that is not there. Each costs a run.
 const TRIED: usize = 12;
 
-/// How long places are tried. After that, what is likely is taken as it is: on a large model with everything wrong, each try takes seconds, and the
-/// weights have told already.
-const TIME: Duration = Duration::from_secs(20);
+/// How many multiplications all tries together may take; see [`cost`]. After that, what is likely is taken as it is: on a large model with everything wrong, each try
+/// takes seconds, and the weights have told already. It is work that is counted and no time, so that every machine names the same culprits; the oracle does some 5e8
+/// in a second.
+const WORK: u64 = 20_000_000_000;
 
 /// A value that is this near to a module's output, in the mean and relative to it, is that module's, though it could not be seen that putting
 /// the reference's numbers there helps: other modules do not come as near by chance.
@@ -138,10 +138,21 @@ pub fn locate(reference: &ReferenceEngine, oracle: &Oracle, case: &Case) -> Resu
         substitutes: NamedValues::new(),
         values: plain,
         taps: &taps,
-        until: Instant::now() + TIME,
+        work: WORK,
+        cost: cost(program, case),
     };
     search.all()?;
     search.findings(case, modules)
+}
+
+/// About how many multiplications a run of a model takes: one for each weight of its linear layers, at each position.
+fn cost(program: &Program, case: &Case) -> u64 {
+    let weights = program.steps.iter().filter_map(|step| match step.op {
+        Op::Linear { weight, .. } => Some(program.tensors[weight].shape.iter().product::<usize>() as u64),
+        _ => None,
+    });
+    let positions = case.inputs.get("input_ids").map_or(1, |ids| ids.len() as u64);
+    weights.sum::<u64>().saturating_mul(positions)
 }
 
 /// The search through the taps in the order of execution.
@@ -158,7 +169,10 @@ struct Search<'a> {
     substitutes: NamedValues,
     /// The graph's values with those.
     values: Values,
-    until: Instant,
+    /// How many multiplications may still be tried with.
+    work: u64,
+    /// How many a run takes.
+    cost: u64,
 }
 
 /// A value that may hold a tap, and does not hold the same numbers.
@@ -322,7 +336,8 @@ impl Search<'_> {
     }
 
     /// How many later taps are right with these substitutes.
-    fn right_after(&self, index: usize, substitutes: &NamedValues) -> Result<usize, ParityError> {
+    fn right_after(&mut self, index: usize, substitutes: &NamedValues) -> Result<usize, ParityError> {
+        self.work = self.work.saturating_sub(self.cost);
         let values = self.replay.run(substitutes)?;
         let tap = &self.taps[index];
         // The next stage is enough: what is wrong there hides what comes later.
@@ -341,15 +356,16 @@ impl Search<'_> {
     }
 
     /// The value that makes most of what comes after right if the reference's numbers are put in its place.
-    fn best(&self, index: usize, candidates: &[Candidate]) -> Result<Option<Candidate>, ParityError> {
-        if candidates.is_empty() || Instant::now() > self.until {
+    fn best(&mut self, index: usize, candidates: &[Candidate]) -> Result<Option<Candidate>, ParityError> {
+        if candidates.is_empty() || self.work < self.cost {
             return Ok(None);
         }
-        let before = self.right_after(index, &self.substitutes)?;
+        let substitutes = self.substitutes.clone();
+        let before = self.right_after(index, &substitutes)?;
         let mut best = None;
         let mut most = before;
         for candidate in candidates {
-            if Instant::now() > self.until {
+            if self.work < self.cost {
                 break;
             }
             let Some(value) = Replay::substitute(&self.taps[index], &candidate.place, &self.values) else {

@@ -135,7 +135,7 @@ pub fn bind_program(
     known.extend(program.buffers.iter().map(|name| format!("{prefix}{name}")));
     for copied in &program.copies {
         let Some(copy) = checkpoint.get(&format!("{head_prefix}{}", copied.name)) else { continue };
-        let original = entries[copied.of];
+        let Some(&original) = entries.get(copied.of) else { continue };
         let same =
             (original.dtype, &original.shape, &original.bytes) == (copy.dtype, &copy.shape, &copy.bytes);
         if same {

@@ -159,3 +159,54 @@ fn predictions(m: &mut Draft, config: &BertConfig, hidden: Wire) -> Wire {
     m.copied("decoder.bias", bias, false);
     m.linear_of("decoder", transformed, weight, bias)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_those_of_transformers() {
+        let tag = |task, module: &str| bert(&BertConfig::default(), task, true).hierarchy_tag(module);
+        for (module, tag_) in [
+            ("embeddings.word_embeddings", "/BertModel/BertEmbeddings"),
+            ("embeddings.LayerNorm", "/BertModel/BertEmbeddings"),
+            ("encoder", "/BertModel/BertEncoder"),
+            (
+                "encoder.layer.11.attention.self.query",
+                "/BertModel/BertEncoder/BertLayer.11/BertAttention/BertSelfAttention",
+            ),
+            (
+                "encoder.layer.0.attention.output.dense",
+                "/BertModel/BertEncoder/BertLayer.0/BertAttention/BertSelfOutput",
+            ),
+            ("encoder.layer.0.intermediate", "/BertModel/BertEncoder/BertLayer.0/BertIntermediate"),
+            ("encoder.layer.0.output.LayerNorm", "/BertModel/BertEncoder/BertLayer.0/BertOutput"),
+            ("pooler.dense", "/BertModel/BertPooler"),
+        ] {
+            assert_eq!(tag(Task::FeatureExtraction, module), tag_, "{module}");
+            let beneath = format!("/BertForSequenceClassification{tag_}");
+            assert_eq!(tag(Task::SequenceClassification, module), beneath, "{module}");
+        }
+        for (task, module, tag_) in [
+            (Task::SequenceClassification, "classifier", "/BertForSequenceClassification"),
+            (Task::QuestionAnswering, "qa_outputs", "/BertForQuestionAnswering"),
+            (
+                Task::MaskedLm,
+                "cls.predictions.transform.LayerNorm",
+                "/BertForMaskedLM/BertOnlyMLMHead/BertLMPredictionHead/BertPredictionHeadTransform",
+            ),
+            (
+                Task::MaskedLm,
+                "cls.predictions.decoder",
+                "/BertForMaskedLM/BertOnlyMLMHead/BertLMPredictionHead",
+            ),
+            (
+                Task::NextSentencePrediction,
+                "cls.seq_relationship",
+                "/BertForNextSentencePrediction/BertOnlyNSPHead",
+            ),
+        ] {
+            assert_eq!(tag(task, module), tag_, "{module}");
+        }
+    }
+}
