@@ -11,6 +11,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("engine", &[]),
     ("kernels", &[]),
+    ("report", &[]),
     ("checkpoint", &["engine"]),
     ("onnx-graph", &["engine"]),
     ("candle-bert", &["engine", "checkpoint"]),
@@ -22,6 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "parity",
         &[
+            "report",
             "engine",
             "checkpoint",
             "onnx-graph",

@@ -1,9 +1,9 @@
 //! Whether tensors stand where they belong: by their names, by how their users take them, by the order of execution, and by what a query,
 //! key or value does in the attention. No element needs to differ for a graph to be wrong here.
 
+use super::Layout;
 use super::carriers::Carrier;
 use super::flow::{Flow, Step, Use, ValueId};
-use super::layout::Layout;
 use super::search::Match;
 use super::weights::Weight;
 use super::{Finding, FindingKind};

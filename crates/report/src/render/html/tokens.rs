@@ -3,7 +3,7 @@
 use super::super::heat::Heat;
 use super::super::words::{NAME, escaped, number};
 use super::strip::{class, exponent, steps};
-use crate::report::TokenErrors;
+use crate::TokenErrors;
 
 /// As many positions are drawn; rows beyond that are left out, the worst are kept.
 const POSITIONS: usize = 1024;

@@ -6,12 +6,9 @@ mod tables;
 mod tokens;
 
 use super::heat::Grid;
-use super::words::{MESSAGE, NAME, capital, count, escaped, headline, number, or_dash};
+use super::words::{MESSAGE, NAME, capital, count, escaped, headline, number, or_dash, some};
 use super::{Graph, graphs};
-use crate::Verdict;
-use crate::proof::DEFAULT_PROOF_TOL;
-use crate::report::{Culprit, Report, TokenErrors};
-use crate::tokenizer_check::TokenizerReport;
+use crate::{Culprit, DEFAULT_PROOF_TOL, Report, TokenErrors, TokenizerReport, Verdict};
 
 const STYLE: &str = include_str!("html/page.css");
 
@@ -56,7 +53,7 @@ fn header(report: &Report) -> String {
         _ if !report.graphs.is_empty() => format!("<dt>Graphs</dt><dd>{}</dd>", report.graphs.len()),
         _ => String::new(),
     };
-    let tokens: usize = report.inputs.iter().map(|input| input.tokens).sum();
+    let tokens = report.inputs.iter().fold(0usize, |sum, input| sum.saturating_add(input.tokens));
     let inputs = if report.inputs.is_empty() {
         String::new()
     } else {
@@ -74,7 +71,7 @@ fn header(report: &Report) -> String {
 /// All about one graph.
 fn body(graph: &Graph, report: &Report, several: bool) -> String {
     let mut sections = vec![figures(graph, report.atol)];
-    if let Some(explanation) = graph.explanation {
+    if let Some(explanation) = &graph.explanation {
         let text = format!("<p>The whole is explained by {}.</p>", prose(explanation));
         sections.push(section("What it comes from", &text));
     }
@@ -96,14 +93,14 @@ fn body(graph: &Graph, report: &Report, several: bool) -> String {
         let title = escaped(&format!("Engine {}{dtype}", check.engine), NAME);
         section(&title, &tables::check(check, report.atol))
     }));
-    if let Some(located) = graph.located {
+    if let Some(located) = &graph.located {
         let allowed = graph.proof.map_or(DEFAULT_PROOF_TOL, |proof| proof.tol);
         let grid = Grid::new(located, allowed);
         let input = escaped(&located.input, NAME);
         let body = format!(
             "<p>On input “{input}”, both sides in f64. The bound is {allowed:e}, times the module's largest value where that is above 1.</p>\n{}{}{}",
             strip::strip(&grid),
-            chart::chart(&grid, graph.culprits),
+            chart::chart(&grid, &graph.culprits),
             tables::modules(&grid)
         );
         sections.push(section("Error by module", &body));
@@ -113,17 +110,17 @@ fn body(graph: &Graph, report: &Report, several: bool) -> String {
         let pictures: String = graph.tokens.iter().map(picture).collect();
         sections.push(section("Error by token", &pictures));
     }
-    if let Some(conversion) = graph.precision {
+    if let Some(conversion) = &graph.precision {
         sections.push(section("Loss of precision", &tables::loss(conversion)));
     }
-    if let Some(audit) = graph.weights {
+    if let Some(audit) = &graph.weights {
         sections.push(section("Weights", &tables::audit(audit)));
     }
     if !graph.relations.is_empty() {
-        sections.push(section("What must change nothing", &tables::relations(graph.relations)));
+        sections.push(section("What must change nothing", &tables::relations(&graph.relations)));
     }
     if !graph.stress.is_empty() {
-        sections.push(section("Under stress", &tables::stress(graph.stress)));
+        sections.push(section("Under stress", &tables::stress(&graph.stress)));
     }
     if let Some(proof) = graph.proof.filter(|proof| !proof.promoted.is_empty()) {
         sections.push(section("Constants taken for what they mean", &tables::promoted(proof)));
@@ -172,7 +169,7 @@ fn figures(graph: &Graph, atol: f64) -> String {
         let what = format!("off on {} in {}; the tolerance is {atol:e}", check.engine, check.dtype);
         figure(worst.map_or("–".into(), number), escaped(&what, NAME), check.verdict);
     }
-    if let Some(audit) = graph.weights {
+    if let Some(audit) = &graph.weights {
         let all = audit.tensors() + audit.untraced.len();
         figure(
             format!("{} of {all}", audit.tensors()),
@@ -187,12 +184,10 @@ fn culprit(culprit: &Culprit, graph: &Graph) -> String {
     let explanation = culprit.explanation.as_ref().map_or(String::new(), |explanation| {
         format!("<p class=\"explanation\"><strong>Explained by</strong> {}</p>\n", prose(explanation))
     });
-    let mut nodes: Vec<String> = culprit.nodes.iter().take(NODES).map(|node| code(node)).collect();
-    if culprit.nodes.len() > NODES {
-        nodes.push(format!("and {} more", culprit.nodes.len() - NODES));
-    }
-    let nodes =
-        if nodes.is_empty() { String::new() } else { format!("<dt>Nodes</dt><dd>{}</dd>", nodes.join(", ")) };
+    let nodes = match culprit.nodes.as_slice() {
+        [] => String::new(),
+        nodes => format!("<dt>Nodes</dt><dd>{}</dd>", some(nodes, NODES, code)),
+    };
     let inherited = graph.inherited(&culprit.module).map_or(String::new(), |inherited| {
         format!("<dt>In the plain run</dt><dd>{}</dd>", number(inherited))
     });

@@ -2,16 +2,13 @@
 
 use super::heat::Grid;
 use super::words::{
-    MESSAGE, NAME, capital, complaint, count, dimensions, distance, headline, nearer, or_dash, proof_word,
-    relation_word, shown, strained,
+    MESSAGE, NAME, capital, count, dimensions, distance, headline, or_dash, proof_word, relation_word,
+    remarks, shown, some, strained,
 };
 use super::{Graph, graphs};
-use crate::Verdict;
-use crate::audit::Audit;
-use crate::expect::Conversion;
-use crate::proof::{Promoted, Proof};
-use crate::report::{Culprit, EngineCheck, Report};
-use crate::tokenizer_check::TokenizerReport;
+use crate::{
+    Audit, Conversion, Culprit, DEFAULT_PROOF_TOL, EngineCheck, Promoted, Proof, Report, TokenizerReport,
+};
 
 /// GitHub cuts a comment at 65,536 characters; a step summary may hold 16 times that.
 const LIMIT: usize = 60_000;
@@ -87,7 +84,7 @@ impl Document {
 }
 
 fn graph(out: &mut Document, graph: &Graph, atol: f64) {
-    if let Some(explanation) = graph.explanation {
+    if let Some(explanation) = &graph.explanation {
         out.block(format!("Explained by {}.\n", plain(explanation, MESSAGE)));
     }
     if !graph.culprits.is_empty() {
@@ -99,14 +96,14 @@ fn graph(out: &mut Document, graph: &Graph, atol: f64) {
     for check in graph.checks {
         self::check(out, check, atol);
     }
-    if let Some(conversion) = graph.precision {
+    if let Some(conversion) = &graph.precision {
         out.block(loss(conversion));
     }
-    if let Some(audit) = graph.weights {
+    if let Some(audit) = &graph.weights {
         self::audit(out, audit);
     }
-    if let Some(located) = graph.located {
-        let allowed = graph.proof.map_or(crate::proof::DEFAULT_PROOF_TOL, |proof| proof.tol);
+    if let Some(located) = &graph.located {
+        let allowed = graph.proof.map_or(DEFAULT_PROOF_TOL, |proof| proof.tol);
         let strip = Grid::new(located, allowed).lines(|_, glyph| glyph.into()).join("\n");
         let text = format!(
             "What each module is off by itself in f64, over the larger of 1 and its largest value, on {}:\n\n{}",
@@ -125,7 +122,7 @@ fn graph(out: &mut Document, graph: &Graph, atol: f64) {
         let rows = violated.iter().map(|relation| {
             let word = plain(&relation_word(relation), MESSAGE);
             vec![
-                plain(relation.name, NAME),
+                plain(&relation.name, NAME),
                 plain(&relation.side, NAME),
                 plain(&relation.input, NAME),
                 or_dash(relation.max_abs),
@@ -162,22 +159,13 @@ fn culprits(graph: &Graph) -> String {
             code(&culprit.module),
             or_dash(culprit.max_abs),
             or_dash(graph.inherited(&culprit.module)),
-            some(&culprit.nodes),
+            some(&culprit.nodes, NODES, code),
             culprit.explanation.as_deref().map_or("–".into(), |explanation| plain(explanation, MESSAGE)),
         ]
     };
     let header = ["module", "own error", "in the plain run", "nodes", "explained by"];
     let table = table(&header, 1..3, graph.culprits.iter().map(row));
     format!("#### Where the graph parts from the checkpoint\n\n{table}")
-}
-
-/// Some names, and how many more there are.
-fn some(names: &[String]) -> String {
-    let mut shown: Vec<String> = names.iter().take(NODES).map(|name| code(name)).collect();
-    if names.len() > NODES {
-        shown.push(format!("and {} more", names.len() - NODES));
-    }
-    shown.join(", ")
 }
 
 fn proof(out: &mut Document, proof: &Proof) {
@@ -208,7 +196,7 @@ fn proof(out: &mut Document, proof: &Proof) {
     if !proof.promoted.is_empty() {
         let mut groups: Vec<(&Promoted, usize)> = Vec::new();
         for promoted in &proof.promoted {
-            let same = |other: &Promoted| (other.meaning, other.from) == (promoted.meaning, promoted.from);
+            let same = |other: &Promoted| (&other.meaning, other.from) == (&promoted.meaning, promoted.from);
             match groups.iter_mut().find(|(other, _)| same(other)) {
                 Some((_, count)) => *count += 1,
                 None => groups.push((promoted, 1)),
@@ -216,7 +204,7 @@ fn proof(out: &mut Document, proof: &Proof) {
         }
         let rows = groups.iter().map(|(promoted, count)| {
             let (from, to) = (format!("{:?}", promoted.from), format!("{:?}", promoted.to));
-            vec![plain(promoted.meaning, NAME), count.to_string(), from, to, code(&promoted.name)]
+            vec![plain(&promoted.meaning, NAME), count.to_string(), from, to, code(&promoted.name)]
         });
         let table = table(&["meaning", "times", "in the graph", "taken for", "first"], 1..4, rows);
         let title = format!(
@@ -249,19 +237,8 @@ fn check(out: &mut Document, check: &EngineCheck, atol: f64) {
         text += "\n";
         text += &table(&header, 1..5, rows);
     }
-    let failing = check.outputs.iter().filter(|output| output.verdict > Verdict::Rounding);
-    let nearer = check.outputs.iter().filter_map(|output| {
-        let nearer = output.truth.as_ref().and_then(nearer)?;
-        Some(format!("{}: {nearer}", output.name))
-    });
-    let lines: Vec<String> = failing
-        .map(|output| complaint(output, atol))
-        .chain(check.failure.clone())
-        .chain(check.not_compared.iter().map(|reason| format!("not compared: {reason}")))
-        .chain(nearer)
-        .take(ROWS)
-        .map(|line| format!("- {}\n", plain(&line, MESSAGE)))
-        .collect();
+    let lines = check.failure.iter().cloned().chain(remarks(check, atol));
+    let lines: Vec<String> = lines.take(ROWS).map(|line| format!("- {}\n", plain(&line, MESSAGE))).collect();
     if !lines.is_empty() {
         text += "\n";
         text += &lines.concat();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::words::shown;
-use crate::report::{Located, ModuleError};
+use crate::{Located, ModuleError};
 
 /// How far a module is off by itself, on a logarithmic scale; the steps are [`Heat::STEPS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -221,13 +221,6 @@ impl<'a> Cell<'a> {
         // The first of those that are worst.
         let module = modules.iter().rev().max_by_key(|module| (module.culprit, heat(module)))?;
         Some(Self { label, module, heat: heat(module) })
-    }
-}
-
-impl ModuleError {
-    /// Its own error, over the larger of 1 and the largest value of the reference.
-    pub fn relative(&self) -> Option<f64> {
-        self.own.map(|own| own / self.scale.max(1.0))
     }
 }
 

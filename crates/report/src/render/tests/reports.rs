@@ -1,20 +1,19 @@
 //! Small reports made by hand.
 
-use crate::audit::{Audit, Constant, Finding, FindingKind, Layout, Leftover, Origin, Trace};
-use crate::bench::Timing;
-use crate::proof::{DEFAULT_PROOF_TOL, Promoted, Proof, ProofOutput};
-use crate::relations::Relation;
-use crate::report::*;
-use crate::verdict::Verdict;
+use crate::*;
 
 /// A graph that passes, of a model with so many layers.
 pub fn pass(layers: usize) -> Report {
     let input =
         |name: &str, shape: &[usize], tokens| InputSummary { name: name.into(), shape: shape.into(), tokens };
     Report {
-        schema: SCHEMA,
+        schema: SCHEMA.into(),
         verdict: Verdict::Pass,
         model: "org/model".into(),
+        reference: Some(ReferenceSide {
+            kind: ReferenceKind::Checkpoint,
+            text: "natively on candle in f32 (2 layers)".into(),
+        }),
         onnx: Some("onnx/model.onnx".into()),
         error: None,
         atol: 1e-6,
@@ -23,6 +22,7 @@ pub fn pass(layers: usize) -> Report {
         checks: vec![EngineCheck {
             engine: "candle".into(),
             onnx: "onnx/model.onnx".into(),
+            graph: Some("opset 17, 40 nodes".into()),
             dtype: "f32".into(),
             verdict: Verdict::Pass,
             failure: None,
@@ -37,24 +37,34 @@ pub fn pass(layers: usize) -> Report {
             outputs: vec![proof_output("last_hidden_state", 4.4e-14, Verdict::Pass)],
             promoted: vec![Promoted {
                 name: "/layer.0/Sqrt".into(),
-                meaning: "√2",
+                meaning: "√2".into(),
                 from: std::f32::consts::SQRT_2,
                 to: 2f64.sqrt(),
             }],
             failure: None,
         }),
-        weights: Some(audit(layers)),
-        culprits: Vec::new(),
-        explanation: None,
-        located: Some(located(layers)),
-        relations: vec![relation("padding", "masks", true), skipped("order of rows", "one token")],
-        tokens: vec![tokens("f64", 3, 16, 1e-14), tokens("candle", 3, 16, 2e-7)],
-        precision: None,
-        stress: Vec::new(),
+        parts: Parts {
+            weights: Some(audit(layers)),
+            located: Some(located(layers)),
+            relations: vec![relation("padding", "masks", true), skipped("order of rows", "one token")],
+            tokens: vec![tokens("f64", 3, 16, 1e-14), tokens("candle", 3, 16, 2e-7)],
+            ..Parts::default()
+        },
         tokenizer: None,
         graphs: Vec::new(),
         recorded: Vec::new(),
         repro: None,
+        features: Some(Features {
+            outputs: vec![Feature {
+                name: "last_hidden_state".into(),
+                shape: vec![3, 16, 8],
+                first: vec![Some(0.1), None],
+            }],
+            similarity: Some(Similarity {
+                text: "one".into(),
+                to: vec![Similar { text: "another".into(), cosine: Some(0.1) }],
+            }),
+        }),
         timing: Some(TimingReport {
             input: "masks".into(),
             results: vec![Timing {
@@ -141,35 +151,89 @@ pub fn fail(layers: usize) -> Report {
 
 /// A check that could not be run.
 pub fn error() -> Report {
-    Report {
-        verdict: Verdict::Error,
-        onnx: None,
-        error: Some("model.onnx: No such file or directory".into()),
-        inputs: Vec::new(),
-        notes: Vec::new(),
-        checks: Vec::new(),
-        proof: None,
-        weights: None,
-        located: None,
-        relations: Vec::new(),
-        tokens: Vec::new(),
-        timing: None,
-        ..pass(1)
-    }
+    let why = "model.onnx: No such file or directory";
+    Report { command: pass(1).command, ..Report::failed("org/model", None, 1e-6, why.into()) }
+}
+
+/// A report that has a value for each field: of a graph that was converted on purpose, fails under stress, and is held against a record.
+pub fn everything() -> Report {
+    let mut report = fail(2);
+    let output = report.checks[0].outputs[0].clone();
+    report.precision = Some(Conversion {
+        expect: Expect::Int8,
+        loss: vec![Loss {
+            engine: "oracle".into(),
+            output: output.name.clone(),
+            max_abs: Some(0.1),
+            max_rel: Some(0.01),
+            mean_abs: Some(0.1 / 3.0),
+            cosine: Some(0.999),
+            worst_input: Some("masks".into()),
+            compared: 248,
+        }],
+    });
+    report.stress = vec![Stress {
+        engine: "candle".into(),
+        module: "embeddings.LayerNorm".into(),
+        max_abs: Some(0.25),
+        bound: 1e-4,
+        verdict: Verdict::Fail,
+    }];
+    report.tokens[0].not_finite.push([0, 1]);
+    report.explanation = Some("input_ids and token_type_ids exchanged".into());
+    report.checks[0].outputs[0].decisions = Some(Decisions {
+        made: 3,
+        flipped: 0,
+        could_flip: Some(1),
+        smallest_margin: Some(1e-7),
+        input: Some("masks".into()),
+        at: Some(vec![1]),
+    });
+    let trace = &mut report.weights.as_mut().unwrap().traced[0];
+    trace.layout = Layout::Part { part: 1, of: 3, transposed: true };
+    (trace.factor, trace.cast, trace.step) = (Some(1.0 / 3.0), Some(Cast::BF16), Some(0.1));
+    trace.plus = Some(("embeddings.token_type_embeddings.weight".into(), 0));
+    trace.first_difference =
+        Some(FirstDifference { index: vec![1, 2], checkpoint: 0.1, graph: 0.2, ulp: Some(9_000_000) });
+    let token = |id| Some(Token { id, token: format!("t{id}"), token_type: id % 2 });
+    report.tokenizer = Some(TokenizerReport {
+        verdict: Verdict::Fail,
+        texts: 20,
+        differing: 1,
+        difference: Some(TokenDifference {
+            text: "a text".into(),
+            position: 3,
+            tokenizer_json: token(7),
+            vocab_txt: None,
+        }),
+        setting: Some("lowercase is off".into()),
+        notes: vec!["truncation differs".into()],
+    });
+    report.recorded = vec![Recorded {
+        side: "onnx/model.onnx".into(),
+        engine: "oracle".into(),
+        dtype: "f32".into(),
+        verdict: Verdict::Fail,
+        failure: Some("on input 'masks': node 'x'".into()),
+        not_compared: vec!["onnx/model.onnx has no output 'y'".into()],
+        outputs: vec![output],
+    }];
+    report.repro = Some(Replay {
+        dir: "repro".into(),
+        input: "masks".into(),
+        shape: vec![1, 2],
+        precision: "f64".into(),
+        atol: 1.0 / 3e7,
+    });
+    report
 }
 
 /// Two graphs, of which the second fails.
 pub fn two_graphs() -> Report {
     let graph = |report: Report, onnx: &str| GraphReport {
         verdict: report.verdict,
-        located: report.located,
-        culprits: report.culprits,
-        explanation: report.explanation,
-        relations: report.relations,
-        tokens: report.tokens,
-        precision: report.precision,
-        stress: report.stress,
-        ..GraphReport::new(onnx, report.proof.unwrap(), report.weights, report.checks)
+        parts: report.parts,
+        ..GraphReport::new(onnx, report.proof.unwrap(), None, report.checks)
     };
     Report { graphs: vec![graph(pass(2), "a.onnx"), graph(fail(2), "b.onnx")], ..fail(2) }
 }
@@ -184,6 +248,12 @@ pub fn named(name: &str) -> Report {
     some(&mut report.error);
     some(&mut report.command);
     some(&mut report.explanation);
+    set(&mut report.reference.as_mut().unwrap().text);
+    let features = report.features.as_mut().unwrap();
+    features.outputs.iter_mut().for_each(|output| set(&mut output.name));
+    let similarity = features.similarity.as_mut().unwrap();
+    set(&mut similarity.text);
+    similarity.to.iter_mut().for_each(|other| set(&mut other.text));
     report.notes.iter_mut().for_each(set);
     report.inputs.iter_mut().for_each(|input| set(&mut input.name));
     for check in &mut report.checks {
@@ -191,6 +261,7 @@ pub fn named(name: &str) -> Report {
         set(&mut check.onnx);
         set(&mut check.dtype);
         some(&mut check.failure);
+        some(&mut check.graph);
         check.not_compared.iter_mut().for_each(set);
         for output in &mut check.outputs {
             set(&mut output.name);
@@ -202,7 +273,10 @@ pub fn named(name: &str) -> Report {
     }
     let proof = report.proof.as_mut().unwrap();
     some(&mut proof.failure);
-    proof.promoted.iter_mut().for_each(|promoted| set(&mut promoted.name));
+    for promoted in &mut proof.promoted {
+        set(&mut promoted.name);
+        promoted.meaning = name.to_string().into();
+    }
     for output in &mut proof.outputs {
         set(&mut output.name);
         some(&mut output.worst_input);
@@ -246,6 +320,7 @@ pub fn named(name: &str) -> Report {
     }
     for relation in &mut report.relations {
         set(&mut relation.input);
+        relation.name = name.to_string().into();
         some(&mut relation.failure);
     }
     for tokens in &mut report.tokens {
@@ -412,10 +487,10 @@ fn audit(layers: usize) -> Audit {
     }
 }
 
-fn relation(name: &'static str, input: &str, holds: bool) -> Relation {
+fn relation(name: &str, input: &str, holds: bool) -> Relation {
     let max_abs = Some(if holds { 3e-15 } else { 2e-3 });
     Relation {
-        name,
+        name: name.to_string().into(),
         side: "graph in f64".into(),
         input: input.into(),
         max_abs,
@@ -425,7 +500,7 @@ fn relation(name: &'static str, input: &str, holds: bool) -> Relation {
     }
 }
 
-fn skipped(name: &'static str, input: &str) -> Relation {
+fn skipped(name: &str, input: &str) -> Relation {
     Relation {
         holds: false,
         max_abs: None,

@@ -2,14 +2,11 @@
 
 use std::io::{self, Write};
 
+use super::{BOLD, DIM, Paint, Painted};
+use crate::render::heat::{Grid, Heat};
+use crate::render::words::some;
+use crate::{DEFAULT_PROOF_TOL, Located, Report, Verdict};
 use anstyle::{AnsiColor, Style};
-use parity::Verdict;
-use parity::proof::DEFAULT_PROOF_TOL;
-use parity::render::heat::{Grid, Heat};
-use parity::report::{Located, Report};
-
-use super::show::{BOLD, DIM};
-use super::terminal::{Paint, Painted};
 
 /// As many nodes of a culprit are named.
 const NODES: usize = 4;
@@ -35,7 +32,7 @@ fn heat_strip(located: &Located, allowed: f64) -> Vec<String> {
 }
 
 /// The strip, and what is known about each culprit.
-pub fn modules(out: &mut impl Write, report: &Report) -> io::Result<()> {
+pub(super) fn modules(out: &mut impl Write, report: &Report) -> io::Result<()> {
     let located = report.located.as_ref();
     let allowed = report.proof.as_ref().map_or(DEFAULT_PROOF_TOL, |proof| proof.tol);
     if let Some(located) = located {
@@ -64,10 +61,7 @@ pub fn modules(out: &mut impl Write, report: &Report) -> io::Result<()> {
         let red = Paint::new(color(Heat::Off));
         writeln!(out, "{red}{}{red:#}  {} by itself{inherited}", culprit.module, error(culprit.max_abs))?;
         if !culprit.nodes.is_empty() {
-            let more = culprit.nodes.len().saturating_sub(NODES);
-            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-            let named = culprit.nodes.iter().take(NODES).cloned().collect::<Vec<_>>().join(", ");
-            writeln!(out, "  nodes         {named}{more}")?;
+            writeln!(out, "  nodes         {}", some(&culprit.nodes, NODES, str::to_string))?;
         }
         if let Some(explanation) = &culprit.explanation {
             writeln!(out, "  explained by  {explanation}")?;
@@ -77,7 +71,7 @@ pub fn modules(out: &mut impl Write, report: &Report) -> io::Result<()> {
 }
 
 /// What does not matter for any one module: relations that do not hold, and tokenizers that differ.
-pub fn findings(out: &mut impl Write, report: &Report) -> io::Result<()> {
+pub(super) fn findings(out: &mut impl Write, report: &Report) -> io::Result<()> {
     let red = Paint::new(color(Heat::Off));
     let violated: Vec<_> = report.relations.iter().filter(|relation| relation.is_violated()).collect();
     if !violated.is_empty() {

@@ -1,14 +1,10 @@
 //! A report as JUnit's XML, which every CI server shows.
 
 use super::words::{
-    MESSAGE, NAME, complaint, distance, escaped, number, or_dash, proof_word, relation_word, strained,
+    MESSAGE, NAME, complaint, distance, escaped, number, or_dash, proof_word, relation_word, some, strained,
 };
 use super::{Graph, graphs};
-use crate::Verdict;
-use crate::audit::Audit;
-use crate::proof::{Proof, ProofOutput};
-use crate::relations::Relation;
-use crate::report::{Culprit, EngineCheck, OutputReport, Report};
+use crate::{Audit, Culprit, EngineCheck, OutputReport, Proof, ProofOutput, Relation, Report, Verdict};
 
 /// As many lines of a failure are written.
 const LINES: usize = 40;
@@ -131,16 +127,16 @@ fn joined(lines: &[String]) -> String {
 /// What needs no f32 engine.
 fn exact(graph: &Graph) -> Suite {
     let mut cases = Vec::new();
-    let explanation = graph.explanation.map(|explanation| format!("explained by {explanation}"));
+    let explanation = graph.explanation.as_ref().map(|explanation| format!("explained by {explanation}"));
     let culprits = graph.culprits.iter().map(|culprit| self::culprit(culprit, graph));
     let culprits: Vec<String> = explanation.into_iter().chain(culprits).collect();
     if let Some(proof) = graph.proof {
         cases.extend(self::proof(proof, &culprits));
     }
-    if let Some(audit) = graph.weights {
+    if let Some(audit) = &graph.weights {
         cases.push(weights(audit));
     }
-    for name in names(graph.relations) {
+    for name in names(&graph.relations) {
         cases.extend(relation(name, graph));
     }
     if !graph.stress.is_empty() {
@@ -196,12 +192,7 @@ fn culprit(culprit: &Culprit, graph: &Graph) -> String {
         line += &format!("; {explanation}");
     }
     if !culprit.nodes.is_empty() {
-        let more = culprit.nodes.len().saturating_sub(NODES);
-        let nodes = culprit.nodes.iter().take(NODES).cloned().collect::<Vec<_>>().join(", ");
-        line += &format!("; nodes {nodes}");
-        if more > 0 {
-            line += &format!(" and {more} more");
-        }
+        line += &format!("; nodes {}", some(&culprit.nodes, NODES, str::to_string));
     }
     line
 }
@@ -220,18 +211,18 @@ fn weights(audit: &Audit) -> Case {
 }
 
 /// The names of relations, each once, in their order.
-fn names(relations: &[Relation]) -> Vec<&'static str> {
+fn names(relations: &[Relation]) -> Vec<&str> {
     let mut names = Vec::new();
     for relation in relations {
-        if !names.contains(&relation.name) {
-            names.push(relation.name);
+        if !names.contains(&&*relation.name) {
+            names.push(&relation.name);
         }
     }
     names
 }
 
 /// One relation over all inputs; nothing where it was skipped on all.
-fn relation(name: &'static str, graph: &Graph) -> Option<Case> {
+fn relation(name: &str, graph: &Graph) -> Option<Case> {
     let judged: Vec<&Relation> = graph
         .relations
         .iter()

@@ -2,7 +2,7 @@
 
 use super::super::heat::{Cell, Grid};
 use super::super::words::{NAME, escaped, or_dash};
-use crate::report::{Culprit, ModuleError};
+use crate::{Culprit, ModuleError};
 
 const HEIGHT: f64 = 300.0;
 /// Room for the names of the axis, above for the culprits' numbers, and below for the layers' names.

@@ -5,8 +5,8 @@ use serde_json::Value as Json;
 
 use super::heat::{Grid, Heat};
 use super::*;
-use crate::report::{OutputReport, SCHEMA};
-use reports::{error, fail, named, pass, rounding, two_graphs};
+use crate::*;
+use reports::{error, everything, fail, named, pass, rounding, two_graphs};
 use wellformed::{text, wellformed};
 
 /// What a colleague's mail takes without a thought.
@@ -30,6 +30,76 @@ const HOSTILE: [&str; 9] = [
 
 fn documents(report: &Report) -> [String; 3] {
     [markdown(report), junit(report), html(report)]
+}
+
+/// What a terminal shows, where that form is built in.
+fn on_terminal(report: &Report) -> String {
+    #[cfg(feature = "terminal")]
+    {
+        let mut out = terminal::Lines(Vec::new());
+        terminal::report(&mut out, report).unwrap();
+        String::from_utf8(out.0).unwrap()
+    }
+    #[cfg(not(feature = "terminal"))]
+    report.verdict.to_string()
+}
+
+fn read_back(report: &Report) -> Report {
+    let json = serde_json::to_vec(report).unwrap();
+    let Saved::Report(read) = read(&json).unwrap() else { panic!("it is a report") };
+    assert_eq!(serde_json::to_vec(&read).unwrap(), json);
+    *read
+}
+
+/// What is in a report is in its JSON: every form of one that was read back is the same, to the byte.
+#[test]
+fn a_report_is_the_same_when_it_is_read_back() {
+    let named = HOSTILE.iter().map(|name| named(name));
+    for report in
+        [pass(2), rounding(3), fail(2), error(), two_graphs(), everything()].into_iter().chain(named)
+    {
+        let read = read_back(&report);
+        assert_eq!(documents(&read), documents(&report));
+        assert_eq!(on_terminal(&read), on_terminal(&report));
+    }
+}
+
+/// JSON holds no number that is not finite: such numbers come back as another, and are shown alike.
+#[test]
+fn what_is_not_finite_is_shown_as_before() {
+    for x in [f64::NAN, f64::INFINITY] {
+        let mut report = everything();
+        report.stress[0].bound = x;
+        report.located.as_mut().unwrap().modules[3].scale = x;
+        let traced = &mut report.weights.as_mut().unwrap().traced;
+        traced[0].step = Some(x as f32);
+        traced[0].first_difference.as_mut().unwrap().graph = x as f32;
+        let read = read_back(&report);
+        assert_eq!(documents(&read), documents(&report));
+        assert_eq!(on_terminal(&read), on_terminal(&report));
+    }
+}
+
+/// Whatever numbers a file has, nothing is counted beyond what a number can be.
+#[test]
+fn numbers_of_strangers_are_only_shown() {
+    let mut report = everything();
+    report.inputs.iter_mut().for_each(|input| input.tokens = usize::MAX);
+    let part = Layout::Part { part: usize::MAX, of: 0, transposed: true };
+    report.weights.as_mut().unwrap().traced.iter_mut().for_each(|trace| trace.layout = part);
+    report.proof.as_mut().unwrap().tol = -1e308;
+    report.atol = f64::MAX;
+    for (at, module) in report.located.as_mut().unwrap().modules.iter_mut().enumerate() {
+        let x = [f64::MAX, -f64::MAX, 5e-324, -0.0][at % 4];
+        (module.own, module.inherited, module.single, module.scale) = (Some(x), Some(x), Some(x), x);
+        module.module = format!("encoder.layer.{}", usize::MAX - at);
+    }
+    for tokens in &mut report.tokens {
+        tokens.errors.fill(Some(-f64::MAX));
+        tokens.not_finite = vec![[usize::MAX; 2]];
+    }
+    documents(&report).iter().skip(1).for_each(|document| wellformed(document).unwrap());
+    assert!(!on_terminal(&report).is_empty());
 }
 
 #[test]
@@ -265,7 +335,7 @@ fn the_schema_is_documented() {
     }
     let documentation = include_str!("../../REPORT.md");
     let mut found = Vec::new();
-    for report in [named("x"), two_graphs(), error()] {
+    for report in [named("x"), two_graphs(), error(), everything()] {
         keys(&serde_json::to_value(&report).unwrap(), &mut found);
     }
     found.sort();

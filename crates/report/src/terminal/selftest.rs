@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use parity::selftest::{Outcome, Selftest};
-
-use super::show::{BOLD, DIM, color, table};
+use super::{BOLD, DIM, color, table};
+use crate::{Outcome, Selftest};
 
 /// What each row of the list of faults is.
 fn kind(row: u8) -> &'static str {
@@ -35,7 +34,10 @@ fn kind(row: u8) -> &'static str {
     }
 }
 
-/// A table by kind, and everything that did not come out as it had to.
+/// Writes a table by kind, and everything that did not come out as it had to.
+///
+/// # Errors
+/// Those of the writer.
 pub fn selftest(out: &mut impl Write, result: &Selftest) -> io::Result<()> {
     let style = color(result.verdict);
     let word = result.verdict.to_string().to_uppercase();
@@ -66,7 +68,7 @@ pub fn selftest(out: &mut impl Write, result: &Selftest) -> io::Result<()> {
     };
     let by = |all: &[&Outcome]| {
         let seen = ["audit", "proof", "f32", "stress", "error"];
-        let seen = seen.iter().filter(|way| all.iter().any(|outcome| outcome.by.contains(way)));
+        let seen = seen.iter().filter(|way| all.iter().any(|outcome| outcome.by.iter().any(|by| by == *way)));
         seen.copied().collect::<Vec<_>>().join(", ")
     };
     let lines = rows.iter().map(|(row, all)| {

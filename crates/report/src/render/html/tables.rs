@@ -2,17 +2,14 @@
 
 use super::super::heat::Grid;
 use super::super::words::{
-    MESSAGE, NAME, complaint, count, dimensions, distance, escaped, layout, nearer, number, or_dash,
-    proof_word, relation_word,
+    MESSAGE, NAME, count, dimensions, distance, escaped, layout, number, or_dash, proof_word, relation_word,
+    remarks, some,
 };
 use super::{badge, code, prose};
-use crate::Verdict;
-use crate::audit::Audit;
-use crate::expect::Conversion;
-use crate::proof::Proof;
-use crate::relations::Relation;
-use crate::report::{EngineCheck, InputSummary, OutputReport, TimingReport};
-use crate::stress::Stress;
+use crate::{
+    Audit, Conversion, EngineCheck, InputSummary, OutputReport, Proof, Relation, Stress, TimingReport,
+    Verdict,
+};
 
 /// As many rows of a table are written. A BERT-large has 391 tensors.
 const ROWS: usize = 500;
@@ -146,17 +143,7 @@ pub(super) fn check(check: &EngineCheck, atol: f64) -> String {
         ];
         out += &table(&headings, &[0, 6, 8], check.outputs.iter().map(row));
     }
-    let failing = check.outputs.iter().filter(|output| output.verdict > Verdict::Rounding);
-    let nearer = check
-        .outputs
-        .iter()
-        .filter_map(|output| Some(format!("{}: {}", output.name, output.truth.as_ref().and_then(nearer)?)));
-    let lines: String = failing
-        .map(|output| complaint(output, atol))
-        .chain(check.not_compared.iter().map(|reason| format!("not compared: {reason}")))
-        .chain(nearer)
-        .map(|line| format!("<li>{}</li>\n", prose(&line)))
-        .collect();
+    let lines: String = remarks(check, atol).map(|line| format!("<li>{}</li>\n", prose(&line))).collect();
     if lines.is_empty() { out } else { out + &format!("<ul>\n{lines}</ul>") }
 }
 
@@ -165,10 +152,6 @@ pub(super) fn modules(grid: &Grid) -> String {
     let cells: Vec<_> = grid.cells().collect();
     let rows = cells.iter().map(|cell| {
         let module = cell.module;
-        let mut nodes: Vec<String> = module.nodes.iter().take(NODES).map(|node| code(node)).collect();
-        if module.nodes.len() > NODES {
-            nodes.push(format!("and {} more", module.nodes.len() - NODES));
-        }
         let name = code(&module.module);
         vec![
             if module.culprit { format!("<strong>{name}, a culprit</strong>") } else { name },
@@ -177,7 +160,7 @@ pub(super) fn modules(grid: &Grid) -> String {
             or_dash(module.single),
             number(module.scale),
             module.value.as_deref().map_or("none".into(), code),
-            nodes.join(", "),
+            some(&module.nodes, NODES, code),
         ]
     });
     let headings = ["module", "own", "inherited", "f32", "largest value", "carried by", "nodes"];
@@ -263,7 +246,7 @@ pub(super) fn relations(relations: &[Relation]) -> String {
         let word = escaped(&relation_word(relation), MESSAGE);
         let word = if relation.is_violated() { format!("<strong>{word}</strong>") } else { word };
         vec![
-            text(relation.name),
+            text(&relation.name),
             text(&relation.side),
             text(&relation.input),
             or_dash(relation.max_abs),
@@ -326,7 +309,7 @@ pub(super) fn promoted(proof: &Proof) -> String {
     let rows = proof.promoted.iter().map(|promoted| {
         vec![
             code(&promoted.name),
-            text(promoted.meaning),
+            text(&promoted.meaning),
             format!("{:?}", promoted.from),
             format!("{:?}", promoted.to),
         ]

@@ -2,16 +2,11 @@
 
 use std::borrow::Cow;
 
-use engine::{STDIN, shown_path};
-
 use super::{Graph, graphs};
-use crate::Verdict;
-use crate::audit::Trace;
-use crate::is_graph;
-use crate::relations::Relation;
-use crate::report::{FromTruth, OutputReport, Report};
-use crate::stress::Stress;
-use crate::tokenizer_check::TokenizerReport;
+use crate::{
+    EngineCheck, FromTruth, OutputReport, ReferenceKind, Relation, Report, Stress, TokenizerReport, Trace,
+    Verdict,
+};
 
 /// Names of nodes and files are shown this long, in characters.
 pub(super) const NAME: usize = 120;
@@ -63,7 +58,7 @@ pub fn headline(report: &Report) -> String {
             let worst = graphs.iter().find(|graph| graph.verdict == Verdict::Fail);
             let what = worst.map_or("the ONNX graph differs from".into(), difference);
             let first = worst.and_then(|graph| graph.culprits.first());
-            let why = worst.and_then(|graph| graph.explanation);
+            let why = worst.and_then(|graph| graph.explanation.as_ref());
             let starts = match (why, first) {
                 (Some(why), _) => format!("; explained by {why}"),
                 (None, Some(culprit)) => format!("; it starts at {}", culprit.module),
@@ -77,7 +72,7 @@ pub fn headline(report: &Report) -> String {
 /// Whether anything of a graph fails.
 fn fails(graph: &Graph) -> bool {
     let verdicts = graph.proof.map(|proof| proof.verdict).into_iter();
-    let verdicts = verdicts.chain(graph.weights.map(|audit| audit.verdict));
+    let verdicts = verdicts.chain(graph.weights.as_ref().map(|audit| audit.verdict));
     let mut verdicts = verdicts.chain(graph.checks.iter().map(|check| check.verdict));
     let stress = graph.stress.iter().any(|stress| stress.verdict == Verdict::Fail);
     stress
@@ -87,12 +82,11 @@ fn fails(graph: &Graph) -> bool {
 
 /// What the graph is held against.
 fn reference(report: &Report) -> String {
-    // A graph that another was made of, which may have come through a pipe.
-    if is_graph(&report.model) || report.model == shown_path(STDIN.as_ref()) {
-        report.model.clone()
-    } else {
-        format!("the checkpoint of {}", report.model)
-    }
+    let is_graph = match &report.reference {
+        Some(reference) => reference.kind == ReferenceKind::Graph,
+        None => report.model.ends_with(".onnx") || report.model == "standard input",
+    };
+    if is_graph { report.model.clone() } else { format!("the checkpoint of {}", report.model) }
 }
 
 /// The worst of what makes a graph fail, as the beginning of a sentence that the reference ends.
@@ -110,7 +104,7 @@ fn difference(graph: &Graph) -> String {
         format!("the ONNX graph is another function, {max_abs:.1e} off in f64, than")
     } else if proof.is_some() {
         "the ONNX graph is another function in f64 than".into()
-    } else if graph.weights.is_some_and(|audit| fails(audit.verdict)) {
+    } else if graph.weights.as_ref().is_some_and(|audit| fails(audit.verdict)) {
         "the ONNX graph has other weights than".into()
     } else if let Some(relation) = graph.relations.iter().find(|relation| relation.is_violated())
         && !graph.checks.iter().any(|check| fails(check.verdict))
@@ -133,7 +127,7 @@ pub(super) fn strained(graph: &Graph) -> Vec<String> {
 }
 
 /// What a proof came to, in words.
-pub(super) fn proof_word(verdict: Verdict) -> &'static str {
+pub(crate) fn proof_word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Pass | Verdict::Rounding => "holds",
         Verdict::Inconclusive => "could not be made",
@@ -142,9 +136,9 @@ pub(super) fn proof_word(verdict: Verdict) -> &'static str {
 }
 
 /// Which f32 side is nearer to f64.
-pub(super) fn nearer(truth: &FromTruth) -> Option<String> {
+pub(crate) fn nearer(truth: &FromTruth, reference: &str) -> Option<String> {
     let side = |name: &str, abs: f64, ulp: f64| format!("{name} is {} ({ulp:.1} ULP) from f64", number(abs));
-    let reference = side("the checkpoint", truth.reference?, truth.reference_ulp?);
+    let reference = side(reference, truth.reference?, truth.reference_ulp?);
     let candidate = side("the graph", truth.candidate?, truth.candidate_ulp?);
     Some(if truth.candidate? <= truth.reference? {
         format!("{candidate}, nearer; {reference}")
@@ -162,6 +156,23 @@ pub(super) fn complaint(output: &OutputReport, atol: f64) -> String {
         }
         _ => sentence,
     }
+}
+
+/// What there is to say about the outputs of a check: those that do not pass, those that were not compared, and which side is nearer to f64.
+pub(super) fn remarks(check: &EngineCheck, atol: f64) -> impl Iterator<Item = String> {
+    let failing = check.outputs.iter().filter(|output| output.verdict > Verdict::Rounding);
+    let nearer = check.outputs.iter().filter_map(|output| {
+        Some(format!("{}: {}", output.name, nearer(output.truth.as_ref()?, "the checkpoint")?))
+    });
+    let missing = check.not_compared.iter().map(|reason| format!("not compared: {reason}"));
+    failing.map(move |output| complaint(output, atol)).chain(missing).chain(nearer)
+}
+
+/// The first of some names, as they are shown, and how many more there are.
+pub(crate) fn some(names: &[String], most: usize, show: impl Fn(&str) -> String) -> String {
+    let shown = names.iter().take(most).map(|name| show(name));
+    let more = names.len().checked_sub(most).filter(|more| *more > 0).map(|more| format!("and {more} more"));
+    shown.chain(more).collect::<Vec<_>>().join(", ")
 }
 
 /// What a relation came to.
@@ -186,19 +197,23 @@ pub(super) fn layout(trace: &Trace) -> String {
     if let Some(cast) = trace.cast {
         words += &format!(", rounded to {}", format!("{cast:?}").to_lowercase());
     }
-    if let Some(step) = trace.step {
+    if let Some(step) = trace.step.filter(|step| step.is_finite()) {
         words += &format!(", quantized in steps of {}", number(f64::from(step)));
     }
     words
 }
 
 /// An error or a distance.
-pub(super) fn number(x: f64) -> String {
-    if x == 0.0 { "0".into() } else { format!("{x:.2e}") }
+pub(crate) fn number(x: f64) -> String {
+    match x {
+        0.0 => "0".into(),
+        x if x.is_finite() => format!("{x:.2e}"),
+        _ => "not finite".into(),
+    }
 }
 
 /// A number, or a dash where there is none.
-pub(super) fn or_dash(x: Option<f64>) -> String {
+pub(crate) fn or_dash(x: Option<f64>) -> String {
     x.map_or("–".into(), number)
 }
 
@@ -212,12 +227,12 @@ pub(super) fn distance(max_abs: Option<f64>, compared: usize) -> String {
 }
 
 /// So many of something, with an s where it belongs.
-pub(super) fn count(number: usize, of: &str) -> String {
+pub fn count(number: usize, of: &str) -> String {
     format!("{number} {of}{}", if number == 1 { "" } else { "s" })
 }
 
 /// A shape.
-pub(super) fn dimensions(shape: &[usize]) -> String {
+pub fn dimensions(shape: &[usize]) -> String {
     if shape.is_empty() {
         return "scalar".into();
     }
@@ -275,6 +290,21 @@ pub fn visible(character: char) -> char {
     }
 }
 
+/// JSON that says what it said, with an escape for each letter that is not [`visible`]. Line breaks
+/// stay: there are none within a JSON string.
+pub fn inert_json(json: &str) -> String {
+    let mut inert = String::with_capacity(json.len());
+    for letter in json.chars() {
+        if letter == '\n' || visible(letter) == letter {
+            inert.push(letter);
+        } else {
+            let mut units = [0; 2];
+            inert.extend(letter.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    inert
+}
+
 /// A text for HTML and XML, in elements as well as in quoted attributes, [`shown`] up to a limit.
 pub(super) fn escaped(text: &str, limit: usize) -> String {
     let mut out = String::new();
@@ -289,4 +319,18 @@ pub(super) fn escaped(text: &str, limit: usize) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_says_what_it_said() {
+        let name = "a\u{9b}b\u{202e}c\u{7f}\u{e0041}\n\u{1b}é";
+        let json = serde_json::to_string_pretty(&[name]).unwrap();
+        let inert = inert_json(&json);
+        assert_eq!(inert, "[\n  \"a\\u009bb\\u202ec\\u007f\\udb40\\udc41\\n\\u001bé\"\n]");
+        assert_eq!(serde_json::from_str::<[String; 1]>(&inert).unwrap(), [name]);
+    }
 }
