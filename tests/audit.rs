@@ -118,7 +118,7 @@ fn the_embedded_default_is_clean() {
     let subject = Subject::open(None).unwrap();
     let checkpoint = subject.files().checkpoint().unwrap();
     let (_, model) = subject.graph(None).unwrap();
-    let audit = audit(&checkpoint, Task::FeatureExtraction, subject.config(), &model, Expect::Exact).unwrap();
+    let audit = audit(&checkpoint, Task::FeatureExtraction, subject.family(), &model, Expect::Exact).unwrap();
     assert_eq!(audit.verdict, Verdict::Pass, "{}", told(&audit));
     assert!(audit.untraced.is_empty() && audit.leftover.is_empty(), "{}", told(&audit));
 }
@@ -589,7 +589,7 @@ fn a_real_model_in_seconds() {
     let (_, model) = subject.graph(None).unwrap();
     let start = std::time::Instant::now();
     let report =
-        audit(&checkpoint, Task::FeatureExtraction, subject.config(), &model, Expect::Exact).unwrap();
+        audit(&checkpoint, Task::FeatureExtraction, subject.family(), &model, Expect::Exact).unwrap();
     println!("a good graph: {:?}, {} tensors, {}", start.elapsed(), report.tensors(), told(&report));
     assert!(start.elapsed().as_secs() < SECONDS, "{:?}", start.elapsed());
     assert_eq!(report.verdict, Verdict::Pass, "{}", told(&report));
@@ -602,7 +602,7 @@ fn a_real_model_in_seconds() {
         change_weight(&mut stale, name, |elements, _| elements.iter_mut().for_each(|x| *x += 1e-5));
     }
     let start = std::time::Instant::now();
-    let audit = audit(&checkpoint, Task::FeatureExtraction, subject.config(), &stale, Expect::Exact).unwrap();
+    let audit = audit(&checkpoint, Task::FeatureExtraction, subject.family(), &stale, Expect::Exact).unwrap();
     println!("a stale graph: {:?}", start.elapsed());
     assert!(start.elapsed().as_secs() < SECONDS, "{:?}", start.elapsed());
     assert_eq!(audit.traced.iter().filter(|trace| trace.exact).count(), 0);

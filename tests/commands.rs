@@ -339,7 +339,7 @@ fn assert_parity_passes_where_both_agree_and_tells_where_they_do_not() {
     let subject = Subject::open(None).unwrap();
     let reference = subject.reference(candle_core::DType::F32).unwrap().engine;
     let session = Session::new(&default_graph(), EngineKind::Candle).unwrap();
-    let cases = default_cases(subject.config(), FixedShape::default(), None, None).unwrap();
+    let cases = default_cases(&subject.limits(), FixedShape::default(), None, None).unwrap();
     assert_parity!(reference, session, &cases);
     assert_parity!(reference, session, &cases[..1], atol = 1e-5);
 

@@ -224,7 +224,7 @@ fn fails_naming(report: &GraphReport, tensor: &str) {
 fn trace(model: &Model, expect: Expect, tensor: &str) -> Trace {
     let subject = Subject::open(fixture("baseline").to_str()).unwrap();
     let checkpoint = subject.files().checkpoint().unwrap();
-    let audit = parity::audit::audit(&checkpoint, subject.task(), subject.config(), model, expect).unwrap();
+    let audit = parity::audit::audit(&checkpoint, subject.task(), subject.family(), model, expect).unwrap();
     audit.traced.into_iter().find(|trace| trace.tensor == tensor).unwrap()
 }
 

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use crate::common::{Folder, distance, fixture, golden, index, inputs_of, off, plain_inputs, stock, with};
-use bert_export::{OPSETS, Options, Shape, Target, Weights, export, save_beside};
+use candle_bert::BertConfig;
 use candle_core::{DType as CandleDType, Device};
 use engine::{Engine, NamedValues, Value};
+use onnx_export::{OPSETS, Options, Shape, Target, Weights, export, save_beside};
 use onnx_graph::{External, Model};
 use onnx_session::{EngineKind, Session};
 use parity::Subject;
@@ -32,7 +33,7 @@ fn subject(fixture: &str) -> Subject {
 
 fn exported(subject: &Subject, options: &Options) -> Model {
     let checkpoint = subject.files().checkpoint().unwrap();
-    export(&checkpoint, subject.config(), options).unwrap_or_else(|error| panic!("{options:?}: {error}"))
+    export(&checkpoint, subject.family(), options).unwrap_or_else(|error| panic!("{options:?}: {error}"))
 }
 
 /// All graphs of a fixture for a target, with the options they were made with.
@@ -74,7 +75,7 @@ fn every_graph_computes_what_its_checkpoint_does() {
             inputs.iter().map(|(case, inputs)| (case.as_str(), reference.run(inputs).unwrap())).collect();
         for target in [Target::Onnx, Target::CandleOnnx] {
             for (options, model) in graphs(&subject, target) {
-                let (oracle, _) = exact_graph(&model, subject.config()).unwrap();
+                let (oracle, _) = exact_graph(&model, subject.program()).unwrap();
                 for (case, inputs) in cases(&inputs, &options) {
                     let off = off(&oracle.run(inputs).unwrap(), &expected[case.as_str()]);
                     assert!(off <= PROVEN, "{name}, {options:?} on {case}: {off:.1e}");
@@ -156,15 +157,9 @@ fn stock_candle_onnx_does_not_evaluate_what_is_made_for_others() {
 fn every_node_is_named_and_tagged_with_a_module_of_the_checkpoint() {
     for (name, _) in index() {
         let subject = subject(&name);
-        let reference = candle_bert::BertModel::from_checkpoint(
-            &subject.files().checkpoint().unwrap(),
-            subject.config(),
-            CandleDType::F64,
-            &Device::Cpu,
-        );
-        let paths = reference.unwrap().model.module_paths();
-        let layers =
-            (0..subject.config().num_hidden_layers).map(|n| format!("encoder.layer.{n}.attention.self"));
+        let reference = subject.reference(CandleDType::F64).unwrap().engine;
+        let paths: Vec<String> = reference.program().module_paths().map(String::from).collect();
+        let layers = (0..subject.program().layers()).map(|n| format!("encoder.layer.{n}.attention.self"));
         for target in [Target::Onnx, Target::CandleOnnx] {
             for (options, model) in graphs(&subject, target) {
                 for node in &model.graph.nodes {
@@ -205,7 +200,7 @@ fn a_graph_may_share_the_weights_of_its_checkpoint() {
         let read = Model::open(&path).unwrap();
         assert_eq!(read, model);
 
-        let (oracle, _) = exact_graph(&read, subject.config()).unwrap();
+        let (oracle, _) = exact_graph(&read, subject.program()).unwrap();
         let reference = subject.reference(CandleDType::F64).unwrap().engine;
         let inputs = plain_inputs([2, 3], &[1, 2, 3, 4, 5, 6]);
         let off = off(&oracle.run(&inputs).unwrap(), &reference.run(&inputs).unwrap());
@@ -244,7 +239,7 @@ fn a_shape_that_the_model_cannot_take_is_refused() {
     let checkpoint = subject.files().checkpoint().unwrap();
     for (batch, sequence) in [(0, 8), (2, 0), (1, 25)] {
         let options = Options { shape: Shape::Static { batch, sequence }, ..Options::default() };
-        let error = export(&checkpoint, subject.config(), &options).unwrap_err().to_string();
+        let error = export(&checkpoint, subject.family(), &options).unwrap_err().to_string();
         assert!(
             error.contains(&format!("{batch} rows of {sequence} tokens")) && error.contains("24 tokens"),
             "{error}"
@@ -255,7 +250,7 @@ fn a_shape_that_the_model_cannot_take_is_refused() {
 #[test]
 fn a_checkpoint_that_does_not_fit_is_refused_by_its_tensors() {
     let subject = subject("baseline");
-    let mut config = subject.config().clone();
+    let mut config = BertConfig::from_json(&subject.files().config().unwrap()).unwrap();
     config.num_hidden_layers = 3;
     let error = export(&subject.files().checkpoint().unwrap(), &config, &Options::default()).unwrap_err();
     assert!(error.to_string().contains("encoder.layer.2.attention.self.query.weight"), "{error}");

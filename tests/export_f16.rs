@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use crate::common::{Folder, fixture, golden, index, inputs_of, judged, plain_inputs, with};
-use bert_export::{FloatType, Options, Shape, Target, Weights, export};
 use candle_bert::Task;
 use engine::{DType, Engine, NamedValues, Value};
 use half::f16;
 use onnx_eval::{Limits, Oracle, Precision};
+use onnx_export::{FloatType, Options, Shape, Target, Weights, export};
 use onnx_graph::{Model, Tensor};
 use parity::audit::Expect;
 use parity::judge::Bounds;
@@ -42,7 +42,7 @@ fn subject(folder: &Path) -> Subject {
 
 fn in_half(subject: &Subject, opset: i64) -> Model {
     let options = Options { opset, task: subject.task(), dtype: FloatType::F16, ..Options::default() };
-    export(&subject.files().checkpoint().unwrap(), subject.config(), &options).unwrap()
+    export(&subject.files().checkpoint().unwrap(), subject.family(), &options).unwrap()
 }
 
 fn oracle(model: &Model) -> Oracle {
@@ -216,7 +216,7 @@ fn the_shape_may_be_fixed() {
         shape: Shape::Static { batch: 2, sequence: 8 },
         ..Options::default()
     };
-    let fixed = export(&subject.files().checkpoint().unwrap(), subject.config(), &options).unwrap();
+    let fixed = export(&subject.files().checkpoint().unwrap(), subject.family(), &options).unwrap();
     assert_eq!(
         oracle(&fixed).run(&inputs).unwrap(),
         oracle(&in_half(&subject, options.opset)).run(&inputs).unwrap()
@@ -232,7 +232,7 @@ fn what_half_precision_cannot_be_is_refused() {
         (Options { target: Target::CandleOnnx, ..half }, "a graph for candle-onnx must be in f32"),
         (Options { weights: Weights::AsStored, ..half }, "cannot point at the checkpoint's weights"),
     ] {
-        let error = export(&checkpoint, subject.config(), &options).unwrap_err().to_string();
+        let error = export(&checkpoint, subject.family(), &options).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use crate::common::fixture;
+use architecture::{Program, Task};
 use candle_bert::BertConfig;
 use engine::{Dim, Engine, NamedValues, Value, ValueSpec};
 use onnx_eval::{Limits, Oracle, Precision};
@@ -131,9 +132,10 @@ impl Findings {
     }
 }
 
-fn config(fixture: &str) -> BertConfig {
+fn program(fixture: &str) -> Program {
     let file = forms().join("..").join(fixture).join("config.json");
-    BertConfig::from_json(&std::fs::read(file).unwrap()).unwrap()
+    let config = BertConfig::from_json(&std::fs::read(file).unwrap()).unwrap();
+    config.program(Task::FeatureExtraction, &|_| true).unwrap()
 }
 
 /// A form on every engine.
@@ -158,7 +160,7 @@ fn judged(form: &Form) -> Findings {
         }
     };
     let oracle = match precision {
-        Precision::F64 => exact_graph(&model, &config(&form.fixture)).map(|(oracle, _)| oracle),
+        Precision::F64 => exact_graph(&model, &program(&form.fixture)).map(|(oracle, _)| oracle),
         _ => Oracle::with(&model, precision, Limits::default()),
     };
     match oracle {

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::common::{Folder, fixture, golden, inputs_of, off, stock};
-use bert_export::{OPSETS, Options, Shape, Target, Weights, export, save_beside};
-use candle_bert::{BertConfig, BertForTask, ReferenceEngine, Task};
+use candle_bert::{BertConfig, BertForTask, Family as _, ReferenceEngine, Task};
 use candle_core::{DType as CandleDType, Device};
 use checkpoint::{Checkpoint, ModelFiles};
 use engine::{Engine, NamedValues};
+use onnx_export::{OPSETS, Options, Shape, Target, Weights, export, save_beside};
 use onnx_graph::Model;
 use onnx_session::{EngineKind, Session};
 use parity::proof::exact_graph;
@@ -42,9 +42,9 @@ fn heads() -> Vec<Head> {
             let folder = fixture(&format!("heads/{name}"));
             let files = ModelFiles::from_folder(&folder).unwrap();
             let config = BertConfig::from_json(&files.config().unwrap()).unwrap();
-            let task = Task::of(&config).unwrap();
+            let task = config.task().unwrap();
             assert_eq!(entry["task"], task.name());
-            assert_eq!(entry["architecture"], task.architecture());
+            assert_eq!(entry["architecture"], config.class(task));
             let graphs = entry["onnx"].as_array().unwrap().iter();
             Head {
                 task,
@@ -111,7 +111,7 @@ fn every_graph_computes_what_its_checkpoint_does() {
         let reference = head.reference();
         for target in [Target::Onnx, Target::CandleOnnx] {
             for (options, model) in head.exported(target) {
-                let (oracle, _) = exact_graph(&model, &head.config).unwrap();
+                let (oracle, _) = exact_graph(&model, head.reference().program()).unwrap();
                 for (what, inputs, _) in head.cases(options.shape) {
                     let off = off(&oracle.run(&inputs).unwrap(), &reference.run(&inputs).unwrap());
                     assert!(off <= PROVEN, "{what}, {options:?}: {off:.1e}");
@@ -168,7 +168,7 @@ fn the_graphs_of_others_compute_what_pytorch_does() {
         let reference = head.reference();
         for file in &head.graphs {
             let model = head.graph(file);
-            let (oracle, _) = exact_graph(&model, &head.config).unwrap();
+            let (oracle, _) = exact_graph(&model, head.reference().program()).unwrap();
             let session = Session::new(&model, EngineKind::Candle)
                 .unwrap_or_else(|error| panic!("{}/{file}: {error}", head.name));
             graphs += 1;
@@ -214,11 +214,12 @@ fn outputs_are_named_as_optimum_names_them() {
 #[test]
 fn every_node_is_named_and_tagged_with_a_module_of_the_checkpoint() {
     for head in heads() {
-        let paths = head.reference().module_paths().to_vec();
-        let root = format!("/{}", head.task.architecture());
+        let reference = head.reference();
+        let paths: Vec<String> = reference.program().module_paths().map(String::from).collect();
+        let root = format!("/{}", head.config.class(head.task));
         for target in [Target::Onnx, Target::CandleOnnx] {
             for (options, model) in head.exported(target) {
-                assert_eq!(model.graph.name, head.task.architecture());
+                assert_eq!(model.graph.name, head.config.class(head.task));
                 let mut of_head = 0;
                 for node in &model.graph.nodes {
                     let (module, tag) = (&node.metadata["module"], &node.metadata["hierarchy_tag"]);
@@ -270,7 +271,7 @@ fn a_graph_may_share_the_weights_of_its_checkpoint() {
         let path = folder.at("model/model.onnx");
         save_beside(&model, &checkpoint, &path).unwrap();
         assert!(std::fs::metadata(&path).unwrap().len() < 100_000, "{}", head.name);
-        let (oracle, _) = exact_graph(&Model::open(&path).unwrap(), &head.config).unwrap();
+        let (oracle, _) = exact_graph(&Model::open(&path).unwrap(), head.reference().program()).unwrap();
         for (what, inputs, expected) in head.cases(Shape::Dynamic) {
             let off = off(&oracle.run(&inputs).unwrap(), &expected);
             assert!(off <= PROVEN, "{what}: {off:.1e}");

@@ -20,6 +20,7 @@ mod bombs;
 mod commands;
 mod conformance;
 mod default_model;
+mod descriptions;
 mod expect;
 mod export;
 mod export_f16;
@@ -44,5 +45,6 @@ mod streams;
 mod supported_ops;
 mod tasks;
 mod terminal;
+mod toy;
 #[cfg(unix)]
 mod whole;

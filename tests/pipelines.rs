@@ -247,7 +247,7 @@ fn sentence_model(folder: &Folder, beside: Option<&str>) -> ModelFiles {
 fn sessions(files: &ModelFiles) -> [Session; 2] {
     let config = BertConfig::from_json(&files.config().unwrap()).unwrap();
     let graph =
-        bert_export::export(&files.checkpoint().unwrap(), &config, &bert_export::Options::default()).unwrap();
+        onnx_export::export(&files.checkpoint().unwrap(), &config, &onnx_export::Options::default()).unwrap();
     [EngineKind::Candle, EngineKind::Compiled].map(|kind| Session::new(&graph, kind).unwrap())
 }
 

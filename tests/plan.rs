@@ -4,7 +4,11 @@
 //! be wrong on both sides does it mean something that they agree.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
 
+use architecture::Task;
+use candle_bert::BertConfig;
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Each crate and what it may use of the others, tests and benches aside.
@@ -14,10 +18,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("report", &[]),
     ("checkpoint", &["engine"]),
     ("onnx-graph", &["engine"]),
-    ("candle-bert", &["engine", "checkpoint"]),
+    ("architecture", &["engine", "checkpoint"]),
+    ("candle-blocks", &["engine", "checkpoint", "architecture"]),
+    ("candle-bert", &["checkpoint", "architecture", "candle-blocks"]),
     ("onnx-eval", &["engine", "onnx-graph"]),
     ("onnx-session", &["engine", "onnx-graph", "onnx-eval", "kernels"]),
-    ("bert-export", &["engine", "checkpoint", "candle-bert", "onnx-graph"]),
+    ("onnx-export", &["engine", "checkpoint", "architecture", "onnx-graph"]),
     ("bert-pipeline", &["engine", "checkpoint", "candle-bert", "onnx-session"]),
     ("bert-tiny", &[]),
     (
@@ -30,7 +36,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "candle-bert",
             "onnx-eval",
             "onnx-session",
-            "bert-export",
+            "onnx-export",
+            "architecture",
+            "candle-blocks",
             "bert-pipeline",
             "bert-tiny",
         ],
@@ -59,6 +67,74 @@ fn crates_use_only_what_they_may() {
                 "{} uses {name}, which the plan does not allow",
                 package.name
             );
+        }
+    }
+}
+
+/// Families' own files lie in `crates/candle-*`: no other source names a module's path, so that whatever is known of a model follows from its description.
+#[test]
+fn no_source_outside_the_families_names_a_module() {
+    let config = BertConfig::default();
+    let mut words: BTreeSet<String> = BTreeSet::new();
+    for task in Task::ALL {
+        let program = config.program(task, &|_| true).unwrap();
+        for path in program.module_paths() {
+            let parts: Vec<&str> = path.split('.').filter(|part| part.parse::<usize>().is_err()).collect();
+            // Two names in a row are nobody's but a model's, and so is one that no dictionary has.
+            words.extend(parts.windows(2).map(|pair| pair.join(".")));
+            let own = parts.iter().filter(|part| part.contains('_') || part.contains(char::is_uppercase));
+            words.extend(own.map(|part| (*part).to_string()));
+        }
+    }
+    assert!(words.len() > 15 && words.contains("attention.self") && words.contains("LayerNorm"), "{words:?}");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let crates = fs::read_dir(root.join("crates")).unwrap().map(|entry| entry.unwrap().path());
+    let others = crates.filter(|path| !path.file_name().unwrap().to_str().unwrap().starts_with("candle-"));
+    let mut sources = Vec::new();
+    for folder in others.chain([root.join("parity")]) {
+        collect(&folder.join("src"), &mut sources);
+    }
+    assert!(sources.len() > 150, "only {} sources", sources.len());
+    let mut named = Vec::new();
+    for source in &sources {
+        let text = fs::read_to_string(source).unwrap();
+        // Tests speak of one model and its modules.
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        for (number, line) in code.lines().enumerate() {
+            let literals: Vec<&str> = line.split('"').skip(1).step_by(2).collect();
+            let comment = line.trim_start().starts_with("//");
+            let hit = literals.iter().find(|text| words.iter().any(|word| has_word(text, word)));
+            if let Some(hit) = hit.filter(|_| !comment) {
+                named.push(format!("{}:{}: {hit}", source.display(), number + 1));
+            }
+        }
+    }
+    assert_eq!(named, [""; 0], "{}", named.join("\n"));
+}
+
+/// Whether a literal has a word that neither goes on before nor after.
+fn has_word(text: &str, word: &str) -> bool {
+    text.match_indices(word).any(|(at, _)| {
+        let goes_on = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+        // An operator of ONNX, or a word of a sentence, is no module: those stand alone.
+        let alone = text.len() == word.len();
+        let in_sentence = text[..at].ends_with(' ') || text[at + word.len()..].starts_with(' ');
+        !goes_on(text[..at].chars().next_back())
+            && !goes_on(text[at + word.len()..].chars().next())
+            && !(in_sentence && !word.contains('.'))
+            && !(alone && text == "LayerNorm")
+    })
+}
+
+/// The sources in a folder, but those of tests.
+fn collect(folder: &Path, sources: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_string();
+        if path.is_dir() && name != "tests" {
+            collect(&path, sources);
+        } else if name.ends_with(".rs") && !["tests.rs", "testing.rs"].contains(&name.as_str()) {
+            sources.push(path);
         }
     }
 }

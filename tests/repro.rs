@@ -24,7 +24,7 @@ fn shrunk(graph: &Model) -> Case {
     let reference = subject.reference(DType::F32).unwrap().engine;
     let session = Session::new(graph, EngineKind::Candle).unwrap();
     let fails = |case: &Case| agree(&reference, &session, std::slice::from_ref(case), ATOL).is_err();
-    let cases = default_cases(subject.config(), FixedShape::default(), None, None).unwrap();
+    let cases = default_cases(&subject.limits(), FixedShape::default(), None, None).unwrap();
     let case = cases.iter().find(|case| fails(case)).unwrap();
     shrink(case, FixedShape::of(session.inputs()), fails, BUDGET)
 }

@@ -17,9 +17,9 @@ fn run(name: &str, file: &str) -> Selftest {
     let subject = Subject::open(fixture(name).to_str()).unwrap();
     let path = fixture(name).join("onnx").join(file);
     let (onnx, model) = subject.graph(Some(&path)).unwrap();
-    let tables = EmbeddingTables::of(&subject.files().checkpoint().unwrap(), subject.config());
+    let tables = EmbeddingTables::of(&subject.files().checkpoint().unwrap(), subject.family());
     let fixed = FixedShape::of(&model.graph.inputs);
-    let cases = default_cases(subject.config(), fixed, None, tables.as_ref()).unwrap();
+    let cases = default_cases(&subject.limits(), fixed, None, tables.as_ref()).unwrap();
     selftest(&subject, &onnx, &model, &cases, &Bounds::default(), |_, _| ()).unwrap()
 }
 

@@ -329,7 +329,7 @@ fn an_engine_whose_runs_are_not_alike_fails_though_each_is_near_enough() {
     let (onnx, model) =
         subject.graph(Some(in_fixture("baseline", "onnx/ts17-eager-dynamic.onnx").as_ref())).unwrap();
     let references = References::load(&subject).unwrap();
-    let cases = default_cases(subject.config(), FixedShape::default(), None, None).unwrap();
+    let cases = default_cases(&subject.limits(), FixedShape::default(), None, None).unwrap();
     let trial = Trial::new(&references, &cases, |_| ()).unwrap();
     let engine =
         Restless { engine: Session::new(&model, EngineKind::Candle).unwrap(), runs: AtomicUsize::new(0) };

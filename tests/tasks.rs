@@ -34,7 +34,7 @@ fn subject(head: &str) -> Subject {
 /// What a check of a graph comes to, on the engine `candle`.
 fn checked(subject: &Subject, onnx: &str, model: &Model) -> GraphReport {
     let session = Session::new(model, EngineKind::Candle).unwrap();
-    let decides = Decides::of(subject.task(), subject.config());
+    let decides = Decides::of(subject.task(), subject.family());
     let bounds = Bounds { options: Options { decides, ..Default::default() }, ..Bounds::default() };
     judged(subject, onnx, model, &[&session], &bounds)
 }

@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (onnx, graph) = subject.graph_or_export(None)?;
     let session = Session::new(&graph, EngineKind::Candle)?;
     let cases = default_cases(
-        subject.config(),
+        &subject.limits(),
         FixedShape::of(&graph.graph.inputs),
         subject.tokenizer()?.as_ref(),
         None,

@@ -9,7 +9,7 @@
 
 use std::collections::HashSet;
 
-use candle_bert::{BertConfig, BertError, Task};
+use architecture::{BindError, Family, Task};
 use checkpoint::Checkpoint;
 use onnx_graph::Model;
 
@@ -44,11 +44,11 @@ use weights::Weight;
 pub fn audit(
     checkpoint: &Checkpoint,
     task: Task,
-    config: &BertConfig,
+    family: &dyn Family,
     model: &Model,
     expect: Expect,
-) -> Result<Audit, BertError> {
-    Ok(audit_held(checkpoint, task, config, model, expect)?.0)
+) -> Result<Audit, BindError> {
+    Ok(audit_held(checkpoint, task, family, model, expect)?.0)
 }
 
 /// The same, with the elements of the tensors that the graph holds rounded or quantized as expected.
@@ -58,14 +58,14 @@ pub fn audit(
 pub fn audit_held(
     checkpoint: &Checkpoint,
     task: Task,
-    config: &BertConfig,
+    family: &dyn Family,
     model: &Model,
     expect: Expect,
-) -> Result<(Audit, Held), BertError> {
-    let weights = weights::weights(checkpoint, task, config)?;
+) -> Result<(Audit, Held), BindError> {
+    let (weights, program) = weights::weights(checkpoint, task, family)?;
     let flow = Flow::new(model);
     let (carriers, quantization) = carriers::carriers(&flow, &weights);
-    let head = (config.hidden_size / config.num_attention_heads.max(1)) as f64;
+    let head = program.head_size().unwrap_or(1) as f64;
     let factors = [-0.5, 0.5, -0.25, 0.25].map(|power| head.powf(power)).into();
     let mut search = Search::new(&weights, &carriers, factors, expect);
     search.exact();
@@ -82,7 +82,7 @@ pub fn audit_held(
 
     let carrying: HashSet<usize> = matches.iter().map(|found| carriers[found.carrier].value).collect();
     let module_of = |step: &Step| module_of(&flow, step, &matches, &weights, &carriers);
-    let origins = origins::origins(&flow, config, &carrying, &quantization, &module_of);
+    let origins = origins::origins(&flow, &program, &carrying, &quantization, &module_of);
     findings.extend(origins.findings);
     let traced: Vec<Trace> = matches.iter().map(|found| trace(found, &weights, &carriers)).collect();
     findings.extend(folded(&traced));
@@ -90,7 +90,7 @@ pub fn audit_held(
 
     let missing = |used: bool| {
         let missing = weights.iter().enumerate().filter(|(at, weight)| {
-            weight.used == used
+            weight.is_used() == used
                 && matches
                     .iter()
                     .all(|found| found.weight != *at && found.plus.is_none_or(|(other, _)| other != *at))
@@ -238,8 +238,8 @@ fn module_of(
     for _ in 0..FARTHEST {
         let index = flow.steps.iter().position(|other| std::ptr::eq(other, step))?;
         let norm = matches.iter().find(|found| {
-            let weight = &weights[found.weight].name;
-            weight.ends_with("LayerNorm.weight")
+            let part = weights[found.weight].part;
+            part.is_some_and(|part| part.block == weights::Block::LayerNorm && !part.is_bias)
                 && !found.shared
                 && carriers[found.carrier].uses.iter().any(|at| at.step == index)
         });

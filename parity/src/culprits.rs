@@ -1,6 +1,6 @@
 //! Who is to blame: what a run shows, what the weights show, and what would explain it, put together.
 
-use candle_bert::BertConfig;
+use architecture::{Family, Program};
 use engine::NamedValues;
 
 use crate::audit::{Audit, Finding};
@@ -10,10 +10,9 @@ use crate::report::Culprit;
 
 /// What is known when culprits are named.
 pub(crate) struct Facts<'a> {
-    pub config: &'a BertConfig,
+    pub program: &'a Program,
+    pub family: &'a dyn Family,
     pub weights: Option<&'a Weights>,
-    /// The paths of all modules, in the order of execution.
-    pub paths: &'a [String],
     pub audit: Option<&'a Audit>,
     pub findings: Option<&'a Findings>,
     /// What the findings are from.
@@ -36,7 +35,8 @@ pub(crate) fn culprits(facts: &Facts) -> Vec<Culprit> {
             facts.blame(&mut culprits, module, finding);
         }
     }
-    let place = |module: &str| facts.paths.iter().position(|path| path == module).unwrap_or(usize::MAX);
+    let place =
+        |module: &str| facts.program.module_paths().position(|path| path == module).unwrap_or(usize::MAX);
     culprits.sort_by_key(|culprit| place(&culprit.module));
     culprits
 }
@@ -46,7 +46,8 @@ impl Facts<'_> {
         let explanation = || {
             let (findings, found) = (self.findings?, suspect.found.as_ref()?);
             let evidence = Evidence {
-                config: self.config,
+                program: self.program,
+                pad: self.family.pad_token_id(),
                 weights: self.weights?,
                 inputs: self.inputs,
                 taps: &findings.taps,
@@ -56,7 +57,7 @@ impl Facts<'_> {
         };
         let explanation = explanation();
         // Which token it takes is the pooler's own to answer for: its dense layer is right.
-        let own = suspect.kind == Kind::FirstToken;
+        let own = suspect.kind == Kind::Token;
         let deeper = explanation.as_ref().and_then(|explanation| explanation.module.clone());
         let module = deeper.filter(|_| !own).unwrap_or_else(|| suspect.module.clone());
         Culprit {

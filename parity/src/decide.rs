@@ -2,7 +2,7 @@
 //!
 //! Two sides whose logits differ by rounding may choose otherwise where two candidates are as good as equal. That is no fault, and worth knowing.
 
-use candle_bert::{BertConfig, ProblemType, Task};
+use architecture::{Family, ProblemType, Task};
 use engine::Value;
 
 pub use crate::report::Decisions;
@@ -21,13 +21,13 @@ pub enum Decides {
 
 impl Decides {
     /// How the task of a model chooses; nothing where it does not: features, and numbers that are the answer themselves.
-    pub fn of(task: Task, config: &BertConfig) -> Option<Self> {
-        match (task, config.problem_type) {
+    pub fn of(task: Task, family: &dyn Family) -> Option<Self> {
+        match (task, family.problem_type()) {
             (Task::FeatureExtraction, _) | (Task::SequenceClassification, Some(ProblemType::Regression)) => {
                 None
             }
             (Task::SequenceClassification, Some(ProblemType::MultiLabel)) => Some(Decides::Positive),
-            (Task::SequenceClassification, _) if config.num_labels < 2 => None,
+            (Task::SequenceClassification, _) if family.num_labels() < 2 => None,
             (Task::MaskedLm, _) => Some(Decides::Largest(TOKENS)),
             _ => Some(Decides::Largest(1)),
         }

@@ -1,9 +1,10 @@
-use bert_export::ExportError;
+use architecture::TaskError;
 use bert_pipeline::PipelineError;
-use candle_bert::{BertError, ConfigError, TaskError};
+use candle_blocks::ModelError;
 use checkpoint::CheckpointError;
 use engine::{EngineError, ValueError};
 use onnx_eval::OracleError;
+use onnx_export::ExportError;
 use onnx_graph::GraphError;
 
 use crate::check::FitError;
@@ -30,7 +31,7 @@ pub enum ParityError {
         /// The model.
         model: String,
         /// What is wrong.
-        source: ConfigError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The model is for something that is not known here.
     #[error("{model}: {source}")]
@@ -46,7 +47,7 @@ pub enum ParityError {
         /// The model.
         model: String,
         /// What is wrong.
-        source: Box<BertError>,
+        source: Box<ModelError>,
     },
     /// There is no graph beside the checkpoint.
     #[error(

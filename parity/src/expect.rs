@@ -8,7 +8,7 @@
 mod floats;
 mod overflow;
 
-use candle_bert::{BertConfig, Task, used_tensors_for};
+use architecture::{BindError, Family, Program, Task, bind};
 use candle_core::Device;
 use checkpoint::{Checkpoint, TensorEntry};
 use engine::{DType, Engine, NamedValues, Value};
@@ -32,11 +32,11 @@ pub(crate) fn converted(
     model: &Model,
     expect: Expect,
 ) -> Result<(Audit, References), ParityError> {
-    let unfit = |source| ParityError::Weights { model: subject.name().into(), source: Box::new(source) };
+    let unfit = |source: BindError| subject.unfit(source);
     let checkpoint = subject.files().checkpoint()?;
     let (audit, held) =
-        audit_held(&checkpoint, subject.task(), subject.config(), model, expect).map_err(unfit)?;
-    let entries = entries(&checkpoint, subject.task(), subject.config(), &held).map_err(unfit)?;
+        audit_held(&checkpoint, subject.task(), subject.family(), model, expect).map_err(unfit)?;
+    let entries = entries(&checkpoint, subject.task(), subject.family(), &held).map_err(unfit)?;
     Ok((audit, References::of(subject, checkpoint.replacing(entries), &Device::Cpu)?))
 }
 
@@ -44,12 +44,12 @@ pub(crate) fn converted(
 fn entries(
     checkpoint: &Checkpoint,
     task: Task,
-    config: &BertConfig,
+    family: &dyn Family,
     held: &Held,
-) -> Result<Vec<TensorEntry>, candle_bert::BertError> {
-    let used = used_tensors_for(task, checkpoint, config)?;
-    let entry = |(name, entry): (String, &TensorEntry)| {
-        let elements = held.get(&name)?;
+) -> Result<Vec<TensorEntry>, BindError> {
+    let bound = bind(checkpoint, family, task)?;
+    let entry = |(name, entry): (&str, &TensorEntry)| {
+        let elements = held.get(name)?;
         let (dtype, bytes): (_, Vec<u8>) = if elements.iter().all(|&x| f64::from(x as f32) == x) {
             (DType::F32, elements.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect())
         } else {
@@ -57,13 +57,13 @@ fn entries(
         };
         Some(TensorEntry { dtype, bytes: bytes.into(), offset: None, ..entry.clone() })
     };
-    Ok(used.into_iter().filter_map(entry).collect())
+    Ok(bound.named().filter_map(entry).collect())
 }
 
 /// The graph with its weights as they are, and nothing else rounded, with the constants that were promoted for that; or why there is none.
 pub(crate) fn exact_graph(
     model: &Model,
-    config: &BertConfig,
+    program: &Program,
     expect: Expect,
     audit: &Audit,
 ) -> Result<(Oracle, Vec<Promoted>), String> {
@@ -82,8 +82,8 @@ pub(crate) fn exact_graph(
         .map(|constant| constant.name.as_str())
         .collect();
     let (promotions, promoted) = match expect {
-        Expect::F16 => half_promotions(model, oracle.nodes(), config, &eps),
-        _ => promotions(model, oracle.nodes(), config),
+        Expect::F16 => half_promotions(model, oracle.nodes(), program, &eps),
+        _ => promotions(model, oracle.nodes(), program),
     };
     Ok((oracle.promoting(promotions), promoted))
 }

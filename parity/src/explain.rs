@@ -19,17 +19,17 @@ mod dense;
 mod embeddings;
 mod formulas;
 mod general;
-mod head;
 mod layer_norm;
-mod pooler;
-mod sublayer;
+mod sum;
+mod token;
 mod trial;
 mod weights;
 mod whole;
 
 use std::fmt;
 
-use candle_bert::BertConfig;
+use architecture::{Op, Program, Wire};
+use candle_blocks::Activate as _;
 use candle_core::{Device, Result, Tensor};
 use engine::{EngineError, NamedValues, Value};
 use serde::Serialize;
@@ -57,13 +57,15 @@ const LARGEST_REST: f64 = f32::EPSILON as f64;
 /// What is known about the reference on one input.
 #[derive(Clone, Copy)]
 pub struct Evidence<'a> {
-    /// Its config.json.
-    pub config: &'a BertConfig,
+    /// What it is made of.
+    pub program: &'a Program,
+    /// The id of the padding token.
+    pub pad: usize,
     /// Its checkpoint.
     pub weights: &'a Weights,
     /// `input_ids`, and `attention_mask` and `token_type_ids` where the model was given them: i64 `[batch, sequence]`, or `[batch, choices, sequence]`.
     pub inputs: &'a NamedValues,
-    /// What every module of [`candle_bert::BertForTask::module_paths`] gave, f64, under its path.
+    /// What every module of [`Program::module_paths`] gave, f64, under its path.
     pub taps: &'a NamedValues,
 }
 
@@ -116,43 +118,21 @@ fn find(evidence: &Evidence<'_>, module: &str, found: &Value) -> Result<Option<E
     let Some(mut trial) = Trial::new(evidence, module, found)? else { return Ok(None) };
     let trial = &mut trial;
     // Containers end with the module whose output is theirs.
-    let last = evidence.config.num_hidden_layers.saturating_sub(1);
-    let end = match module {
-        "encoder" => format!("encoder.layer.{last}.output"),
-        _ if module.ends_with(".attention") => format!("{module}.output"),
-        _ if matches!(layer_of(module), Some((_, ""))) => format!("{module}.output"),
-        _ => module.into(),
-    };
-    match layer_of(&end) {
-        Some((layer, "attention.self")) => attention::explain(evidence, layer, trial)?,
-        Some((layer, "intermediate")) => activation::explain(evidence, layer, trial)?,
-        Some((_, part)) if part.ends_with("output") => sublayer::explain(evidence, &end, trial)?,
-        Some((_, part)) if part.ends_with("LayerNorm") => {
-            sublayer::explain(evidence, end.trim_end_matches(".LayerNorm"), trial)?;
-        }
-        Some(_) => dense::explain(evidence, &end, trial)?,
-        None => match end.as_str() {
-            "embeddings" | "embeddings.LayerNorm" => embeddings::explain(evidence, trial)?,
-            "pooler" => pooler::explain(evidence, trial)?,
-            "pooler.dense" => dense::explain(evidence, &end, trial)?,
-            head if head::is_dense(head) => dense::explain(evidence, head, trial)?,
-            head if head.strip_suffix(".LayerNorm").unwrap_or(head) == head::TRANSFORM => {
-                head::explain_transform(evidence, trial)?;
-            }
-            table => embeddings::explain_table(evidence, table, trial)?,
-        },
+    let program = evidence.program;
+    let Some(step) = program.module(module).map(|module| module.output) else { return Ok(None) };
+    match program.steps[step].op {
+        Op::Attention { .. } => attention::explain(evidence, step, trial)?,
+        Op::Activation { .. } => activation::explain(evidence, step, trial)?,
+        Op::LayerNorm { .. } => layer_norm::explain(evidence, step, trial)?,
+        Op::Linear { .. } => dense::explain(evidence, step, trial)?,
+        Op::Embedding { .. } | Op::Positions { .. } => embeddings::explain(evidence, step, trial)?,
+        Op::Sum => sum::explain(evidence, step, None, trial)?,
+        _ => {}
     }
     if !trial.is_explained() {
         general::explain(evidence, module, trial)?;
     }
     Ok(trial.close())
-}
-
-/// The layer that a module is in, and its path from there: `(1, "attention.self")`; empty for the layer itself.
-fn layer_of(module: &str) -> Option<(usize, &str)> {
-    let rest = module.strip_prefix("encoder.layer.")?;
-    let (layer, part) = rest.split_once('.').unwrap_or((rest, ""));
-    Some((layer.parse().ok()?, part))
 }
 
 /// How much a hypothesis may leave of a difference, in the presence of values as large as `scale`, which is at least 1.
@@ -175,12 +155,65 @@ impl Evidence<'_> {
         }
     }
 
-    /// What goes into a layer.
-    fn hidden(&self, layer: usize) -> Result<Tensor> {
-        match layer.checked_sub(1) {
-            None => self.tap("embeddings"),
-            Some(before) => self.tap(&format!("encoder.layer.{before}")),
+    /// What a step gives: what its module gave, or what follows from others.
+    fn value(&self, step: usize) -> Result<Tensor> {
+        if let Some(module) = self.program.ending_at(step).next() {
+            return self.tap(&module.path);
         }
+        let op = &self.program.steps[step].op;
+        let first = self.given(step)?;
+        match *op {
+            Op::Sum => (1..self.program.steps[step].inputs.len())
+                .try_fold(first, |sum, part| sum.broadcast_add(&self.value(self.fed(step, part)?)?)),
+            Op::Token { at } => first.narrow(1, at, 1)?.squeeze(1),
+            Op::Activation { function, .. } => function.forward(&first),
+            _ => candle_core::bail!("the values of a block in {} are missing", self.path(step)),
+        }
+    }
+
+    /// What a step is given first.
+    fn given(&self, step: usize) -> Result<Tensor> {
+        self.value(self.fed(step, 0)?)
+    }
+
+    /// The step that feeds an input of another.
+    fn fed(&self, step: usize, input: usize) -> Result<usize> {
+        match self.program.steps[step].inputs.get(input).copied().and_then(Wire::step) {
+            Some(before) => Ok(before),
+            None => candle_core::bail!("a block in {} is fed by no other", self.path(step)),
+        }
+    }
+
+    /// The path of the innermost module that a step is the end of, or is in.
+    fn path(&self, step: usize) -> &str {
+        self.program.place(step)
+    }
+
+    /// A parameter of a step.
+    fn parameter(&self, step: usize, name: &str) -> Result<Tensor> {
+        self.weights.get(self.tensor(step, name)?)
+    }
+
+    /// The name of the tensor that is a parameter of a step.
+    fn tensor(&self, step: usize, name: &str) -> Result<&str> {
+        let tensors = self.program.steps[step].op.tensors();
+        match tensors.iter().find(|(parameter, _)| *parameter == name) {
+            Some(&(_, id)) => Ok(&self.program.tensors[id].name),
+            None => candle_core::bail!("a block in {} has no {name}", self.path(step)),
+        }
+    }
+
+    /// Other steps of a kind whose parameter has the shape of this.
+    fn others(&self, step: usize, name: &str, shape: &[usize], is: fn(&Op) -> bool) -> Vec<usize> {
+        let steps = self.program.steps.iter().enumerate();
+        let others = steps.filter(|(other, of)| *other != step && is(&of.op)).map(|(other, _)| other);
+        let fits = |other: &usize| {
+            let tensors = self.program.steps[*other].op.tensors();
+            tensors
+                .iter()
+                .any(|&(parameter, id)| parameter == name && self.program.tensors[id].shape == shape)
+        };
+        others.filter(fits).collect()
     }
 
     /// Batch and sequence; several choices for a text are as many rows.
@@ -211,10 +244,11 @@ impl Evidence<'_> {
 
     /// The modules other than `module` whose outputs have its shape, of the layers next to its own: what a wrong wire would plausibly lead to.
     fn neighbours(&self, module: &str, shape: &[usize]) -> Vec<&str> {
-        let layer = layer_of(module).map_or(-1, |(layer, _)| layer as i64);
-        let near = |path: &str| match layer_of(path) {
-            Some((other, _)) => layer < 0 || (other as i64 - layer).abs() <= 1,
-            None => layer <= 0,
+        let layer_of = |path: &str| self.program.layer_of(path);
+        let near = |path: &str| match (layer_of(module), layer_of(path)) {
+            (Some(layer), Some(other)) => layer.abs_diff(other) <= 1,
+            (Some(layer), None) => layer == 0,
+            (None, _) => true,
         };
         let values = self.taps.iter().filter(|(path, value)| *path != module && value.shape() == shape);
         values.map(|(path, _)| path).filter(|path| near(path)).collect()

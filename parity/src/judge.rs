@@ -245,8 +245,8 @@ impl<'a> Trial<'a> {
     }
 
     pub(crate) fn audit(&self, subject: &Subject, model: &Model) -> Result<Audit, ParityError> {
-        audit(&subject.files().checkpoint()?, subject.task(), subject.config(), model, Expect::Exact)
-            .map_err(|source| ParityError::Weights { model: subject.name().into(), source: Box::new(source) })
+        audit(&subject.files().checkpoint()?, subject.task(), subject.family(), model, Expect::Exact)
+            .map_err(|source| subject.unfit(source))
     }
 
     /// Where it parts, why, and what else shows on a single input. The modules that values of the graph hold are returned.
@@ -271,11 +271,11 @@ impl<'a> Trial<'a> {
         // In a graph that is proven, and has the right weights, nobody is to blame.
         if wrong || report.weights.as_ref().is_none_or(|audit| audit.verdict == Verdict::Fail) {
             report.culprits = culprits(&Facts {
-                config: subject.config(),
-                weights: Weights::new(&self.references.checkpoint, subject.task(), subject.config())
+                program: reference.program(),
+                family: subject.family(),
+                weights: Weights::new(&self.references.checkpoint, subject.task(), subject.family())
                     .ok()
                     .as_ref(),
-                paths: reference.module_paths(),
                 audit: report.weights.as_ref(),
                 findings: findings.as_ref(),
                 inputs: &case.inputs,
@@ -348,8 +348,8 @@ impl<'a> Trial<'a> {
 /// The graph on both oracles; or why one does not take it.
 fn oracles(subject: &Subject, model: &Model, expect: Expect, audit: &Audit) -> Result<Oracles, String> {
     let double = match expect {
-        Expect::Exact => exact_graph(model, subject.config()).map_err(|error| error.to_string())?,
-        _ => expect::exact_graph(model, subject.config(), expect, audit)?,
+        Expect::Exact => exact_graph(model, subject.program()).map_err(|error| error.to_string())?,
+        _ => expect::exact_graph(model, subject.program(), expect, audit)?,
     };
     Oracles::new(model, double).map_err(|error| error.to_string())
 }

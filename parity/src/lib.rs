@@ -12,7 +12,7 @@
 //! let (_, graph) = subject.graph(None)?;
 //! let session = Session::new(&graph, EngineKind::Candle)?;
 //!
-//! let cases = suite::default_cases(subject.config(), Default::default(), None, None)?;
+//! let cases = suite::default_cases(&subject.limits(), Default::default(), None, None)?;
 //! assert_parity!(reference, session, &cases[..2]); // every output within 1e-6
 //! assert_parity!(reference, session, &cases[..2], atol = 1e-5);
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -13,7 +13,8 @@ mod taps;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use candle_bert::ReferenceEngine;
+use architecture::{Op, Program};
+use candle_blocks::ReferenceEngine;
 use engine::{Engine, NamedValues, Value};
 use onnx_eval::Oracle;
 
@@ -61,6 +62,8 @@ pub struct Findings {
 /// A tap that a value of the graph holds.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Held {
+    /// The step of the program whose output it is.
+    pub step: usize,
     pub module: String,
     pub kind: Kind,
     pub value: String,
@@ -68,6 +71,8 @@ pub(crate) struct Held {
     pub plain: bool,
     /// How many elements there are for a position.
     pub width: usize,
+    /// The step whose output it is the LayerNorm of, if it is one.
+    pub normalises: Option<usize>,
 }
 
 impl Findings {
@@ -118,15 +123,16 @@ pub struct Suspect {
 /// # Errors
 /// If the inputs fit one of the two not, or the graph cannot run them.
 pub fn locate(reference: &ReferenceEngine, oracle: &Oracle, case: &Case) -> Result<Findings, ParityError> {
-    let heads = reference.model().config().num_attention_heads;
-    let replay = Replay::new(oracle, &case.inputs, heads)?;
-    let pooler = replay.outputs().any(|name| name == "pooler_output");
-    let (modules, taps) = taps(reference, &case.inputs, pooler)?;
-    let hints = Hints::new(&replay);
+    let program = reference.program();
+    let replay = Replay::new(oracle, &case.inputs, program.heads().unwrap_or(1))?;
+    let (modules, taps) =
+        taps(reference, &case.inputs, |name| replay.outputs().any(|output| output == name))?;
+    let hints = Hints::new(&replay, program);
     let plain = replay.run(&NamedValues::new())?;
     let mut search = Search {
         places: vec![None; taps.len()],
         culprit: vec![None; taps.len()],
+        program,
         replay: &replay,
         hints,
         substitutes: NamedValues::new(),
@@ -140,6 +146,7 @@ pub fn locate(reference: &ReferenceEngine, oracle: &Oracle, case: &Case) -> Resu
 
 /// The search through the taps in the order of execution.
 struct Search<'a> {
+    program: &'a Program,
     replay: &'a Replay<'a>,
     hints: Hints,
     taps: &'a [Tap],
@@ -308,17 +315,10 @@ impl Search<'_> {
 
     /// Whether the value is the output that the tap must become.
     fn is_output(&self, name: &str, tap: &Tap) -> bool {
-        let last_stage = self.taps.iter().map(|tap| tap.stage).max().unwrap_or(0);
-        match name {
-            "pooler_output" => tap.module == "pooler" && tap.kind == Kind::Output,
-            "logits" => tap.stage == last_stage && tap.kind == Kind::Output,
-            // Also by sentence-transformers' name.
-            outputs::HIDDEN | outputs::TOKENS => {
-                let pooler = self.taps.last().is_some_and(|tap| tap.module == "pooler");
-                tap.stage + usize::from(pooler) == last_stage && tap.module.ends_with("output.LayerNorm")
-            }
-            _ => false,
-        }
+        // Also by sentence-transformers' name.
+        let name = if name == outputs::TOKENS { outputs::HIDDEN } else { name };
+        let output = self.program.outputs.iter().find(|output| output.name == name);
+        output.is_some_and(|output| self.program.source(output.step) == tap.step)
     }
 
     /// How many later taps are right with these substitutes.
@@ -466,7 +466,18 @@ impl Search<'_> {
             let Place { value, layout } = place.as_ref()?;
             let plain = layout.is_plain();
             let width = tap.shape.last().copied().unwrap_or(0);
-            Some(Held { module: tap.module.clone(), kind: tap.kind, value: value.clone(), plain, width })
+            let step = &self.program.steps[tap.step];
+            let is_norm = matches!(step.op, Op::LayerNorm { .. });
+            let normalises = step.inputs.first().and_then(|wire| wire.step()).filter(|_| is_norm);
+            Some(Held {
+                step: tap.step,
+                module: tap.module.clone(),
+                kind: tap.kind,
+                value: value.clone(),
+                plain,
+                width,
+                normalises,
+            })
         });
         let held = held.collect();
         let located = Located { input: case.name.clone(), modules: errors };
@@ -480,13 +491,8 @@ impl Search<'_> {
         let end = match tap.kind {
             Kind::Output => index,
             _ => {
-                let path = if tap.kind == Kind::Sum {
-                    format!("{}.LayerNorm", tap.module)
-                } else {
-                    tap.module.clone()
-                };
-                let same = |other: &Tap| other.module == path && other.kind == Kind::Output;
-                self.taps.iter().position(same).unwrap_or(index)
+                let end = self.program.module(&tap.module).map(|module| module.output);
+                self.taps.iter().position(|other| Some(other.step) == end).unwrap_or(index)
             }
         };
         let Some(place) = &self.places[end] else { return Ok(None) };

@@ -23,7 +23,7 @@ use engine::{Engine, NamedValues, ValueSpec};
 use onnx_eval::{Limits, Oracle, OracleError};
 use onnx_graph::Model;
 
-use candle_bert::BertConfig;
+use architecture::Program;
 
 use crate::ParityError;
 use crate::Verdict;
@@ -56,9 +56,9 @@ pub(crate) fn telling_case<'a>(proof: &Proof, cases: &'a [Case]) -> Option<&'a C
 ///
 /// # Errors
 /// If the oracle does not know an operator of the graph.
-pub fn exact_graph(model: &Model, config: &BertConfig) -> Result<(Oracle, Vec<Promoted>), OracleError> {
+pub fn exact_graph(model: &Model, program: &Program) -> Result<(Oracle, Vec<Promoted>), OracleError> {
     let oracle = Oracle::with(model, onnx_eval::Precision::F64, Limits::default())?;
-    let (promotions, promoted) = promotions(model, oracle.nodes(), config);
+    let (promotions, promoted) = promotions(model, oracle.nodes(), program);
     Ok((oracle.promoting(promotions), promoted))
 }
 

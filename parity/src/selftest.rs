@@ -11,6 +11,7 @@ pub use plant::{Plant, Side, Wanted};
 
 use std::borrow::Cow;
 
+use architecture::bind;
 use engine::Engine;
 use onnx_eval::{Limits, Oracle, Precision};
 use onnx_graph::Model;
@@ -61,23 +62,17 @@ pub fn selftest(
     let context = Runs { subject, onnx, trials: &trials, bounds };
     context.must_be_sound(model)?;
     let audit = first.audit(subject, model)?;
-    let (oracle, promoted) = exact_graph(model, subject.config())
+    let (oracle, promoted) = exact_graph(model, subject.program())
         .map_err(|error| ParityError::NotSound { onnx: onnx.into(), why: error.to_string() })?;
     let checkpoint = subject.files().checkpoint()?;
+    let bound = bind(&checkpoint, subject.family(), subject.task()).map_err(|error| subject.unfit(error))?;
     let findings = locate(&references.double.engine, &oracle, &cases[0])?;
     let edit = Edit::new(model, &oracle).ok_or_else(|| ParityError::NotSound {
         onnx: onnx.into(),
         why: "its functions import other opsets than it does".into(),
     })?;
-    let plants = plants(&Sound {
-        edit,
-        task: subject.task(),
-        config: subject.config(),
-        checkpoint: &checkpoint,
-        held: &findings.held,
-        audit: &audit,
-        promoted: &promoted,
-    });
+    let plants =
+        plants(&Sound { edit, bound: &bound, held: &findings.held, audit: &audit, promoted: &promoted });
     let mut outcomes = Vec::new();
     for plant in &plants {
         outcomes.push(context.outcome(model, plant)?);
@@ -122,7 +117,7 @@ impl Runs<'_> {
                 }
             }
         }
-        let Ok((oracle, _)) = exact_graph(model, self.subject.config()) else {
+        let Ok((oracle, _)) = exact_graph(model, self.subject.program()) else {
             return judge(first).map(Some);
         };
         for trial in self.trials {

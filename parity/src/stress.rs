@@ -13,7 +13,7 @@ use onnx_graph::{Graph, Model, Node};
 use crate::Verdict;
 use crate::compare::compare;
 use crate::judge::Judged;
-use crate::locate::{Held, Kind};
+use crate::locate::Held;
 use crate::proof::widened;
 pub use crate::report::{STRESS_RATIO as RATIO, Stress};
 
@@ -33,13 +33,11 @@ fn stress(
     held: &[Held],
     open: &dyn Fn(&Model) -> Option<Box<dyn Engine>>,
 ) -> Vec<Stress> {
-    let norms = held.iter().filter(|held| held.kind == Kind::Output && held.plain);
-    let norms = norms.filter_map(|norm| Some((norm, norm.module.strip_suffix(".LayerNorm")?)));
+    let norms = held.iter().filter(|held| held.plain);
     norms
-        .filter_map(|(norm, parent)| {
-            let sum =
-                held.iter().find(|held| held.kind == Kind::Sum && held.module == parent && held.plain)?;
-            one(norm, &sum.value, sound, deployed, open)
+        .filter_map(|norm| {
+            let given = held.iter().find(|held| Some(held.step) == norm.normalises && held.plain)?;
+            one(norm, &given.value, sound, deployed, open)
         })
         .collect()
 }

@@ -1,10 +1,13 @@
 //! What is checked: a model's files, and the two ways to run them.
 
 use std::path::{Component, Path};
+use std::sync::Arc;
 
+use architecture::{Family, Limits, Program, Task, TaskError};
 use bert_pipeline::Tokenizer;
 use bytes::Bytes;
-use candle_bert::{BertConfig, BertForTask, ReferenceEngine, Task, TaskError};
+use candle_bert::BertConfig;
+use candle_blocks::{Model as NativeModel, ModelError, ReferenceEngine};
 use candle_core::{DType, Device};
 use checkpoint::{Checkpoint, CheckpointError, ModelFiles, OnnxSource};
 use engine::{STDIN, shown_path};
@@ -15,7 +18,9 @@ use crate::{ParityError, outputs};
 /// A model: its files and its configuration.
 pub struct Subject {
     files: ModelFiles,
-    config: BertConfig,
+    family: Arc<dyn Family>,
+    /// What it is made of without its head, with every part that the checkpoint may have.
+    program: Program,
     /// What `architectures` says, or what was asked for.
     task: Result<Task, TaskError>,
 }
@@ -67,9 +72,20 @@ impl Subject {
             Some(model) => open(model)?,
         };
         let config = BertConfig::from_json(&files.config()?)
+            .map_err(|source| ParityError::Config { model: files.name().into(), source: source.into() })?;
+        Self::new(files, Arc::new(config))
+    }
+
+    /// A model of a family of one's own: its files, and what its config says.
+    ///
+    /// # Errors
+    /// If the config contradicts itself.
+    pub fn new(files: ModelFiles, family: Arc<dyn Family>) -> Result<Self, ParityError> {
+        let program = family
+            .program(Task::FeatureExtraction, &|_| true)
             .map_err(|source| ParityError::Config { model: files.name().into(), source })?;
-        let task = Task::of(&config);
-        Ok(Self { files, config, task })
+        let task = family.task();
+        Ok(Self { files, family, program, task })
     }
 
     /// What the user called it.
@@ -82,9 +98,24 @@ impl Subject {
         &self.files
     }
 
-    /// Its configuration.
-    pub fn config(&self) -> &BertConfig {
-        &self.config
+    /// Its family, with what config.json says.
+    pub fn family(&self) -> &dyn Family {
+        &*self.family
+    }
+
+    /// What it is made of without its head, with every part that the checkpoint may have.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// What inputs it takes.
+    pub fn limits(&self) -> Limits {
+        self.program.limits()
+    }
+
+    /// Why its checkpoint is not that of its config.
+    pub(crate) fn unfit(&self, source: impl Into<ModelError>) -> ParityError {
+        ParityError::Weights { model: self.name().into(), source: Box::new(source.into()) }
     }
 
     /// The same for another task than its `architectures` say: with another head, or without one.
@@ -111,7 +142,7 @@ impl Subject {
         let missing = task.outputs().join(", ");
         Some(format!(
             "config.json says {}, and the graph has no output {missing}: what was judged are the features, without the head",
-            task.architecture()
+            self.family.class(task)
         ))
     }
 
@@ -144,12 +175,9 @@ impl Subject {
         dtype: DType,
         device: &Device,
     ) -> Result<Reference, ParityError> {
-        let loaded =
-            BertForTask::from_checkpoint(self.known_task()?, checkpoint, &self.config, dtype, device)
-                .map_err(|source| ParityError::Weights {
-                    model: self.name().into(),
-                    source: Box::new(source),
-                })?;
+        let task = self.known_task()?;
+        let loaded = NativeModel::from_checkpoint(checkpoint, self.family(), task, dtype, device)
+            .map_err(|source| self.unfit(source))?;
         Ok(Reference { engine: ReferenceEngine::new(loaded.model), unused: loaded.unused })
     }
 
@@ -220,8 +248,8 @@ impl Subject {
         if onnx.is_some() || self.has_graph()? {
             return self.graph(onnx);
         }
-        let options = bert_export::Options { task: self.known_task()?, ..Default::default() };
-        let model = bert_export::export(&self.files.checkpoint()?, &self.config, &options)
+        let options = onnx_export::Options { task: self.known_task()?, ..Default::default() };
+        let model = onnx_export::export(&self.files.checkpoint()?, self.family(), &options)
             .map_err(|source| ParityError::Export { model: self.name().into(), source: Box::new(source) })?;
         Ok((format!("{} (exported in memory)", self.name()), model))
     }
@@ -243,7 +271,7 @@ impl Subject {
         if files.read("tokenizer.json")?.is_none() && files.read("vocab.txt")?.is_none() {
             return Ok(None);
         }
-        Ok(Some(Tokenizer::from_files(&self.files, Some(self.config.max_position_embeddings))?))
+        Ok(Some(Tokenizer::from_files(&self.files, Some(self.limits().positions))?))
     }
 
     /// The tokenizer, where it is needed.

@@ -5,8 +5,8 @@ pub(crate) mod grid;
 mod rows;
 mod tables;
 
+use architecture::{Limits, Task};
 use bert_pipeline::{Text, Tokenizer};
-use candle_bert::{BertConfig, Task};
 use engine::{Dim, NamedValues, Value, ValueError, ValueSpec};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -76,18 +76,18 @@ impl FixedShape {
 /// As [`default_cases`] and [`as_choices`].
 pub fn cases_for(
     task: Task,
-    config: &BertConfig,
+    limits: &Limits,
     inputs: &[ValueSpec],
     tokenizer: Option<&Tokenizer>,
     tables: Option<&EmbeddingTables>,
 ) -> Result<Vec<Case>, ParityError> {
     let mut fixed = FixedShape::of(inputs);
     if task != Task::MultipleChoice {
-        return default_cases(config, fixed, tokenizer, tables);
+        return default_cases(limits, fixed, tokenizer, tables);
     }
     // Where the graph fixes how many choices a text has, or how many texts there are, and not both: as many rows.
     fixed.batch = fixed.batch.or(fixed_axis(inputs, 1)).or(fixed_axis(inputs, 0));
-    as_choices(default_cases(config, fixed, tokenizer, tables)?, inputs)
+    as_choices(default_cases(limits, fixed, tokenizer, tables)?, inputs)
 }
 
 /// The size of an axis of `input_ids`, where the graph fixes it.
@@ -154,16 +154,13 @@ fn sizes(longest: usize) -> [(&'static str, usize, usize); 8] {
 }
 
 /// Rows whose tokens are the point, each with the length it is given where the graph leaves it open.
-fn token_rows(
-    config: &BertConfig,
-    tables: Option<&EmbeddingTables>,
-) -> Result<Vec<(Row, usize)>, ParityError> {
+fn token_rows(limits: &Limits, tables: Option<&EmbeddingTables>) -> Result<Vec<(Row, usize)>, ParityError> {
     let row = |name, ids, types| Row { name, ids, types, mask: Mask::Full };
     let mut rows = vec![
         (row("first and last id", Ids::Ends, Types::Random), 4),
         (row("one id repeated", Ids::One, Types::Zero), 12),
     ];
-    if config.type_vocab_size > 1 {
+    if limits.token_types > 1 {
         rows.push((row("two segments", Ids::Random, Types::Segments), 10));
         rows.push((row("token types of one", Ids::Random, Types::One), 11));
     }
@@ -183,12 +180,12 @@ fn token_rows(
 /// # Errors
 /// If the tokenizer fails on the built-in texts.
 pub fn default_cases(
-    config: &BertConfig,
+    limits: &Limits,
     fixed: FixedShape,
     tokenizer: Option<&Tokenizer>,
     tables: Option<&EmbeddingTables>,
 ) -> Result<Vec<Case>, ParityError> {
-    let longest = config.max_position_embeddings.min(LONGEST);
+    let longest = limits.positions.min(LONGEST);
     let mut rng = ChaCha8Rng::seed_from_u64(SEED);
     let mut cases: Vec<Case> = Vec::new();
     // Where a graph fixes a size, that size stands in for the one that was meant.
@@ -203,14 +200,14 @@ pub fn default_cases(
         }
         let as_meant = shape == [batch, sequence];
         let name = if as_meant { name.into() } else { format!("random {}×{}", shape[0], shape[1]) };
-        let inputs = rows::inputs(config, shape, &[Row::random("", Mask::Full)], &mut rng)?;
+        let inputs = rows::inputs(limits, shape, &[Row::random("", Mask::Full)], &mut rng)?;
         cases.push(Case { name, inputs });
     }
     let mut named = |name: String, rows: &[Row], shape: [usize; 2]| -> Result<(), ParityError> {
-        cases.push(Case { name, inputs: rows::inputs(config, shape, rows, &mut rng)? });
+        cases.push(Case { name, inputs: rows::inputs(limits, shape, rows, &mut rng)? });
         Ok(())
     };
-    let token_rows = token_rows(config, tables)?;
+    let token_rows = token_rows(limits, tables)?;
     if let Some(batch) = fixed.batch {
         // As many rows at once as the graph takes.
         let rows: Vec<Row> = token_rows.into_iter().map(|(row, _)| row).collect();
@@ -224,7 +221,7 @@ pub fn default_cases(
         }
     }
     if let Some(tokenizer) = tokenizer {
-        cases.extend(texts(config, fixed, longest, tokenizer)?);
+        cases.extend(texts(limits, fixed, longest, tokenizer)?);
     }
     Ok(cases)
 }
@@ -253,13 +250,13 @@ fn name_of(rows: &[Row]) -> String {
 
 /// The built-in texts, padded to the graph's length and repeated to its batch where it fixes them.
 fn texts(
-    config: &BertConfig,
+    limits: &Limits,
     fixed: FixedShape,
     longest: usize,
     tokenizer: &Tokenizer,
 ) -> Result<Vec<Case>, ParityError> {
     let mut texts = vec![("sentences", SENTENCES.map(Text::from).to_vec())];
-    if config.type_vocab_size > 1 {
+    if limits.token_types > 1 {
         texts.push(("pairs", PAIRS.map(Text::from).to_vec()));
     }
     let mut cases = Vec::new();

@@ -320,8 +320,8 @@ pub fn judged(
 ) -> GraphReport {
     let references = References::load(subject).unwrap();
     let specs = &model.graph.inputs;
-    let tables = EmbeddingTables::of(&subject.files().checkpoint().unwrap(), subject.config());
-    let mut cases = cases_for(subject.task(), subject.config(), specs, None, tables.as_ref()).unwrap();
+    let tables = EmbeddingTables::of(&subject.files().checkpoint().unwrap(), subject.family());
+    let mut cases = cases_for(subject.task(), &subject.limits(), specs, None, tables.as_ref()).unwrap();
     for case in &mut cases {
         case.inputs = common_inputs(&case.inputs, references.single.engine.inputs(), specs).unwrap();
     }

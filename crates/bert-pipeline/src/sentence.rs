@@ -12,7 +12,6 @@ mod weights;
 use std::collections::BTreeMap;
 
 use checkpoint::ModelFiles;
-use serde_json::Value;
 
 use crate::activation::Activation;
 use crate::settings::Settings;
@@ -23,7 +22,7 @@ use pool::Pool;
 pub(crate) use program::{Features, Module, Program};
 pub(crate) use transformer::{Output, Transformer};
 
-pub(crate) const MODULES: &str = "modules.json";
+const MODULES: &str = "modules.json";
 /// Where the pooling stands by custom, and where it is looked for if there is no list of modules.
 const POOLING_CONFIG: &str = "1_Pooling/config.json";
 const SETTINGS: &str = "config_sentence_transformers.json";
@@ -84,18 +83,18 @@ impl Sentence {
     pub(crate) fn from_files(files: &ModelFiles, kind: Kind) -> Result<Self, PipelineError> {
         let settings = Settings::read(files, SETTINGS)?;
         let is_meant = kind.is_named_in(&settings)?;
-        let listed = listed(files)?.filter(|_| is_meant);
+        let listed = files.modules()?.filter(|_| is_meant);
         let is_declared = listed.is_some();
         let (transformer, program) = match (&listed, kind) {
             (Some(modules), _) => {
-                let Some(((class, folder), others)) = modules.split_first() else {
+                let Some((first, others)) = modules.split_first() else {
                     return Err(unsupported_module("a model without modules"));
                 };
-                // Its classes are told from the others' by `ModelFiles::transformer`, too.
-                if !["Transformer", "BERT"].contains(&class.rsplit('.').next().unwrap_or_default()) {
-                    return Err(unsupported_module(&format!("a module of type '{class}' to begin with")));
+                if !first.is_transformer() {
+                    let what = format!("a module of type '{}' to begin with", first.class);
+                    return Err(unsupported_module(&what));
                 }
-                let transformer = Transformer::from_files(files, folder)?;
+                let transformer = Transformer::from_files(files, &first.folder)?;
                 let program = Program::from_files(files, &transformer, others)?;
                 (transformer, program)
             }
@@ -193,15 +192,6 @@ impl Sentence {
         }
         files.tell_unknown(&wanted, &consequence);
     }
-}
-
-/// The class and the folder of each module, in their order; `None` where there is no list.
-fn listed(files: &ModelFiles) -> Result<Option<Vec<(String, String)>>, PipelineError> {
-    let Some(bytes) = files.read(MODULES)? else { return Ok(None) };
-    let modules: Vec<Value> = serde_json::from_slice(&bytes)
-        .map_err(|source| PipelineError::Json { file: MODULES.to_owned(), source })?;
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    Ok(Some(modules.iter().map(|module| (text(&module["type"]), text(&module["path"]))).collect()))
 }
 
 fn unsupported_module(what: &str) -> PipelineError {

@@ -83,9 +83,9 @@ fn files(folder: &TempDir) -> ModelFiles {
 fn ways(folder: &TempDir, task: Task) -> [(&'static str, Options); 2] {
     let model = files(folder);
     let config = BertConfig::from_json(&model.config().unwrap()).unwrap();
-    let how = bert_export::Options { task, ..Default::default() };
+    let how = onnx_export::Options { task, ..Default::default() };
     let graph = folder.path().join("exported.onnx");
-    bert_export::export(&model.checkpoint().unwrap(), &config, &how).unwrap().save(&graph).unwrap();
+    onnx_export::export(&model.checkpoint().unwrap(), &config, &how).unwrap().save(&graph).unwrap();
     let options = Options::default().with_batch_size(2);
     let native = options.clone().with_engine(EngineChoice::Native);
     let session = EngineChoice::Session(EngineKind::Compiled);

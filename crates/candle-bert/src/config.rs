@@ -9,7 +9,12 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::Activation;
+use crate::bert::bert;
+use crate::task::{class, pooler, task_of};
+
+use std::error::Error;
+
+use architecture::{Activation, Family, ProblemType, Program, Task, TaskError, UnknownActivation};
 
 /// The sizes and choices that make a BERT (Devlin et al. 2018, section 3: *L* layers, hidden size *H*, *A* attention heads).
 #[derive(Debug, Clone, PartialEq)]
@@ -44,30 +49,6 @@ pub struct BertConfig {
     pub problem_type: Option<ProblemType>,
     /// Whether the decoder of a masked language model is the table of word embeddings; true where nothing is said.
     pub tie_word_embeddings: bool,
-}
-
-/// How the logits of a sequence classifier are meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ProblemType {
-    /// `regression`: they are the numbers themselves.
-    Regression,
-    /// `single_label_classification`: one label is right; a softmax makes probabilities of them.
-    SingleLabel,
-    /// `multi_label_classification`: each label is right or not; a sigmoid makes a probability of each.
-    MultiLabel,
-}
-
-impl ProblemType {
-    /// As config.json has it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Regression => "regression",
-            Self::SingleLabel => "single_label_classification",
-            Self::MultiLabel => "multi_label_classification",
-        }
-    }
-
-    const ALL: [Self; 3] = [Self::Regression, Self::SingleLabel, Self::MultiLabel];
 }
 
 /// Why a config.json is refused.
@@ -108,8 +89,8 @@ pub enum ConfigError {
     )]
     LayerNormEps { found: f64 },
     /// An activation that is not one of [`Activation::NAMES`].
-    #[error("config.json: hidden_act '{found}' is not known; known are {}", Activation::NAMES.join(", "))]
-    Activation { found: String },
+    #[error("config.json: hidden_act '{}' is not known; known are {}", .0.name, Activation::NAMES.join(", "))]
+    Activation(#[from] UnknownActivation),
     /// Labels whose ids are not 0, 1, 2, …
     #[error("config.json: id2label must name the labels 0 to {}, but has none for {missing}", count - 1)]
     LabelIds { count: usize, missing: usize },
@@ -274,9 +255,66 @@ impl BertConfig {
         (0..self.num_labels).find(|&id| self.label(id) == name)
     }
 
+    /// What a model of this config is made of for a task. `has` tells whether the checkpoint has a tensor, by its name without a prefix: without a head, the model
+    /// has a pooler if one of its tensors is there.
+    ///
+    /// # Errors
+    /// As [`BertConfig::validate`], and if a classifier would have no labels.
+    pub fn program(&self, task: Task, has: &dyn Fn(&str) -> bool) -> Result<Program, ConfigError> {
+        self.validate()?;
+        let classifies = matches!(task, Task::SequenceClassification | Task::TokenClassification);
+        if classifies && self.num_labels == 0 {
+            return Err(ConfigError::Zero { field: "num_labels" });
+        }
+        let is_there = || ["pooler.dense.weight", "pooler.dense.bias"].iter().any(|name| has(name));
+        Ok(bert(self, task, pooler(task).unwrap_or_else(is_there)))
+    }
+
     /// The width of one attention head: *H* / *A*, d_k in Vaswani et al.
     pub fn head_size(&self) -> usize {
         self.hidden_size / self.num_attention_heads
+    }
+}
+
+impl Family for BertConfig {
+    fn name(&self) -> &'static str {
+        "BERT"
+    }
+
+    fn base(&self) -> &'static str {
+        "bert"
+    }
+
+    fn program(
+        &self,
+        task: Task,
+        has: &dyn Fn(&str) -> bool,
+    ) -> Result<Program, Box<dyn Error + Send + Sync>> {
+        Ok(self.program(task, has)?)
+    }
+
+    fn task(&self) -> Result<Task, TaskError> {
+        task_of(self)
+    }
+
+    fn class(&self, task: Task) -> &'static str {
+        class(task)
+    }
+
+    fn pad_token_id(&self) -> usize {
+        self.pad_token_id
+    }
+
+    fn num_labels(&self) -> usize {
+        self.num_labels
+    }
+
+    fn label(&self, id: usize) -> Cow<'_, str> {
+        self.label(id)
+    }
+
+    fn problem_type(&self) -> Option<ProblemType> {
+        self.problem_type
     }
 }
 

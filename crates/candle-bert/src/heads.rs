@@ -1,28 +1,17 @@
-//! Heads: what stands on a BERT for a task (Devlin et al. 2018, section 4). Each is one more layer, but that of the masked language model
-//! (section 3.1, task 1), which is two.
-
-mod classification;
-mod for_task;
-mod masked_lm;
-mod question_answering;
+//! Heads: what stands on a BERT for a task. [`crate::bert`] has what each is made of.
 
 use std::fmt::Debug;
+use std::marker::PhantomData;
 
-use candle_core::{DType, Device, Result, Tensor};
+use architecture::{Program, Task};
+use candle_blocks::{Loaded, Model};
+use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use checkpoint::Checkpoint;
 
-use crate::inputs::Given;
-use crate::load::{refuse_no_labels, survey, var_builder};
-use crate::taps::Taps;
-use crate::{BertConfig, BertError, BertModel, BertOutput, Loaded, Task};
-
-pub use classification::{
-    MultipleChoice, NextSentencePrediction, SequenceClassification, TokenClassification,
-};
-pub use for_task::{BertForTask, TaskOutput};
-pub use masked_lm::MaskedLm;
-pub use question_answering::{QuestionAnswering, QuestionAnsweringOutput};
+use crate::model::{Visitor, given};
+use crate::task::pooler;
+use crate::{BertConfig, BertError, BertModel};
 
 /// Labels for a text or a pair of texts: W p + b, with the pooled first token p. Gives logits `[batch, num_labels]`.
 ///
@@ -69,11 +58,11 @@ pub type BertForNextSentencePrediction = BertFor<NextSentencePrediction>;
 /// ```
 #[derive(Debug, Clone)]
 pub struct BertFor<H> {
-    bert: BertModel,
-    head: H,
+    model: BertForTask,
+    head: PhantomData<H>,
 }
 
-/// What the heads have in common. Nobody else can have it: its methods take types of this crate's own.
+/// What a head is for, and what it gives.
 pub trait Head: Debug + Clone + Send + Sync + Sized + 'static {
     /// What it gives.
     type Output;
@@ -81,20 +70,66 @@ pub trait Head: Debug + Clone + Send + Sync + Sized + 'static {
     /// What it is for.
     const TASK: Task;
 
-    /// The paths of its modules, in the order of execution.
-    const MODULES: &'static [&'static str];
-
-    /// Reads its weights; `vb` stands beside the encoder.
+    /// Its output, of the tensors by the names of [`Task::outputs`]; nothing if one is missing.
     #[doc(hidden)]
-    fn load(vb: VarBuilder, bert: &BertModel) -> Result<Self>;
+    fn output(tensors: TaskOutput) -> Option<Self::Output>;
+}
 
-    /// Its output for what the encoder gives. `leading` is the inputs' shape without its last axis.
-    #[doc(hidden)]
-    fn forward(&self, bert: BertOutput, leading: &[usize], taps: &mut Taps) -> Result<Self::Output>;
+/// How likely the answer begins, and ends, at each token, before any softmax; both `[batch, sequence]`. At padding they mean nothing.
+#[derive(Debug, Clone)]
+pub struct QuestionAnsweringOutput {
+    /// Where it begins.
+    pub start_logits: Tensor,
+    /// Where it ends: its last token.
+    pub end_logits: Tensor,
+}
 
-    /// An output by the names of [`Task::outputs`].
-    #[doc(hidden)]
-    fn named(output: Self::Output) -> Vec<(&'static str, Tensor)>;
+/// The checkpoint's `qa_outputs`.
+#[derive(Debug, Clone)]
+pub struct QuestionAnswering;
+
+impl Head for QuestionAnswering {
+    type Output = QuestionAnsweringOutput;
+
+    const TASK: Task = Task::QuestionAnswering;
+
+    fn output(tensors: TaskOutput) -> Option<QuestionAnsweringOutput> {
+        let [start_logits, end_logits] = tensors.tensors()?;
+        Some(QuestionAnsweringOutput { start_logits, end_logits })
+    }
+}
+
+/// Heads that give logits.
+macro_rules! heads {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone)]
+        pub struct $name;
+
+        impl Head for $name {
+            type Output = Tensor;
+
+            const TASK: Task = Task::$name;
+
+            fn output(tensors: TaskOutput) -> Option<Tensor> {
+                let [logits] = tensors.tensors()?;
+                Some(logits)
+            }
+        }
+    )*};
+}
+
+heads! {
+    /// The checkpoint's `classifier` over a text.
+    SequenceClassification;
+    /// The checkpoint's `classifier` over tokens.
+    TokenClassification;
+    /// The checkpoint's `classifier` over choices: one number for each.
+    MultipleChoice;
+    /// The checkpoint's `cls.seq_relationship`.
+    NextSentencePrediction;
+    /// The checkpoint's `cls.predictions`.
+    MaskedLm;
 }
 
 impl<H: Head> BertFor<H> {
@@ -104,8 +139,8 @@ impl<H: Head> BertFor<H> {
     ///
     /// # Errors
     /// If the config is contradictory, `vb` is not of a float dtype, or a tensor is missing or of another shape.
-    pub fn load(vb: VarBuilder, config: &BertConfig) -> std::result::Result<Self, BertError> {
-        Self::load_beside(vb.pp("bert"), vb, config)
+    pub fn load(vb: VarBuilder, config: &BertConfig) -> Result<Self, BertError> {
+        Ok(Self::of(BertForTask::load(H::TASK, vb, config)?))
     }
 
     /// Loads a model from a checkpoint, converting its float tensors to `dtype`. Prefixes and old names are understood as in
@@ -119,27 +154,12 @@ impl<H: Head> BertFor<H> {
         config: &BertConfig,
         dtype: DType,
         device: &Device,
-    ) -> std::result::Result<Loaded<Self>, BertError> {
-        config.validate()?;
-        let survey = survey(checkpoint, config, H::TASK)?;
-        let vb = var_builder(checkpoint, dtype, device);
-        let at = |prefix: &str| match prefix.trim_end_matches('.') {
-            "" => vb.clone(),
-            prefix => vb.pp(prefix),
-        };
-        let model = Self::load_beside(at(survey.prefix), at(survey.head_prefix), config)?;
-        Ok(Loaded { model, prefix: survey.prefix, unused: survey.unused })
+    ) -> Result<Loaded<Self>, BertError> {
+        Ok(BertForTask::from_checkpoint(H::TASK, checkpoint, config, dtype, device)?.map(Self::of))
     }
 
-    fn load_beside(
-        bert: VarBuilder,
-        head: VarBuilder,
-        config: &BertConfig,
-    ) -> std::result::Result<Self, BertError> {
-        refuse_no_labels(H::TASK, config)?;
-        let bert = BertModel::load_for(H::TASK, bert, config)?;
-        let head = H::load(head, &bert)?;
-        Ok(Self { bert, head })
+    fn of(model: BertForTask) -> Self {
+        Self { model, head: PhantomData }
     }
 
     /// Runs the model on inputs as [`BertModel::forward`] takes them; those of a [`BertForMultipleChoice`] are `[batch, choices, sequence]`.
@@ -151,8 +171,8 @@ impl<H: Head> BertFor<H> {
         input_ids: &Tensor,
         attention_mask: Option<&Tensor>,
         token_type_ids: Option<&Tensor>,
-    ) -> std::result::Result<H::Output, BertError> {
-        self.run(Given { input_ids, attention_mask, token_type_ids }, &mut Taps::off())
+    ) -> Result<H::Output, BertError> {
+        Self::output(self.model.forward(input_ids, attention_mask, token_type_ids)?)
     }
 
     /// [`BertFor::forward`], which also hands the output of every module to `visitor`, in the order of [`BertFor::module_paths`]; see
@@ -165,36 +185,198 @@ impl<H: Head> BertFor<H> {
         input_ids: &Tensor,
         attention_mask: Option<&Tensor>,
         token_type_ids: Option<&Tensor>,
-        visitor: &mut dyn FnMut(&str, &Tensor) -> Result<()>,
-    ) -> std::result::Result<H::Output, BertError> {
-        self.run(Given { input_ids, attention_mask, token_type_ids }, &mut Taps::on(visitor))
+        visitor: &mut Visitor<'_>,
+    ) -> Result<H::Output, BertError> {
+        Self::output(self.model.forward_with_taps(input_ids, attention_mask, token_type_ids, visitor)?)
     }
 
-    fn run(&self, given: Given, taps: &mut Taps) -> std::result::Result<H::Output, BertError> {
-        let inputs = self.bert.check(H::TASK.input_axes(), given)?;
-        let output = self.bert.compute(&inputs, taps)?;
-        Ok(self.head.forward(output, &inputs.leading, taps)?)
+    fn output(tensors: TaskOutput) -> Result<H::Output, BertError> {
+        let missing = || candle_core::Error::Msg("the model lacks an output".into()).into();
+        H::output(tensors).ok_or_else(missing)
     }
 
     /// The path of every module whose output [`BertFor::forward_with_taps`] shows: those of the encoder, without `bert.`, then those of the head.
     pub fn module_paths(&self) -> Vec<String> {
-        let head = H::MODULES.iter().map(ToString::to_string);
-        self.bert.module_paths().into_iter().chain(head).collect()
+        self.model.module_paths()
     }
 
     /// The encoder, with its pooler if the head takes one.
-    pub fn bert(&self) -> &BertModel {
-        &self.bert
+    pub fn bert(&self) -> BertModel {
+        self.model.bert()
     }
 
     /// The sizes and choices of this model.
     pub fn config(&self) -> &BertConfig {
-        self.bert.config()
+        self.model.config()
     }
 }
 
-/// The pooled first token: `[rows, hidden]`.
-fn pooled(output: BertOutput) -> Result<Tensor> {
-    // A model whose head takes it is loaded with a pooler.
-    output.pooler_output.ok_or_else(|| candle_core::Error::Msg("the model has no pooler".into()))
+impl<H> From<BertFor<H>> for BertForTask {
+    fn from(model: BertFor<H>) -> Self {
+        model.model
+    }
+}
+
+impl<H> From<BertFor<H>> for Model {
+    fn from(model: BertFor<H>) -> Self {
+        model.model.model
+    }
+}
+
+/// A model for a task that is known only when the program runs: a [`BertModel`] or any [`BertFor`]. Cloning shares the weights.
+///
+/// ```
+/// use candle_bert::{BertConfig, BertForTask, Family};
+/// use candle_core::{DType, Device, Tensor};
+/// use candle_nn::VarBuilder;
+///
+/// let config = BertConfig::from_json(
+///     br#"{"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16,
+///          "architectures": ["BertForQuestionAnswering"]}"#,
+/// )?;
+/// let model = BertForTask::load(config.task()?, VarBuilder::zeros(DType::F64, &Device::Cpu), &config)?;
+/// let output = model.forward(&Tensor::new(&[[2i64, 5, 7, 3]], &Device::Cpu)?, None, None)?;
+/// assert_eq!(output.names().collect::<Vec<_>>(), ["start_logits", "end_logits"]);
+/// assert_eq!(output.get("end_logits").unwrap().dims(), [1, 4]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct BertForTask {
+    model: Model,
+    task: Task,
+    config: BertConfig,
+}
+
+/// What a model gives: tensors by the names of [`Task::outputs`].
+#[derive(Debug, Clone)]
+pub struct TaskOutput(Vec<(&'static str, Tensor)>);
+
+impl TaskOutput {
+    /// The tensor of that name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.iter().find(|(known, _)| *known == name).map(|(_, tensor)| tensor)
+    }
+
+    /// The names, in the order of [`Task::outputs`].
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().map(|&(name, _)| name)
+    }
+
+    /// Names and tensors, in the same order.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Tensor)> {
+        self.0.iter().map(|(name, tensor)| (*name, tensor))
+    }
+
+    /// All tensors, if they are as many.
+    fn tensors<const N: usize>(self) -> Option<[Tensor; N]> {
+        self.0.into_iter().map(|(_, tensor)| tensor).collect::<Vec<_>>().try_into().ok()
+    }
+}
+
+impl From<BertModel> for BertForTask {
+    fn from(bert: BertModel) -> Self {
+        let config = bert.config().clone();
+        Self { model: bert.into(), task: Task::FeatureExtraction, config }
+    }
+}
+
+impl From<BertForTask> for Model {
+    fn from(model: BertForTask) -> Self {
+        model.model
+    }
+}
+
+impl BertForTask {
+    /// Loads the model of a task from where `vb` stands: as [`BertModel::load`] for features, as [`BertFor::load`] for any other task.
+    ///
+    /// # Errors
+    /// As those.
+    pub fn load(task: Task, vb: VarBuilder, config: &BertConfig) -> Result<Self, BertError> {
+        let base = if task == Task::FeatureExtraction { vb.clone() } else { vb.pp("bert") };
+        let program = config.program(task, &|name| base.contains_tensor(name))?;
+        Ok(Self { model: Model::load(program, &base, &vb)?, task, config: config.clone() })
+    }
+
+    /// Loads the model of a task from a checkpoint. [`architecture::Family::task`] tells which task it was saved for.
+    ///
+    /// # Errors
+    /// As [`BertFor::from_checkpoint`].
+    pub fn from_checkpoint(
+        task: Task,
+        checkpoint: &Checkpoint,
+        config: &BertConfig,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Loaded<Self>, BertError> {
+        let loaded = Model::from_checkpoint(checkpoint, config, task, dtype, device)?;
+        Ok(loaded.map(|model| Self { model, task, config: config.clone() }))
+    }
+
+    /// Runs the model on inputs as [`BertModel::forward`] takes them, with the axes of [`Task::input_axes`].
+    ///
+    /// # Errors
+    /// As [`BertModel::forward`].
+    pub fn forward(
+        &self,
+        input_ids: &Tensor,
+        attention_mask: Option<&Tensor>,
+        token_type_ids: Option<&Tensor>,
+    ) -> Result<TaskOutput, BertError> {
+        Ok(TaskOutput(self.model.run(&given(input_ids, attention_mask, token_type_ids), None)?))
+    }
+
+    /// [`BertForTask::forward`], which also hands the output of every module to `visitor`, in the order of [`BertForTask::module_paths`]; see
+    /// [`BertModel::forward_with_taps`].
+    ///
+    /// # Errors
+    /// As [`BertModel::forward_with_taps`].
+    pub fn forward_with_taps(
+        &self,
+        input_ids: &Tensor,
+        attention_mask: Option<&Tensor>,
+        token_type_ids: Option<&Tensor>,
+        visitor: &mut Visitor<'_>,
+    ) -> Result<TaskOutput, BertError> {
+        let given = given(input_ids, attention_mask, token_type_ids);
+        Ok(TaskOutput(self.model.run(&given, Some(visitor))?))
+    }
+
+    /// The path of every module whose output [`BertForTask::forward_with_taps`] shows, in the order of execution.
+    pub fn module_paths(&self) -> Vec<String> {
+        self.program().module_paths().map(String::from).collect()
+    }
+
+    /// What it is made of.
+    pub fn program(&self) -> &Program {
+        self.model.program()
+    }
+
+    /// What it is for.
+    pub fn task(&self) -> Task {
+        self.task
+    }
+
+    /// The encoder, with its pooler if the head takes one.
+    pub fn bert(&self) -> BertModel {
+        let has_pooler = pooler(self.task).unwrap_or(self.program().outputs.len() > 1);
+        let program = crate::bert::bert(&self.config, Task::FeatureExtraction, has_pooler);
+        // All that the encoder has, a model with a head has, too.
+        let model = self.model.part(program).unwrap_or_else(|| self.model.clone());
+        BertModel::of(model, &self.config)
+    }
+
+    /// The sizes and choices of this model.
+    pub fn config(&self) -> &BertConfig {
+        &self.config
+    }
+
+    /// The dtype of its weights and outputs: `f16`, `bf16`, `f32` or `f64`.
+    pub fn dtype(&self) -> DType {
+        self.model.dtype()
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> &Device {
+        self.model.device()
+    }
 }

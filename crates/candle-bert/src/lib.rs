@@ -42,48 +42,31 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod activation;
-mod attention;
+mod bert;
 mod config;
-mod embeddings;
-mod encoder;
-mod error;
 pub mod heads;
-mod inputs;
-mod layer_norm;
-mod linear;
-mod load;
 mod model;
-mod pooler;
-mod reference;
-mod taps;
 mod task;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests {
+    mod load;
+    mod reference;
+}
 
-pub use activation::Activation;
-pub use config::{BertConfig, ConfigError, ProblemType};
-pub use error::BertError;
+pub use architecture::{Activation, BindError, Family, Misfits, ProblemType, Task, TaskError};
+pub use candle_blocks::{Activate, LayerNorm, Loaded, ModelError as BertError, ReferenceEngine, var_builder};
+pub use config::{BertConfig, ConfigError};
 pub use heads::{
     BertFor, BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForQuestionAnswering,
     BertForSequenceClassification, BertForTask, BertForTokenClassification, QuestionAnsweringOutput,
     TaskOutput,
 };
-pub use layer_norm::LayerNorm;
-pub use load::{
-    ExpectedTensor, Loaded, Misfits, Misshaped, expected_head_tensors, expected_tensors, used_tensors,
-    used_tensors_for, var_builder,
-};
 pub use model::{BertModel, BertOutput};
-pub use reference::ReferenceEngine;
-pub use task::{Task, TaskError};
 
-use candle_core::DType;
-
-/// The dtype in which sums and functions of `dtype` are computed: `f32` for the two half ones, as PyTorch does, else `dtype`.
-fn compute_dtype(dtype: DType) -> DType {
-    match dtype {
-        DType::F16 | DType::BF16 => DType::F32,
-        other => other,
+impl From<ConfigError> for BertError {
+    fn from(error: ConfigError) -> Self {
+        Self::Bind(BindError::Config(error.into()))
     }
 }

@@ -1,25 +1,18 @@
+use architecture::{Program, Task};
+use candle_blocks::{Loaded, Model};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
+use checkpoint::Checkpoint;
 
-use crate::attention::AttentionMask;
-use crate::embeddings::Embeddings;
-use crate::encoder::Encoder;
-use crate::inputs::{Given, Inputs, TOKENS};
-use crate::pooler::Pooler;
-use crate::taps::{Taps, module_paths};
-use crate::{BertConfig, BertError, Task};
+use crate::{BertConfig, BertError};
 
 /// A BERT encoder with its pooler, if it has one.
 ///
 /// It is not generic over its dtype: that is decided when it is loaded. Cloning shares the weights.
 #[derive(Debug, Clone)]
 pub struct BertModel {
-    embeddings: Embeddings,
-    encoder: Encoder,
-    pooler: Option<Pooler>,
+    model: Model,
     config: BertConfig,
-    dtype: DType,
-    device: Device,
 }
 
 /// What a [`BertModel`] computes, in the model's dtype.
@@ -31,6 +24,9 @@ pub struct BertOutput {
     pub pooler_output: Option<Tensor>,
 }
 
+/// A visitor of modules, as [`BertModel::forward_with_taps`] takes one.
+pub(crate) type Visitor<'a> = dyn FnMut(&str, &Tensor) -> candle_core::Result<()> + 'a;
+
 impl BertModel {
     /// Loads a model from where `vb` stands: the names there begin with `embeddings.`, so that a prefix is the caller's
     /// to push. It has a pooler if `vb` has a tensor `pooler.dense.weight`.
@@ -40,26 +36,29 @@ impl BertModel {
     /// # Errors
     /// If the config is contradictory, `vb` is not of a float dtype, or a tensor is missing or of another shape.
     pub fn load(vb: VarBuilder, config: &BertConfig) -> Result<Self, BertError> {
-        Self::load_for(Task::FeatureExtraction, vb, config)
+        let program = config.program(Task::FeatureExtraction, &|name| vb.contains_tensor(name))?;
+        Ok(Self { model: Model::load(program, &vb, &vb)?, config: config.clone() })
     }
 
-    /// The encoder of a task's model, with the pooler that its head needs.
-    pub(crate) fn load_for(task: Task, vb: VarBuilder, config: &BertConfig) -> Result<Self, BertError> {
-        config.validate()?;
-        let dtype = vb.dtype();
-        if !matches!(dtype, DType::F16 | DType::BF16 | DType::F32 | DType::F64) {
-            return Err(BertError::ModelDType { found: dtype });
-        }
-        let pooler = vb.pp("pooler");
-        let has_pooler = task.pooler().unwrap_or_else(|| Pooler::is_in(&pooler));
-        Ok(Self {
-            embeddings: Embeddings::load(vb.pp("embeddings"), config)?,
-            encoder: Encoder::load(vb.pp("encoder"), config)?,
-            pooler: has_pooler.then(|| Pooler::load(pooler, config)).transpose()?,
-            config: config.clone(),
-            dtype,
-            device: vb.device().clone(),
-        })
+    /// Loads a model from a checkpoint, converting its float tensors to `dtype`.
+    ///
+    /// Prefixes such as `bert.` are found, and the model has a pooler if the checkpoint has its tensors. The names `gamma` and
+    /// `beta`, which checkpoints converted from TensorFlow have in their layer norms, are understood.
+    ///
+    /// # Errors
+    /// If the config is contradictory; or with the list of everything in the checkpoint that does not fit it ([`crate::Misfits`]).
+    pub fn from_checkpoint(
+        checkpoint: &Checkpoint,
+        config: &BertConfig,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Loaded<Self>, BertError> {
+        let loaded = Model::from_checkpoint(checkpoint, config, Task::FeatureExtraction, dtype, device)?;
+        Ok(loaded.map(|model| Self::of(model, config)))
+    }
+
+    pub(crate) fn of(model: Model, config: &BertConfig) -> Self {
+        Self { model, config: config.clone() }
     }
 
     /// Runs the model.
@@ -81,7 +80,7 @@ impl BertModel {
         attention_mask: Option<&Tensor>,
         token_type_ids: Option<&Tensor>,
     ) -> Result<BertOutput, BertError> {
-        self.run(Given { input_ids, attention_mask, token_type_ids }, &mut Taps::off())
+        self.run(&given(input_ids, attention_mask, token_type_ids), None)
     }
 
     /// [`BertModel::forward`], which also hands the output of every module to `visitor`, in the order of
@@ -98,43 +97,30 @@ impl BertModel {
         input_ids: &Tensor,
         attention_mask: Option<&Tensor>,
         token_type_ids: Option<&Tensor>,
-        visitor: &mut dyn FnMut(&str, &Tensor) -> candle_core::Result<()>,
+        visitor: &mut Visitor<'_>,
     ) -> Result<BertOutput, BertError> {
-        self.run(Given { input_ids, attention_mask, token_type_ids }, &mut Taps::on(visitor))
+        self.run(&given(input_ids, attention_mask, token_type_ids), Some(visitor))
     }
 
-    pub(crate) fn run(&self, given: Given, taps: &mut Taps) -> Result<BertOutput, BertError> {
-        Ok(self.compute(&self.check(TOKENS, given)?, taps)?)
-    }
-
-    /// Checks inputs that have these axes.
-    pub(crate) fn check(&self, axes: &'static [&'static str], given: Given) -> Result<Inputs, BertError> {
-        Inputs::check(&self.config, &self.device, axes, given)
-    }
-
-    /// Runs the model on checked inputs. Rows are rows, whatever axes they had.
-    pub(crate) fn compute(&self, inputs: &Inputs, taps: &mut Taps) -> candle_core::Result<BertOutput> {
-        let mask =
-            inputs.attention_mask.as_ref().map(|mask| AttentionMask::new(mask, self.dtype)).transpose()?;
-
-        let embeddings = taps.module("embeddings", |taps| self.embeddings.forward(inputs, taps))?;
-        let last_hidden_state =
-            taps.module("encoder", |taps| self.encoder.forward(embeddings, mask.as_ref(), taps))?;
-        let pooler_output = match &self.pooler {
-            None => None,
-            Some(pooler) => Some(taps.module("pooler", |taps| pooler.forward(&last_hidden_state, taps))?),
-        };
-        Ok(BertOutput { last_hidden_state, pooler_output })
+    fn run(
+        &self,
+        given: &[(&str, &Tensor)],
+        visitor: Option<&mut Visitor<'_>>,
+    ) -> Result<BertOutput, BertError> {
+        let mut outputs = self.model.run(given, visitor)?.into_iter().map(|(_, tensor)| tensor);
+        let missing = || candle_core::Error::Msg("the model gave no output".into());
+        let last_hidden_state = outputs.next().ok_or_else(missing)?;
+        Ok(BertOutput { last_hidden_state, pooler_output: outputs.next() })
     }
 
     /// The path of every module whose output [`BertModel::forward_with_taps`] shows, in the order of execution.
     pub fn module_paths(&self) -> Vec<String> {
-        module_paths(&self.config, self.pooler.is_some())
+        self.model.program().module_paths().map(String::from).collect()
     }
 
-    /// The table of word embeddings: `[vocabulary, hidden]`.
-    pub(crate) fn word_embeddings(&self) -> &Tensor {
-        self.embeddings.words()
+    /// What it is made of.
+    pub fn program(&self) -> &Program {
+        self.model.program()
     }
 
     /// The sizes and choices of this model.
@@ -144,18 +130,35 @@ impl BertModel {
 
     /// The dtype of its weights and outputs: `f16`, `bf16`, `f32` or `f64`.
     pub fn dtype(&self) -> DType {
-        self.dtype
+        self.model.dtype()
     }
 
     /// Where it runs.
     pub fn device(&self) -> &Device {
-        &self.device
+        self.model.device()
     }
 
     /// Whether it has a pooler, and so gives a `pooler_output`.
     pub fn has_pooler(&self) -> bool {
-        self.pooler.is_some()
+        self.model.program().outputs.len() > 1
     }
+}
+
+impl From<BertModel> for Model {
+    fn from(bert: BertModel) -> Self {
+        bert.model
+    }
+}
+
+/// Those inputs that there are, by name.
+pub(crate) fn given<'a>(
+    input_ids: &'a Tensor,
+    attention_mask: Option<&'a Tensor>,
+    token_type_ids: Option<&'a Tensor>,
+) -> Vec<(&'static str, &'a Tensor)> {
+    let optional = [("attention_mask", attention_mask), ("token_type_ids", token_type_ids)];
+    let optional = optional.into_iter().filter_map(|(name, tensor)| Some((name, tensor?)));
+    [("input_ids", input_ids)].into_iter().chain(optional).collect()
 }
 
 #[cfg(test)]

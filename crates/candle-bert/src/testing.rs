@@ -5,7 +5,7 @@ use checkpoint::Checkpoint;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-use crate::{Activation, BertConfig, BertModel, expected_tensors};
+use crate::{Activation, BertConfig, BertModel, Task};
 
 /// No two of its sizes are equal, so that none can stand for another.
 pub(crate) fn config() -> BertConfig {
@@ -30,7 +30,9 @@ pub(crate) type Stored = (String, Dtype, Vec<usize>, Vec<u8>);
 /// stay apart.
 pub(crate) fn tensors(config: &BertConfig, pooler: bool) -> Vec<Stored> {
     let mut n = 0f32;
-    expected_tensors(config, pooler)
+    let program = config.program(Task::FeatureExtraction, &|_| pooler).unwrap();
+    program
+        .tensors
         .into_iter()
         .map(|tensor| {
             let (center, spread) = match tensor.name.as_str() {

@@ -31,7 +31,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    fn load(&self, dtype: DType) -> Loaded {
+    fn load(&self, dtype: DType) -> Loaded<BertModel> {
         let config = BertConfig::from_json(&self.files.config().unwrap()).unwrap();
         let checkpoint = self.files.checkpoint().unwrap();
         BertModel::from_checkpoint(&checkpoint, &config, dtype, &Device::Cpu).unwrap()
@@ -155,10 +155,13 @@ fn checkpoints_are_what_they_were_made_to_be() {
     let mut seen = BTreeSet::new();
     for fixture in fixtures() {
         let loaded = fixture.load(DType::F32);
-        seen.insert((loaded.prefix, loaded.model.has_pooler(), !loaded.unused.is_empty()));
+        seen.insert((loaded.prefix.clone(), loaded.model.has_pooler(), !loaded.unused.is_empty()));
         let heads = loaded.unused.iter().all(|name| name.starts_with("cls."));
         assert!(heads, "{}: unused {:?}", fixture.name, loaded.unused);
     }
     // The plain ones, the one without a pooler, and the one with a head. The old buffer of `position_ids` is never reported.
-    assert_eq!(seen, BTreeSet::from([("", true, false), ("", false, false), ("bert.", true, true)]));
+    assert_eq!(
+        seen,
+        BTreeSet::from([("".into(), true, false), ("".into(), false, false), ("bert.".into(), true, true)])
+    );
 }

@@ -7,29 +7,26 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use engine::map_file;
 use engine::memory::{Budget, OverBudget};
-use serde::Deserialize;
 
-use crate::hub::{HubId, is_absent};
+use crate::hub::HubId;
 use crate::{Checkpoint, CheckpointError, HubCache, shards};
-#[cfg(feature = "hub")]
-use crate::{Hub, Progress, remote::Remote};
+
+mod modules;
+pub(crate) mod source;
+
+pub use modules::ListedModule;
+use source::Source;
 
 const CONFIG: &str = "config.json";
 
 /// Where sentence-transformers lists the modules of a model.
 const MODULES: &str = "modules.json";
 
-/// What sentence-transformers has called its module that runs the transformer; versions before
-/// 0.2.6 had a class for BERT.
-const TRANSFORMERS: [&str; 2] = ["Transformer", "BERT"];
-
 /// Where the exported graph may lie, in the order they are looked for.
 const GRAPHS: [&str; 2] = ["onnx/model.onnx", "model.onnx"];
 
 /// What exporters call a second file that holds a graph's weights: these, after the graph's own name. Others are known from the graph alone.
-#[cfg(feature = "hub")]
 const GRAPH_DATA: [&str; 2] = ["_data", ".data"];
 
 /// Other forms of a checkpoint, which are recognised and refused.
@@ -46,18 +43,10 @@ const LFS_POINTER_BYTES: usize = 1024;
 #[derive(Clone)]
 pub struct ModelFiles {
     name: String,
-    source: Source,
+    source: Arc<dyn Source>,
     /// The folder within the source that paths are relative to, with a slash at its end; empty for
     /// the whole model.
     base: String,
-}
-
-#[derive(Clone)]
-enum Source {
-    Folder(PathBuf),
-    Memory(Arc<BTreeMap<&'static str, Bytes>>),
-    #[cfg(feature = "hub")]
-    Hub(Arc<Remote>),
 }
 
 /// Where a model's exported graph is.
@@ -92,21 +81,6 @@ impl ModelFiles {
         Self::find(model, || Some(cache.clone()))
     }
 
-    /// As [`ModelFiles::open`], but what the cache lacks is downloaded: see [`Hub::from_env`] and [`Hub::open`].
-    ///
-    /// # Errors
-    /// As [`Hub::open`].
-    #[cfg(feature = "hub")]
-    pub fn fetch(model: &str, progress: impl Progress + 'static) -> Result<Self, CheckpointError> {
-        match Self::local(model)? {
-            Some(files) => Ok(files),
-            None => Hub::from_env()
-                .ok_or_else(|| CheckpointError::NoCache { model: model.to_owned() })?
-                .with_progress(progress)
-                .open(model),
-        }
-    }
-
     fn find(model: &str, cache: impl FnOnce() -> Option<HubCache>) -> Result<Self, CheckpointError> {
         if let Some(files) = Self::local(model)? {
             return Ok(files);
@@ -114,11 +88,11 @@ impl ModelFiles {
         let model = model.to_owned();
         let Some(cache) = cache() else { return Err(CheckpointError::NoCache { model }) };
         let folder = cache.snapshot(&model)?;
-        Ok(Self::of(model, Source::Folder(folder)))
+        Ok(Self::of(model, folder))
     }
 
-    fn of(name: String, source: Source) -> Self {
-        Self { name, source, base: String::new() }
+    pub(crate) fn of(name: String, source: impl Source + 'static) -> Self {
+        Self { name, source: Arc::new(source), base: String::new() }
     }
 
     /// The files of the folder at that path; `None` if there is none, and this may be the id of a model on the hub.
@@ -126,7 +100,7 @@ impl ModelFiles {
         let path = Path::new(model);
         let model = model.to_owned();
         if path.is_dir() {
-            return Ok(Some(Self::of(model, Source::Folder(path.to_path_buf()))));
+            return Ok(Some(Self::of(model, path.to_path_buf())));
         }
         if path.exists() {
             return Err(CheckpointError::IsAFile { model });
@@ -140,11 +114,6 @@ impl ModelFiles {
         Ok(None)
     }
 
-    #[cfg(feature = "hub")]
-    pub(crate) fn from_hub(remote: Remote) -> Self {
-        Self::of(remote.model().to_owned(), Source::Hub(Arc::new(remote)))
-    }
-
     /// The files of a folder. What is in it is looked at only when it is asked for.
     ///
     /// # Errors
@@ -154,12 +123,12 @@ impl ModelFiles {
         if !path.is_dir() {
             return Err(CheckpointError::NotAFolder(path));
         }
-        Ok(Self::of(path.display().to_string(), Source::Folder(path)))
+        Ok(Self::of(path.display().to_string(), path))
     }
 
     /// Files that are in memory already, each under its path in the model's folder, `onnx/model.onnx` say.
     pub fn from_memory(name: &str, files: impl IntoIterator<Item = (&'static str, Bytes)>) -> Self {
-        Self::of(name.to_owned(), Source::Memory(Arc::new(files.into_iter().collect())))
+        Self::of(name.to_owned(), files.into_iter().collect::<BTreeMap<_, _>>())
     }
 
     /// The model, as the user gave it.
@@ -169,21 +138,23 @@ impl ModelFiles {
 
     /// The folder, of a model on the hub that in the cache; `None` if the files are in memory.
     pub fn folder(&self) -> Option<&Path> {
-        match &self.source {
-            Source::Folder(folder) => Some(folder),
-            Source::Memory(_) => None,
-            #[cfg(feature = "hub")]
-            Source::Hub(remote) => Some(remote.folder()),
-        }
+        self.source.folder()
     }
 
     /// Whether files that are not here yet are downloaded.
     pub fn is_on_hub(&self) -> bool {
-        match &self.source {
-            Source::Folder(_) | Source::Memory(_) => false,
-            #[cfg(feature = "hub")]
-            Source::Hub(_) => true,
-        }
+        self.source.is_on_hub()
+    }
+
+    /// The modules of a sentence-transformers model, in their order; `None` if the model has no
+    /// modules.json.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::read`], and if modules.json is not a list of modules.
+    pub fn modules(&self) -> Result<Option<Vec<ListedModule>>, CheckpointError> {
+        let Some(bytes) = self.read(MODULES)? else { return Ok(None) };
+        serde_json::from_slice(&bytes)
+            .map_err(|source| CheckpointError::Modules { file: self.shown(MODULES), source })
     }
 
     /// The files of the transformer itself: these, or those of the folder in which modules.json
@@ -191,28 +162,17 @@ impl ModelFiles {
     /// `0_BERT`, with config, weights and tokenizer.
     ///
     /// # Errors
-    /// As [`ModelFiles::read`], and if modules.json is not a list of modules.
+    /// As [`ModelFiles::modules`], and if the folder is not within the model's.
     pub fn transformer(&self) -> Result<Self, CheckpointError> {
-        #[derive(Deserialize)]
-        struct Module {
-            #[serde(default)]
-            path: String,
-            r#type: String,
-        }
         // The hub is not asked for this alone: a model with a config.json at its top has no other.
-        #[cfg(feature = "hub")]
-        if let Source::Hub(remote) = &self.source
-            && remote.is_here(&self.within(CONFIG))
-            && !remote.is_here(&self.within(MODULES))
-        {
+        let is_away = |file| self.source.is_away(&self.within(file));
+        if is_away(MODULES) && !is_away(CONFIG) {
             return Ok(self.clone());
         }
-        let Some(bytes) = self.read(MODULES)? else { return Ok(self.clone()) };
-        let modules: Vec<Module> = serde_json::from_slice(&bytes)
-            .map_err(|source| CheckpointError::Modules { file: self.shown(MODULES), source })?;
-        let is_transformer =
-            |module: &Module| TRANSFORMERS.contains(&module.r#type.rsplit('.').next().unwrap_or_default());
-        let path = modules.into_iter().find(is_transformer).map_or(String::new(), |module| module.path);
+        let path = self
+            .modules()?
+            .and_then(|modules| modules.into_iter().find(ListedModule::is_transformer))
+            .map_or(String::new(), |module| module.folder);
         if path.is_empty() || !self.base.is_empty() {
             return Ok(self.clone());
         }
@@ -234,13 +194,7 @@ impl ModelFiles {
         if !is_inside(file) {
             return Err(CheckpointError::Outside { file: file.to_owned() });
         }
-        let path = self.within(file);
-        let bytes = match &self.source {
-            Source::Memory(files) => files.get(path.as_str()).cloned(),
-            Source::Folder(folder) => map_if_there(&folder.join(path))?,
-            #[cfg(feature = "hub")]
-            Source::Hub(remote) => remote.find(&path)?.map_or(Ok(None), |path| map_if_there(&path))?,
-        };
+        let bytes = self.source.read(&self.within(file))?;
         if let Some(bytes) = &bytes {
             refuse_lfs_pointer(&self.shown(file), bytes)?;
             weigh(file, &self.shown(file), bytes)?;
@@ -256,23 +210,19 @@ impl ModelFiles {
         if let Some(bytes) = self.read(file)? {
             return Ok(bytes);
         }
-        self.be_certain_without(file)?;
+        self.source.be_certain_without(&self.within(file))?;
         Err(CheckpointError::Missing {
             model: self.shown_model(),
             file: file.to_owned(),
-            has: self.listing_like(file),
+            has: self.source.listing(&self.base, &self.within(file)),
         })
     }
 
     /// Tells the user, once and by `Progress::notice`, of those of these files that are not here though the model may have them, because
     /// the hub could not be asked; `consequence` is what comes of it. Elsewhere what is not here does not exist, and nothing is told.
-    #[cfg_attr(not(feature = "hub"), expect(unused_variables, reason = "elsewhere nothing is uncertain"))]
     pub fn tell_unknown(&self, files: &[&str], consequence: &str) {
-        #[cfg(feature = "hub")]
-        if let Source::Hub(remote) = &self.source {
-            let files: Vec<String> = files.iter().map(|file| self.within(file)).collect();
-            remote.tell_unknown(&files, consequence);
-        }
+        let files: Vec<String> = files.iter().map(|file| self.within(file)).collect();
+        self.source.tell_unknown(&files, consequence);
     }
 
     /// The bytes of the transformer's config.json: see [`ModelFiles::transformer`].
@@ -307,7 +257,7 @@ impl ModelFiles {
             }
         }
         for (weights, _) in shards::WEIGHTS {
-            files.be_certain_without(weights)?;
+            files.source.be_certain_without(&files.within(weights))?;
         }
         Err(CheckpointError::NoCheckpoint { model: files.shown_model(), has: files.listing() })
     }
@@ -327,13 +277,10 @@ impl ModelFiles {
                 }
             }
         }
-        #[cfg(feature = "hub")]
-        if let Source::Hub(remote) = &self.source {
-            GRAPHS
-                .iter()
-                .try_for_each(|file| remote.is_certain(file))
-                .unwrap_or_else(|error| remote.notice(error.to_string()));
-        }
+        GRAPHS
+            .iter()
+            .try_for_each(|file| self.source.be_certain_without(&self.within(file)))
+            .unwrap_or_else(|error| self.source.notice(error.to_string()));
         Ok(None)
     }
 
@@ -347,16 +294,14 @@ impl ModelFiles {
     pub fn onnx_at(&self, file: &str) -> Result<Option<OnnxSource>, CheckpointError> {
         let Some(bytes) = self.read(file)? else { return Ok(None) };
         let path = self.within(file);
-        Ok(Some(match &self.source {
-            Source::Folder(folder) => OnnxSource::File(folder.join(path)),
-            Source::Memory(_) => OnnxSource::Memory { name: self.shown(file), bytes },
-            #[cfg(feature = "hub")]
-            Source::Hub(remote) => {
-                for data in GRAPH_DATA {
-                    remote.find(&format!("{path}{data}"))?;
-                }
-                OnnxSource::File(remote.folder().join(path))
+        for data in GRAPH_DATA.map(|end| format!("{path}{end}")) {
+            if self.source.is_away(&data) {
+                self.source.read(&data)?;
             }
+        }
+        Ok(Some(match self.folder() {
+            Some(folder) => OnnxSource::File(folder.join(path)),
+            None => OnnxSource::Memory { name: self.shown(file), bytes },
         }))
     }
 
@@ -368,20 +313,16 @@ impl ModelFiles {
     /// A file, as errors call it: with its folder, or with the model's name.
     pub(crate) fn shown(&self, file: &str) -> String {
         let file = self.within(file);
-        match &self.source {
-            Source::Folder(folder) => folder.join(file).display().to_string(),
-            Source::Memory(_) => format!("{}/{file}", self.name),
-            #[cfg(feature = "hub")]
-            Source::Hub(remote) => remote.folder().join(file).display().to_string(),
+        match self.folder() {
+            Some(folder) => folder.join(file).display().to_string(),
+            None => format!("{}/{file}", self.name),
         }
     }
 
     fn shown_model(&self) -> String {
-        let folder = match &self.source {
-            Source::Folder(folder) => folder.display().to_string(),
-            Source::Memory(_) => self.name.clone(),
-            #[cfg(feature = "hub")]
-            Source::Hub(_) => self.name.clone(),
+        let folder = match self.folder() {
+            Some(folder) if !self.is_on_hub() => folder.display().to_string(),
+            _ => self.name.clone(),
         };
         match self.base.trim_end_matches('/') {
             "" => folder,
@@ -391,28 +332,7 @@ impl ModelFiles {
 
     /// What the model has, for a person to read.
     pub(crate) fn listing(&self) -> String {
-        self.listing_like("")
-    }
-
-    /// What the model has; where all of it is known at once, first what is of the kind of `file`.
-    #[cfg_attr(not(feature = "hub"), expect(unused_variables, reason = "only the hub knows all of it"))]
-    fn listing_like(&self, file: &str) -> String {
-        match &self.source {
-            Source::Folder(folder) => listing(&folder.join(&self.base)),
-            Source::Memory(files) => joined(files.keys().map(|&name| name.to_owned())),
-            #[cfg(feature = "hub")]
-            Source::Hub(remote) => remote.listing(&self.within(file)),
-        }
-    }
-
-    /// An error, where a file is not there only because the hub was not asked for it.
-    #[cfg_attr(not(feature = "hub"), expect(unused_variables, reason = "elsewhere nothing is uncertain"))]
-    fn be_certain_without(&self, file: &str) -> Result<(), CheckpointError> {
-        #[cfg(feature = "hub")]
-        if let Source::Hub(remote) = &self.source {
-            remote.is_certain(&self.within(file))?;
-        }
-        Ok(())
+        self.source.listing(&self.base, &self.base)
     }
 }
 
@@ -445,11 +365,9 @@ impl fmt::Debug for ModelFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("ModelFiles");
         debug.field("name", &self.name);
-        match &self.source {
-            Source::Folder(folder) => debug.field("folder", folder),
-            Source::Memory(files) => debug.field("files", &files.keys()),
-            #[cfg(feature = "hub")]
-            Source::Hub(remote) => debug.field("folder", &remote.folder()),
+        match self.folder() {
+            Some(folder) => debug.field("folder", &folder),
+            None => debug.field("files", &self.listing()),
         };
         debug.finish()
     }
@@ -468,21 +386,6 @@ fn is_spelled_as_path(model: &str) -> bool {
         || model.contains('\\')
         || model.ends_with('/')
         || [".onnx", ".safetensors", ".json", ".bin"].iter().any(|extension| model.ends_with(extension))
-}
-
-/// Maps a file; `None` if there is nothing at that path. A link that leads nowhere is an error, not nothing.
-fn map_if_there(path: &Path) -> Result<Option<Bytes>, CheckpointError> {
-    let io = |source| CheckpointError::Io { path: path.to_path_buf(), source };
-    let metadata = match fs::symlink_metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if is_absent(&error) => return Ok(None),
-        Err(error) => return Err(io(error)),
-    };
-    if metadata.is_symlink() && !path.exists() {
-        let target = fs::read_link(path).map_err(io)?;
-        return Err(CheckpointError::BrokenLink { path: path.to_path_buf(), target });
-    }
-    Ok(Some(map_file(path)?))
 }
 
 /// Refuses the small text that git leaves in place of a file that was not fetched.

@@ -38,7 +38,7 @@ mod tensors;
 mod torch;
 
 pub use error::CheckpointError;
-pub use files::{ModelFiles, OnnxSource};
+pub use files::{ListedModule, ModelFiles, OnnxSource};
 pub use hub::HubCache;
 #[cfg(feature = "hub")]
 pub use remote::{Hub, HubError, Progress};

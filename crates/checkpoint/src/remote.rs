@@ -17,9 +17,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hf_hub::api::RepoInfo;
 use hf_hub::{Repo, RepoType};
 
+use crate::files::source::{Source, map_if_there};
 use crate::files::{joined, listing};
 use crate::hub::{HubId, is_one_name};
 use crate::{CheckpointError, HubCache, ModelFiles};
@@ -143,7 +145,24 @@ impl Hub {
     pub fn open(&self, model: &str) -> Result<ModelFiles, CheckpointError> {
         match ModelFiles::local(model)? {
             Some(files) => Ok(files),
-            None => Ok(ModelFiles::from_hub(Remote::open(self.clone(), model)?)),
+            None => Ok(ModelFiles::of(model.to_owned(), Remote::open(self.clone(), model)?)),
+        }
+    }
+}
+
+impl ModelFiles {
+    /// As [`ModelFiles::open`], but what the cache lacks is downloaded: see [`Hub::from_env`] and
+    /// [`Hub::open`].
+    ///
+    /// # Errors
+    /// As [`Hub::open`].
+    pub fn fetch(model: &str, progress: impl Progress + 'static) -> Result<Self, CheckpointError> {
+        match Self::local(model)? {
+            Some(files) => Ok(files),
+            None => Hub::from_env()
+                .ok_or_else(|| CheckpointError::NoCache { model: model.to_owned() })?
+                .with_progress(progress)
+                .open(model),
         }
     }
 }
@@ -238,101 +257,13 @@ impl Remote {
         Ok(this)
     }
 
-    /// The folder in which the model's files lie, or will.
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    /// What the user called it.
-    pub fn model(&self) -> &str {
-        &self.model
-    }
-
-    /// Whether a file of the model's is in the cache.
-    pub fn is_here(&self, file: &str) -> bool {
-        self.snapshot().join(format!("{}{file}", self.subfolder)).exists()
-    }
-
-    /// The path of a file of the model's, which is downloaded if need be; `None` if the model does not have it. `file` must lie below
-    /// the model's folder.
-    pub fn find(&self, file: &str) -> Result<Option<PathBuf>, HubError> {
-        let file = format!("{}{file}", self.subfolder);
-        let path = self.snapshot().join(&file);
-        if path.exists() || self.absent(&file).exists() {
-            return Ok(path.exists().then_some(path));
-        }
-        let has_it = match &*self.files_known() {
-            Known::Files(files) => files.contains(&file),
-            // A link whose file is gone is told as such.
-            Known::Never(_) | Known::Nothing => return Ok(path.is_symlink().then_some(path)),
-        };
-        if !has_it {
-            self.note_absent(&file);
-            return Ok(None);
-        }
-        self.download(&file).map(Some)
-    }
-
-    /// An error, unless it is certain that the model does not have the file.
-    pub fn is_certain(&self, file: &str) -> Result<(), HubError> {
-        let in_repository = format!("{}{file}", self.subfolder);
-        match &*self.known() {
-            Known::Never(why) if !self.absent(&in_repository).exists() => Err(HubError::NotAsked {
-                missing: format!(
-                    "{file} of {} is not in the hub cache {}",
-                    self.model,
-                    self.hub.cache.folder().display()
-                ),
-                why: why.clone(),
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// Tells, once, that something may be missing.
-    pub fn notice(&self, message: String) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.insert(message.clone()) {
-            self.hub.progress.notice(&message);
-        }
-    }
-
-    /// Tells, once, which of these files are not here though the model may have them, and what follows.
-    pub fn tell_unknown(&self, files: &[String], consequence: &str) {
-        let why = match &*self.known() {
-            Known::Never(why) => why.clone(),
-            Known::Nothing | Known::Files(_) => return,
-        };
-        let is_unknown = |file: &&String| {
-            let file = format!("{}{file}", self.subfolder);
-            !self.snapshot().join(&file).exists() && !self.absent(&file).exists()
-        };
-        let unknown: Vec<&str> = files.iter().filter(is_unknown).map(String::as_str).collect();
-        if !unknown.is_empty() {
-            self.notice(format!(
-                "{consequence}: of {} the hub cache has no {}, and whether the model has it was not asked, because {why}",
-                self.model,
-                unknown.join(", "),
-            ));
-        }
-    }
-
-    /// What the model has, for a person to read; first what is of the kind of `file`.
-    pub fn listing(&self, file: &str) -> String {
-        let Known::Files(files) = &*self.known() else { return listing(&self.folder) };
-        let own = || files.iter().filter_map(|file| file.strip_prefix(&self.subfolder));
-        let kind = Path::new(file).extension();
-        let (alike, others): (Vec<_>, Vec<_>) = own().partition(|file| Path::new(file).extension() == kind);
-        joined(alike.into_iter().chain(others).map(str::to_owned))
-    }
-
     fn snapshot(&self) -> PathBuf {
         self.repository.join("snapshots").join(&self.commit)
     }
 
-    /// Where the hub's clients note that a repository does not have a file.
+    /// Where the hub's clients note that a repository does not have a file of the model's.
     fn absent(&self, file: &str) -> PathBuf {
-        self.repository.join(".no_exist").join(&self.commit).join(file)
+        self.repository.join(".no_exist").join(&self.commit).join(&self.subfolder).join(file)
     }
 
     /// A cache that cannot be written only means that the hub will be asked again.
@@ -413,6 +344,85 @@ impl Remote {
                 .map_err(|source| HubError::store("a ref", self.hub.cache.folder(), &path, source))?;
         }
         Ok(())
+    }
+}
+
+impl Source for Remote {
+    /// A file that is not in the cache is downloaded, unless the model does not have it.
+    fn read(&self, file: &str) -> Result<Option<Bytes>, CheckpointError> {
+        let path = self.folder.join(file);
+        if path.exists() || self.absent(file).exists() {
+            return map_if_there(&path);
+        }
+        let in_repository = format!("{}{file}", self.subfolder);
+        let has_it = match &*self.files_known() {
+            Known::Files(files) => files.contains(&in_repository),
+            // A link whose file is gone is told as such.
+            Known::Never(_) | Known::Nothing => return map_if_there(&path),
+        };
+        if has_it {
+            return map_if_there(&self.download(&in_repository)?);
+        }
+        self.note_absent(file);
+        Ok(None)
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        Some(&self.folder)
+    }
+
+    fn listing(&self, _base: &str, file: &str) -> String {
+        let Known::Files(files) = &*self.known() else { return listing(&self.folder) };
+        let own = || files.iter().filter_map(|file| file.strip_prefix(&self.subfolder));
+        let kind = Path::new(file).extension();
+        let (alike, others): (Vec<_>, Vec<_>) = own().partition(|file| Path::new(file).extension() == kind);
+        joined(alike.into_iter().chain(others).map(str::to_owned))
+    }
+
+    fn is_on_hub(&self) -> bool {
+        true
+    }
+
+    fn is_away(&self, file: &str) -> bool {
+        !self.folder.join(file).exists()
+    }
+
+    fn be_certain_without(&self, file: &str) -> Result<(), CheckpointError> {
+        match &*self.known() {
+            Known::Never(why) if !self.absent(file).exists() => Err(HubError::NotAsked {
+                missing: format!(
+                    "{file} of {} is not in the hub cache {}",
+                    self.model,
+                    self.hub.cache.folder().display()
+                ),
+                why: why.clone(),
+            }
+            .into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn tell_unknown(&self, files: &[String], consequence: &str) {
+        let why = match &*self.known() {
+            Known::Never(why) => why.clone(),
+            Known::Nothing | Known::Files(_) => return,
+        };
+        let is_unknown = |file: &&String| self.is_away(file) && !self.absent(file).exists();
+        let unknown: Vec<&str> = files.iter().filter(is_unknown).map(String::as_str).collect();
+        if !unknown.is_empty() {
+            self.notice(format!(
+                "{consequence}: of {} the hub cache has no {}, and whether the model has it was not asked, because {why}",
+                self.model,
+                unknown.join(", "),
+            ));
+        }
+    }
+
+    fn notice(&self, message: String) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.insert(message.clone()) {
+            self.hub.progress.notice(&message);
+        }
     }
 }
 

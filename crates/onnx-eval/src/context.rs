@@ -2,7 +2,7 @@
 
 use engine::DType;
 use ndarray::{ArrayD, ArrayView, IxDyn, Zip};
-use onnx_graph::Node;
+use onnx_graph::{Node, shape};
 
 use crate::fault::Fault;
 use crate::memory::Memory;
@@ -170,49 +170,30 @@ impl Context<'_> {
     }
 }
 
-/// The shape that both can be broadcast to: aligned at the end, sizes are equal or one of them is 1.
+/// The shape that both can be broadcast to.
 pub(crate) fn broadcast(left: &[usize], right: &[usize]) -> Result<Vec<usize>, Fault> {
-    let rank = left.len().max(right.len());
-    let size = |shape: &[usize], axis: usize| match (axis + shape.len()).checked_sub(rank) {
-        Some(axis) => shape[axis],
-        None => 1,
-    };
-    (0..rank)
-        .map(|axis| match (size(left, axis), size(right, axis)) {
-            (a, b) if a == b => Ok(a),
-            (1, b) => Ok(b),
-            (a, 1) => Ok(a),
-            _ => Err(Fault::Broadcast { left: left.to_vec(), right: right.to_vec() }),
-        })
-        .collect()
+    shape::broadcast(left, right)
+        .ok_or_else(|| Fault::Broadcast { left: left.to_vec(), right: right.to_vec() })
 }
 
 /// An axis counted from the front; a negative one counts from the end.
 pub(crate) fn axis(axis: i64, rank: usize) -> Result<usize, Fault> {
-    let found = if axis < 0 { axis.saturating_add(rank as i64) } else { axis };
-    match usize::try_from(found) {
-        Ok(found) if found < rank => Ok(found),
-        _ => Err(Fault::Axis { axis, rank }),
-    }
+    shape::axis(axis, rank).ok_or(Fault::Axis { axis, rank })
 }
 
-/// Axes counted from the front, in order; none may be there twice.
+/// An axis as a place between dimensions.
+pub(crate) fn boundary(axis: i64, rank: usize) -> Result<usize, Fault> {
+    shape::boundary(axis, rank).ok_or(Fault::Axis { axis, rank })
+}
+
+/// Axes counted from the front, in the order given; none may be there twice.
 pub(crate) fn axes(given: &[i64], rank: usize) -> Result<Vec<usize>, Fault> {
-    let mut axes = given.iter().map(|&a| axis(a, rank)).collect::<Result<Vec<_>, _>>()?;
-    axes.sort_unstable();
-    match axes.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(Fault::Axis { axis: pair[0] as i64, rank }),
-        None => Ok(axes),
-    }
+    shape::axes(given, rank).map_err(|axis| Fault::Axis { axis, rank })
 }
 
 /// An index counted from the front; a negative one counts from the end.
 pub(crate) fn index(index: i128, size: usize) -> Result<usize, Fault> {
-    let found = if index < 0 { index + size as i128 } else { index };
-    match usize::try_from(found) {
-        Ok(found) if found < size => Ok(found),
-        _ => Err(Fault::Index { index, size }),
-    }
+    shape::index(index, size).ok_or(Fault::Index { index, size })
 }
 
 /// The array as rows along some axes, in the order given: each row is a slice of all elements that differ only there. `f` turns a row into

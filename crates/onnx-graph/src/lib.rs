@@ -9,6 +9,7 @@
 //!
 //! Weights are not copied: a [`Tensor`] is a slice of the mapped file, or of the external data file beside it. Which operators
 //! there are, what they take and what they do is not known here: that is for those who run the graph.
+//! They share one thing: the rules of axes and shapes, in [`shape`].
 //!
 //! Not kept, because nothing here depends on it: training info, quantization annotations, device configurations, denotations,
 //! and the model's own domain, version and doc string.
@@ -56,6 +57,7 @@ mod fault;
 mod model;
 pub mod proto;
 mod read;
+pub mod shape;
 mod sniff;
 mod tensor;
 mod weigh;

@@ -8,6 +8,9 @@ use crate::compiled::{CompiledEngine, Options};
 
 /// A graph, loaded and ready to run on one of the engines.
 ///
+/// [`Session::load`] and [`Session::fastest`] choose the engine; [`Session::new`] takes the one it
+/// is told.
+///
 /// ```no_run
 /// use engine::{NamedValues, Value};
 /// use onnx_session::Session;
@@ -23,23 +26,32 @@ pub struct Session {
 }
 
 /// Which engine runs a graph.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EngineKind {
     /// candle-onnx, over a graph that has been lowered to what it computes correctly.
-    #[default]
     Candle,
     /// The graph compiled to few steps over packed weights: see [`compiled`](crate::compiled).
     Compiled,
 }
 
 impl Session {
-    /// Reads, checks and loads an ONNX file on the default engine.
+    /// Reads, checks and loads an ONNX file on the fastest engine that takes it.
     ///
     /// # Errors
-    /// If the file is not a valid graph, or the engine cannot run it exactly.
+    /// If the file is not a valid graph, or as [`Session::fastest`].
     pub fn load(path: impl AsRef<Path>) -> Result<Self, SessionError> {
-        Self::new(&Model::open(path)?, EngineKind::default())
+        Self::fastest(&Model::open(path)?, Options::default())
+    }
+
+    /// Loads a graph on the fastest engine that takes it: `compiled`, with these options; else
+    /// `candle`. [`Engine::name`] tells which.
+    ///
+    /// # Errors
+    /// If no engine can run the graph exactly: the error of `compiled`, which takes the most.
+    pub fn fastest(model: &Model, options: Options) -> Result<Self, SessionError> {
+        Self::with(model, options)
+            .or_else(|refusal| Self::new(model, EngineKind::Candle).map_err(|_| refusal))
     }
 
     /// Loads a graph that has already been read and checked.
@@ -109,5 +121,62 @@ impl Engine for Session {
 
     fn run_for(&self, inputs: &NamedValues, names: &[&str]) -> Result<NamedValues, EngineError> {
         self.engine.run_for(inputs, names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::{DType, Dim};
+    use onnx_graph::{Graph, Node};
+
+    use super::*;
+    use crate::compiled::Threads;
+
+    fn model(op: &str) -> Model {
+        let spec = |name: &str| ValueSpec {
+            name: name.into(),
+            dtype: DType::F32,
+            shape: Some(vec![Dim::Fixed(2)]),
+            optional: false,
+        };
+        let node = Node {
+            name: "node".into(),
+            op: op.into(),
+            inputs: vec!["x".into()],
+            outputs: vec!["y".into()],
+            ..Node::default()
+        };
+        let graph = Graph {
+            inputs: vec![spec("x")],
+            outputs: vec![spec("y")],
+            nodes: vec![node],
+            ..Graph::default()
+        };
+        Model { ir_version: 8, opsets: [(String::new(), 17)].into(), graph, ..Model::default() }
+    }
+
+    #[test]
+    fn a_file_is_loaded_on_the_fastest_engine() {
+        let file =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/eps/onnx/ts17-eager-dynamic.onnx");
+        assert_eq!(Session::load(file).unwrap().name(), "compiled");
+    }
+
+    #[cfg(feature = "candle-onnx")]
+    #[test]
+    fn the_next_engine_is_taken_where_the_fastest_cannot_be_had() {
+        let options = Options { threads: Threads::Count(usize::MAX), ..Options::default() };
+        assert!(matches!(Session::with(&model("Relu"), options.clone()), Err(SessionError::Kernels(_))));
+        assert_eq!(Session::fastest(&model("Relu"), options).unwrap().name(), "candle");
+        assert_eq!(Session::fastest(&model("Relu"), Options::default()).unwrap().name(), "compiled");
+    }
+
+    #[test]
+    fn what_no_engine_takes_is_refused_by_the_one_that_takes_most() {
+        let error = Session::fastest(&model("Frobnicate"), Options::default()).err().unwrap();
+        assert!(
+            error.to_string().starts_with("the compiled engine cannot run node 'node' (Frobnicate"),
+            "{error}"
+        );
     }
 }

@@ -699,6 +699,30 @@ fn constants_that_ask_for_the_moon_are_refused() {
         .not_lowered("outside");
 }
 
+#[test]
+fn shapes_and_axes_that_no_run_could_take_are_refused() {
+    let reshape =
+        |shape: &[i64]| case(13, "Reshape").input("x", counting(&[2, 3])).initializer("shape", ints(shape));
+    reshape(&[0, 0, 0]).not_lowered("'x' cannot have the shape [0, 0, 0]");
+    reshape(&[-1, -1]).not_lowered("'x' cannot have the shape [-1, -1]");
+    reshape(&[-2, 3]).not_lowered("'x' cannot have the shape [-2, 3]");
+    let x = || counting(&[1, 1, 2]);
+    for op in ["Squeeze", "ReduceSum"] {
+        case(13, op)
+            .input("x", x())
+            .initializer("axes", ints(&[0, -3]))
+            .not_lowered("axis -3 is outside 'x', which has rank 3, or given twice");
+    }
+    case(13, "Transpose")
+        .attribute("perm", Attribute::Ints(vec![0, 1, 1]))
+        .input("x", x())
+        .not_lowered("not a permutation");
+    case(13, "Transpose")
+        .attribute("perm", Attribute::Ints(vec![0, -1, 1]))
+        .input("x", x())
+        .right(counting(&[1, 2, 1]));
+}
+
 /// What stock candle-onnx does with these is not tried: it allocates as much, or counts for ever.
 #[test]
 fn inputs_that_ask_for_the_moon_are_refused_before_a_node_runs() {

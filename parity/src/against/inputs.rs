@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use candle_bert::BertConfig;
+use architecture::Limits;
 use engine::{DType, Dim, NamedValues, Value, ValueError, ValueSpec};
 use half::{bf16, f16};
 use onnx_graph::{Attribute, Model, Node};
@@ -62,13 +62,12 @@ pub fn cases(raw: &Model, optimised: &Model) -> Result<Vec<Case>, ParityError> {
     let [first, second] = [raw, optimised].map(|model| FixedShape::of(&model.graph.inputs));
     let fixed =
         FixedShape { batch: first.batch.or(second.batch), sequence: first.sequence.or(second.sequence) };
-    let config = BertConfig {
-        vocab_size: tables.rows("input_ids").unwrap_or(2),
-        type_vocab_size: tables.rows("token_type_ids").unwrap_or(2),
-        max_position_embeddings: tables.positions.unwrap_or(LONGEST),
-        ..BertConfig::default()
+    let limits = Limits {
+        vocabulary: tables.rows("input_ids").unwrap_or(2),
+        token_types: tables.rows("token_type_ids").unwrap_or(2),
+        positions: tables.positions.unwrap_or(LONGEST),
     };
-    let mut cases = default_cases(&config, fixed, None, None)?;
+    let mut cases = default_cases(&limits, fixed, None, None)?;
     for case in &mut cases {
         let shape = case.inputs.get("input_ids").map(|ids| ids.shape().to_vec()).unwrap_or_default();
         let mut symbols = HashMap::new();

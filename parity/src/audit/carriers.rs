@@ -8,9 +8,6 @@ use super::data::{floats, is_rounded};
 use super::flow::{Flow, Step, Use, ValueId};
 use super::weights::Weight;
 
-/// Names that checkpoints converted from TensorFlow have.
-const LEGACY: [(&str, &str); 2] = [("gamma", "weight"), ("beta", "bias")];
-
 /// A tensor of the graph that may carry weights.
 pub(super) struct Carrier {
     pub value: ValueId,
@@ -60,7 +57,7 @@ pub(super) fn carriers(flow: &Flow, weights: &[Weight]) -> (Vec<Carrier>, HashSe
     for (held, quantization) in flow.held.iter().zip(&quantizations) {
         let tensor = &held.tensor;
         let uses = flow.uses(held.value);
-        let named = weights.iter().position(|weight| names(&held.name, &weight.name));
+        let named = weights.iter().position(|weight| names(&held.name, weight));
         let scoped = scoped(flow, &uses, tensor.shape.len(), weights);
         // A scalar carries no weights, unless it is called the bias of a regression or a choice; and a step is no bias, though it may have a bias' shape
         // and a name like one.
@@ -92,7 +89,7 @@ pub(super) fn carriers(flow: &Flow, weights: &[Weight]) -> (Vec<Carrier>, HashSe
 }
 
 /// Whether a name in the graph contains that of a tensor, or of a module, as whole words.
-pub(super) fn names(name: &str, tensor: &str) -> bool {
+fn names(name: &str, weight: &Weight) -> bool {
     let whole = |wanted: &str| {
         name.match_indices(wanted).any(|(at, _)| {
             let before = name[..at].chars().next_back();
@@ -101,13 +98,7 @@ pub(super) fn names(name: &str, tensor: &str) -> bool {
                 && !after.is_some_and(|c| c.is_alphanumeric() || c == '.')
         })
     };
-    whole(tensor)
-        || LEGACY.iter().any(|(legacy, modern)| {
-            tensor
-                .strip_suffix(modern)
-                .filter(|module| module.ends_with("LayerNorm."))
-                .is_some_and(|module| whole(&format!("{module}{legacy}")))
-        })
+    whole(&weight.name) || weight.old_name.as_ref().is_some_and(|old| whole(old))
 }
 
 /// The tensor that the name or the metadata of a node speaks of: TorchScript's `/model/encoder/layer.0/attention/self/query/MatMul`, and
@@ -127,7 +118,7 @@ fn scoped(flow: &Flow, uses: &[Use], rank: usize, weights: &[Weight]) -> Option<
         };
         weights.iter().position(|weight| {
             let said = |text: &str| speaks_of(text, weight.module());
-            weight.used
+            weight.is_used()
                 && weight.name.ends_with(parameter)
                 && (said(&path) || scopes.is_some_and(|scopes| said(scopes)))
         })

@@ -56,7 +56,11 @@ pub(super) fn layouts(weight: &Weight, carrier: &Carrier) -> Vec<(Layout, Placem
             }
         }
     }
-    if weight.is_table() && held < size && held.is_multiple_of(columns) && dims.last() == Some(&columns) {
+    if weight.is_partial_table()
+        && held < size
+        && held.is_multiple_of(columns)
+        && dims.last() == Some(&columns)
+    {
         let taken = held / columns;
         for first in 0..=rows - taken {
             let rows = Placement { first_row: first, rows: taken, ..place(0, columns, 1) };

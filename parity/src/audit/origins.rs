@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use candle_bert::BertConfig;
+use architecture::Program;
 use engine::DType;
 
 use super::data::floats;
@@ -45,7 +45,7 @@ pub(super) struct Origins {
 /// Goes through all constants but those that carry weights or belong to quantization.
 pub(super) fn origins(
     flow: &Flow,
-    config: &BertConfig,
+    program: &Program,
     weights: &HashSet<ValueId>,
     quantization: &HashSet<ValueId>,
     module_of: &dyn Fn(&Step) -> Option<String>,
@@ -61,7 +61,7 @@ pub(super) fn origins(
         let uniform = first.filter(|&first| elements.iter().all(|x| x.to_bits() == first.to_bits()));
         let origin = match uniform {
             _ if quantized => Some(Origin::Quantization),
-            Some(x) => found.classify(flow, config, held.value, &held.name, x, module_of),
+            Some(x) => found.classify(flow, program, held.value, &held.name, x, module_of),
             None => None,
         };
         match (origin, first) {
@@ -87,7 +87,7 @@ pub(super) fn origins(
         }
     }
     for step in &flow.steps {
-        found.attributes(config, step, module_of);
+        found.attributes(program, step, module_of);
     }
     found
 }
@@ -96,7 +96,7 @@ impl Origins {
     fn classify(
         &mut self,
         flow: &Flow,
-        config: &BertConfig,
+        program: &Program,
         value: ValueId,
         name: &str,
         x: f32,
@@ -109,7 +109,7 @@ impl Origins {
             .find(|step| adds_eps(flow, step, value));
         if let Some(step) = eps_of {
             let dtype = flow.held_at.get(&value).map(|&at| flow.held[at].tensor.dtype);
-            self.eps(config, x, dtype.unwrap_or(DType::F32), name, module_of(step));
+            self.eps(program, x, dtype.unwrap_or(DType::F32), name, module_of(step));
             return Some(Origin::LayerNormEps);
         }
         if f64::from(x) <= MASK {
@@ -120,12 +120,12 @@ impl Origins {
         if !ops.is_empty() && ops.iter().all(|op| matches!(*op, "Clip" | "Max" | "Min")) {
             return Some(Origin::Bound);
         }
-        number(config, x)
+        number(program, x)
     }
 
     /// The eps of one layer norm, against config.json.
-    fn eps(&mut self, config: &BertConfig, found: f32, dtype: DType, name: &str, module: Option<String>) {
-        let expected = config.layer_norm_eps as f32;
+    fn eps(&mut self, program: &Program, found: f32, dtype: DType, name: &str, module: Option<String>) {
+        let expected = program.eps().unwrap_or_default() as f32;
         let converted = match dtype {
             DType::F16 => {
                 let rounded = half::f16::from_f32(expected).to_f32();
@@ -141,7 +141,7 @@ impl Origins {
         let message = format!(
             "{place}: eps is {} in the graph, {:e} in config.json",
             shown(found),
-            config.layer_norm_eps
+            program.eps().unwrap_or_default()
         );
         self.findings.push(Finding { module, ..Finding::fails(FindingKind::Eps, [], message) });
     }
@@ -158,13 +158,13 @@ impl Origins {
     }
 
     /// The float attributes of a node that have to do with what the model computes.
-    fn attributes(&mut self, config: &BertConfig, step: &Step, module_of: &dyn Fn(&Step) -> Option<String>) {
+    fn attributes(&mut self, program: &Program, step: &Step, module_of: &dyn Fn(&Step) -> Option<String>) {
         let node = &step.node;
         let default = DEFAULT_EPSILON.iter().find(|(op, _)| *op == node.op).map(|&(_, epsilon)| epsilon);
         if let Some(default) = default {
             let epsilon = node.float("epsilon").ok().flatten().unwrap_or(default);
             let name = format!("{}.epsilon", node.name);
-            self.eps(config, epsilon, DType::F32, &name, module_of(step));
+            self.eps(program, epsilon, DType::F32, &name, module_of(step));
             self.constants.push(Constant {
                 name,
                 value: super::finite(epsilon.into()),
@@ -185,8 +185,8 @@ impl Origins {
                 "scale" if x == 0.0 => Some(Origin::AttentionScale),
                 "alpha" | "beta" if x == 1.0 => Some(Origin::Neutral),
                 // The half of a GELU is fused into the product that follows. One that is doubled has no reason that a number could tell.
-                "alpha" | "beta" => number(config, x).filter(|&origin| origin != Origin::Number || x == 0.5),
-                _ => number(config, x),
+                "alpha" | "beta" => number(program, x).filter(|&origin| origin != Origin::Number || x == 0.5),
+                _ => number(program, x),
             };
             match origin {
                 Some(origin) => {
@@ -206,9 +206,9 @@ impl Origins {
 }
 
 /// What a number stands for by its value, rounded to f32 or f16.
-fn number(config: &BertConfig, x: f32) -> Option<Origin> {
+fn number(program: &Program, x: f32) -> Option<Origin> {
     let is = |y: f64| ulp_distance_f32(x, y as f32) <= MOST_ULP || x == half::f16::from_f64(y).to_f32();
-    let head = (config.hidden_size / config.num_attention_heads.max(1)) as f64;
+    let head = program.head_size().unwrap_or(1) as f64;
     let magnitude = f64::from(x).abs();
     let pi = std::f64::consts::PI;
     // Half of the tanh form's constants are products of two others.

@@ -1,11 +1,13 @@
 //! Whether tensors stand where they belong: by their names, by how their users take them, by the order of execution, and by what a query,
 //! key or value does in the attention. No element needs to differ for a graph to be wrong here.
 
+use architecture::Role;
+
 use super::Layout;
 use super::carriers::Carrier;
 use super::flow::{Flow, Step, Use, ValueId};
 use super::search::Match;
-use super::weights::Weight;
+use super::weights::{Block, Weight};
 use super::{Finding, FindingKind};
 
 /// As many nodes lie between a query's dense layer and its scores at most: bias, reshapes, casts, scale. A bound for bad input.
@@ -30,7 +32,7 @@ pub(super) fn place(flow: &Flow, weight: &Weight, carrier: &Carrier, layout: Lay
     let fits = match layout {
         Layout::Rows { .. } => false,
         // Rows are looked up.
-        _ if weight.name.starts_with("embeddings.") && layout.is_transposed() => false,
+        _ if weight.is_table() && layout.is_transposed() => false,
         _ if vector => carrier.dims().len() < 2,
         _ => carrier.uses.iter().all(|&at| {
             let step = &flow.steps[at.step];
@@ -56,7 +58,7 @@ impl Places<'_> {
     fn sure(&self) -> impl Iterator<Item = &Match> {
         self.matches
             .iter()
-            .filter(|found| !found.shared && found.distance.differing == 0 && self.weight(found).used)
+            .filter(|found| !found.shared && found.distance.differing == 0 && self.weight(found).is_used())
     }
 
     /// A name that says one tensor, while the elements are those of another.
@@ -66,7 +68,7 @@ impl Places<'_> {
                 let carrier = &self.carriers[found.carrier];
                 let named = &self.weights[carrier.named?];
                 let whole = found.placement.len() == carrier.elements.len();
-                if carrier.named == Some(found.weight) || !whole || !named.used {
+                if carrier.named == Some(found.weight) || !whole || !named.is_used() {
                     return None;
                 }
                 let tensor = &self.weight(found).name;
@@ -83,7 +85,7 @@ impl Places<'_> {
     fn orientations(&self) -> Vec<Finding> {
         self.sure()
             .filter(|found| !found.symmetric && self.weight(found).rows > 1 && self.weight(found).columns > 1)
-            .filter(|found| !self.weight(found).name.starts_with("embeddings."))
+            .filter(|found| !self.weight(found).is_table())
             .filter_map(|found| {
                 let carrier = &self.carriers[found.carrier];
                 let wrong = carrier.uses.iter().find(|&&at| {
@@ -165,20 +167,20 @@ impl Places<'_> {
     fn has_strange_bias(&self, found: &Match) -> bool {
         /// As many nodes lie between a product and its bias: casts, the scales of quantized weights.
         const FARTHEST: usize = 4;
-        let module = self.weight(found).module();
+        let own = |found: &Match| self.weight(found).part.map(|part| part.step);
         let uses = &self.carriers[found.carrier].uses;
         uses.iter().any(|at| {
             let mut step = &self.flow.steps[at.step];
             for _ in 0..FARTHEST {
                 let biases = self.sure().filter(|other| {
                     let of = &self.carriers[other.carrier];
-                    self.weight(other).name.ends_with("bias")
-                        && !self.weight(other).name.ends_with("LayerNorm.bias")
+                    let part = self.weight(other).part;
+                    part.is_some_and(|part| part.is_bias && part.block == Block::Linear)
                         && step.inputs.contains(&Some(of.value))
                 });
                 let mut biases = biases.peekable();
                 if biases.peek().is_some() {
-                    return biases.all(|bias| self.weight(bias).module() != module);
+                    return biases.all(|bias| own(bias) != own(found));
                 }
                 let Some(&output) = step.outputs.iter().flatten().next() else { return false };
                 let Some(&(next, _)) = self.flow.consumers[output].first() else { return false };
@@ -193,11 +195,7 @@ impl Places<'_> {
         let mut findings = Vec::new();
         for found in self.sure() {
             let tensor = &self.weight(found).name;
-            let Some(own) =
-                Role::ALL.into_iter().find(|role| tensor.contains(&format!(".self.{}.", role.name())))
-            else {
-                continue;
-            };
+            let Some(own) = self.weight(found).part.and_then(|part| part.role) else { continue };
             let carrier = &self.carriers[found.carrier];
             for at in &carrier.uses {
                 let Some(role) = self.role(found, *at).filter(|&role| role != own) else { continue };
@@ -301,26 +299,6 @@ impl Places<'_> {
             }
         }
         false
-    }
-}
-
-/// The three parts of an attention.
-#[derive(Clone, Copy, PartialEq)]
-enum Role {
-    Query,
-    Key,
-    Value,
-}
-
-impl Role {
-    const ALL: [Role; 3] = [Role::Query, Role::Key, Role::Value];
-
-    fn name(self) -> &'static str {
-        match self {
-            Role::Query => "query",
-            Role::Key => "key",
-            Role::Value => "value",
-        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::data::{Distance, PRODUCTS, Placement, Rule, matches, measure};
 use super::flow::Flow;
 use super::layout::layouts;
 use super::places::{depth, place};
-use super::weights::{POSITIONS, TOKEN_TYPES, Weight};
+use super::weights::{Block, Weight};
 use super::{Cast, Layout};
 
 /// A tensor of which this part of the elements is still there was changed, and is no other one. Between two tensors that have nothing to do
@@ -96,10 +96,10 @@ impl<'a> Search<'a> {
         let mut found = vec![false; self.weights.len()];
         decided.iter().flatten().for_each(|&weight| found[weight] = true);
         for (((at, _), group), decided) in groups.into_iter().zip(decided) {
-            let any_used = group.iter().any(|fit| self.weights[fit.weight].used);
+            let any_used = group.iter().any(|fit| self.weights[fit.weight].is_used());
             for fit in group {
-                let open = decided.is_none() && self.weights[fit.weight].used == any_used;
-                let lost = !found[fit.weight] && self.weights[fit.weight].used;
+                let open = decided.is_none() && self.weights[fit.weight].is_used() == any_used;
+                let lost = !found[fit.weight] && self.weights[fit.weight].is_used();
                 if decided == Some(fit.weight) || open || lost {
                     self.add(at, fit, decided != Some(fit.weight));
                 }
@@ -150,7 +150,7 @@ impl<'a> Search<'a> {
     /// A scale folded into a query or key; a token type's row folded into the positions.
     fn folded(&self, carrier: &'a Carrier) -> Vec<Fit<'a>> {
         let mut fits = Vec::new();
-        for (index, weight) in self.weights.iter().enumerate().filter(|(_, weight)| weight.used) {
+        for (index, weight) in self.weights.iter().enumerate().filter(|(_, weight)| weight.is_used()) {
             for (layout, placement) in layouts(weight, carrier) {
                 let mut push = |rule: Rule<'a>, plus| {
                     let fits_by = matches(&weight.elements, &carrier.elements, placement, rule);
@@ -159,7 +159,7 @@ impl<'a> Search<'a> {
                     }
                     fits_by
                 };
-                if takes_scale(&weight.name) {
+                if weight.takes_scale() {
                     let ways =
                         self.factors.iter().flat_map(|&factor| (0..PRODUCTS).map(move |way| (factor, way)));
                     for (factor, way) in ways {
@@ -167,8 +167,9 @@ impl<'a> Search<'a> {
                             break;
                         }
                     }
-                } else if weight.name == POSITIONS {
-                    let Some(types) = self.weight(TOKEN_TYPES) else { continue };
+                } else if weight.is_of(Block::Positions) {
+                    let types = self.weights.iter().position(|weight| weight.is_of(Block::Types));
+                    let Some(types) = types else { continue };
                     let table = &self.weights[types];
                     for (row, elements) in table.elements.chunks(table.columns.max(1)).enumerate() {
                         if push(Rule::Plus(elements), Some((types, row))) {
@@ -179,10 +180,6 @@ impl<'a> Search<'a> {
             }
         }
         fits
-    }
-
-    fn weight(&self, name: &str) -> Option<usize> {
-        self.weights.iter().position(|weight| weight.name == name)
     }
 
     fn add(&mut self, at: usize, fit: Fit<'a>, shared: bool) {
@@ -279,7 +276,7 @@ impl<'a> Search<'a> {
     /// [`place`].
     pub fn eliminate(&mut self, flow: &Flow) {
         let missing: Vec<usize> =
-            (0..self.weights.len()).filter(|&at| self.weights[at].used && !self.found[at]).collect();
+            (0..self.weights.len()).filter(|&at| self.weights[at].is_used() && !self.found[at]).collect();
         let anchors: Vec<(Option<usize>, usize)> = self
             .matches
             .iter()
@@ -296,7 +293,7 @@ impl<'a> Search<'a> {
                 let size = carrier.elements.len();
                 let whole = |weight: &Weight| {
                     let mut layouts = layouts(weight, carrier).into_iter();
-                    weight.used
+                    weight.is_used()
                         && layouts
                             .any(|at| at.1.len() == size && place(flow, weight, carrier, at.0).is_some())
                 };
@@ -311,7 +308,7 @@ impl<'a> Search<'a> {
             let earlier = anchors.iter().filter(|anchor| anchor.0 < tensor.stage).map(|anchor| anchor.1);
             let later = anchors.iter().filter(|anchor| anchor.0 > tensor.stage).map(|anchor| anchor.1);
             let window = earlier.max().unwrap_or(0)..=later.min().unwrap_or(usize::MAX);
-            let alike = |other: &Weight| other.shape == tensor.shape && other.used;
+            let alike = |other: &Weight| other.shape == tensor.shape && other.is_used();
             let rivals = missing.iter().copied().filter(|&at| {
                 alike(&self.weights[at]) && self.weights[at].stage == tensor.stage && !self.found[at]
             });
@@ -375,11 +372,6 @@ impl<'a> Search<'a> {
             added.other_factor = factor;
         }
     }
-}
-
-/// Whether the scale of the attention may be folded into this tensor.
-fn takes_scale(name: &str) -> bool {
-    name.contains(".attention.self.query.") || name.contains(".attention.self.key.")
 }
 
 /// The part of the elements that are right, and the sine of the angle between both tensors, over a sample.

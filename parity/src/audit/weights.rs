@@ -1,37 +1,53 @@
 //! The checkpoint's side: its tensors, and where each has its place in the model.
 
-use candle_bert::{BertConfig, BertError, Task, used_tensors_for};
+use architecture::{BindError, Family, Op, Program, Role, Task, TensorId, bind};
 use checkpoint::{Checkpoint, TensorEntry};
 
 use super::data::{floats_of, is_rounded};
 
-/// The table of positions.
-pub(super) const POSITIONS: &str = "embeddings.position_embeddings.weight";
-
-/// The table of words.
-const WORDS: &str = "embeddings.word_embeddings.weight";
-
-/// What a masked language model decodes with: the table of words by another name, where they are tied. A graph may hold it twice, or once for both.
-const DECODER: &str = "cls.predictions.decoder.weight";
-
-/// The table of token types.
-pub(super) const TOKEN_TYPES: &str = "embeddings.token_type_embeddings.weight";
-
 /// A tensor of the checkpoint.
 pub(super) struct Weight {
-    /// Its name, without the prefix `bert.`, and `weight` and `bias` even where the file says `gamma` and `beta`.
+    /// Its name, without a prefix such as `bert.`, and `weight` and `bias` even where the file says `gamma` and `beta`.
     pub name: String,
+    /// The name that it has in checkpoints converted from TensorFlow, if that is another.
+    pub old_name: Option<String>,
     pub shape: Vec<usize>,
     /// A vector is one row.
     pub rows: usize,
     pub columns: usize,
     pub elements: Vec<f32>,
-    /// Whether the model of the task uses it; the others are those of other heads.
-    pub used: bool,
+    /// What it is in the model of the task; nothing for those of other heads.
+    pub part: Option<Part>,
     /// When its module is executed, counted in modules; `None` for tensors that the model does not use, or uses at both ends.
     pub stage: Option<usize>,
     /// Whether the file's f64 had to be rounded.
     pub rounded: bool,
+}
+
+/// What a tensor is in the model.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    /// The step that reads it.
+    pub step: usize,
+    /// What kind of block that is.
+    pub block: Block,
+    /// Whether it is the block's bias.
+    pub is_bias: bool,
+    /// What its block's output is in an attention.
+    pub role: Option<Role>,
+}
+
+/// The blocks that have tensors.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Block {
+    /// A table that the first input is looked up in: all of its rows are needed.
+    Vocabulary,
+    /// A table of positions: a graph that was traced at a fixed length may hold some rows only.
+    Positions,
+    /// A table of anything else: a graph without token types may hold some rows only.
+    Types,
+    Linear,
+    LayerNorm,
 }
 
 impl Weight {
@@ -40,12 +56,32 @@ impl Weight {
         module(&self.name)
     }
 
-    /// Whether this is a table of which a graph may hold some rows only: one that was traced at a fixed length, or without token types.
-    pub fn is_table(&self) -> bool {
-        self.name == POSITIONS || self.name == TOKEN_TYPES
+    /// Whether the model of the task uses it; the others are those of other heads.
+    pub fn is_used(&self) -> bool {
+        self.part.is_some()
     }
 
-    fn new(name: String, entry: &TensorEntry, stage: Option<usize>) -> Option<Self> {
+    pub fn is_of(&self, block: Block) -> bool {
+        self.part.is_some_and(|part| part.block == block)
+    }
+
+    /// Whether this is a table of which a graph may hold some rows only.
+    pub fn is_partial_table(&self) -> bool {
+        self.is_of(Block::Positions) || self.is_of(Block::Types)
+    }
+
+    /// Whether rows of it are looked up.
+    pub fn is_table(&self) -> bool {
+        self.is_of(Block::Vocabulary) || self.is_partial_table()
+    }
+
+    /// Whether the scale of the attention may be folded into it.
+    pub fn takes_scale(&self) -> bool {
+        let role = self.part.and_then(|part| part.role);
+        matches!(role, Some(Role::Query | Role::Key))
+    }
+
+    fn new(name: String, entry: &TensorEntry) -> Option<Self> {
         let elements = floats_of(entry.dtype, &entry.bytes)?;
         let (rows, columns) = match entry.shape.as_slice() {
             [] => (1, 1),
@@ -54,12 +90,13 @@ impl Weight {
         };
         Some(Self {
             name,
+            old_name: None,
             shape: entry.shape.clone(),
             rows,
             columns,
             elements,
-            used: stage.is_some(),
-            stage,
+            part: None,
+            stage: None,
             rounded: is_rounded(entry.dtype, &entry.bytes),
         })
     }
@@ -70,60 +107,62 @@ pub(super) fn module(tensor: &str) -> &str {
     tensor.rsplit_once('.').map_or(tensor, |(module, _)| module)
 }
 
-/// The float tensors of a checkpoint, those that the model of the task uses first and in the order of execution.
+/// The float tensors of a checkpoint, those that the model of the task uses first and in the order of execution; and the model.
 pub(super) fn weights(
     checkpoint: &Checkpoint,
     task: Task,
-    config: &BertConfig,
-) -> Result<Vec<Weight>, BertError> {
-    let mut used = used_tensors_for(task, checkpoint, config)?;
-    if task == Task::MaskedLm && config.tie_word_embeddings {
-        let words = used.iter().find(|(name, _)| name == WORDS).map(|&(_, entry)| entry);
-        used.extend(words.map(|entry| (DECODER.to_string(), entry)));
+    family: &dyn Family,
+) -> Result<(Vec<Weight>, Program), BindError> {
+    let bound = bind(checkpoint, family, task)?;
+    let program = &bound.program;
+    let stages = stages(program);
+    let mut weights: Vec<Weight> = Vec::new();
+    for (id, (tensor, &entry)) in program.tensors.iter().zip(&bound.entries).enumerate() {
+        let Some(weight) = Weight::new(tensor.name.clone(), entry) else { continue };
+        let step = program.reader(id);
+        weights.push(Weight {
+            old_name: tensor.old_name.clone(),
+            part: step.and_then(|step| part(program, step, id)),
+            stage: step.map(|step| stages[step]),
+            ..weight
+        });
     }
-    let others: Vec<&TensorEntry> = checkpoint
-        .iter()
-        .filter(|entry| used.iter().all(|(_, used)| used.name != entry.name))
-        // The old buffer `embeddings.position_ids` is of integers.
-        .filter(|entry| entry.dtype.is_float())
-        .collect();
-    let mut weights: Vec<Weight> = used
-        .into_iter()
-        .filter_map(|(name, entry)| {
-            let stage = stage(&name);
-            Weight::new(name, entry, Some(stage))
-        })
-        .collect();
-    // One tensor of the graph may be both, and has its place at either end.
-    let tied = |weight: &&mut Weight| config.tie_word_embeddings && weight.name == DECODER;
-    weights.iter_mut().filter(tied).for_each(|weight| weight.stage = None);
-    weights.extend(others.into_iter().filter_map(|entry| Weight::new(entry.name.clone(), entry, None)));
-    Ok(weights)
+    // A tensor that is two by one name: a graph may hold it twice, or once for both, and it has its place at either end.
+    for copied in program.copies.iter().filter(|copied| copied.tied) {
+        let reads = |step: &usize| program.steps[*step].op.tensors().iter().any(|&(_, id)| id == copied.of);
+        let last = (0..program.steps.len()).rev().find(reads);
+        if let Some(weight) = Weight::new(copied.name.clone(), bound.entries[copied.of]) {
+            weights.push(Weight { part: last.and_then(|step| part(program, step, copied.of)), ..weight });
+        }
+    }
+    let used: Vec<&str> = bound.entries.iter().map(|entry| entry.name.as_str()).collect();
+    // Such as the old buffer of positions, which is of integers.
+    let others = checkpoint.iter().filter(|entry| entry.dtype.is_float());
+    let others = others.filter(|entry| !used.contains(&entry.name.as_str()));
+    weights.extend(others.filter_map(|entry| Weight::new(entry.name.clone(), entry)));
+    Ok((weights, bound.program))
 }
 
-/// Modules in the order of execution; those that do not wait for each other are equal.
-fn stage(tensor: &str) -> usize {
-    const LAYER: [(&str, usize); 6] = [
-        ("attention.self.", 0),
-        ("attention.output.dense", 1),
-        ("attention.output.LayerNorm", 2),
-        ("intermediate.dense", 3),
-        ("output.dense", 4),
-        ("output.LayerNorm", 5),
-    ];
-    if let Some((layer, part)) = tensor.strip_prefix("encoder.layer.").and_then(|rest| rest.split_once('.')) {
-        let layer: usize = layer.parse().unwrap_or_default();
-        let part = LAYER.iter().find(|(start, _)| part.starts_with(start)).map_or(0, |&(_, at)| at);
-        return 2 + layer * LAYER.len() + part;
+fn part(program: &Program, step: usize, id: TensorId) -> Option<Part> {
+    let op = &program.steps[step].op;
+    let block = match op {
+        Op::Embedding { .. } if program.is_of_first_input(step) => Block::Vocabulary,
+        Op::Embedding { .. } => Block::Types,
+        Op::Positions { .. } => Block::Positions,
+        Op::Linear { .. } => Block::Linear,
+        Op::LayerNorm { .. } => Block::LayerNorm,
+        _ => return None,
+    };
+    let is_bias = op.tensors().iter().any(|&(parameter, other)| parameter == "bias" && other == id);
+    Some(Part { step, block, is_bias, role: program.role(step) })
+}
+
+/// For each step, how many stand before it at least: those that do not wait for each other may be equal.
+fn stages(program: &Program) -> Vec<usize> {
+    let mut stages: Vec<usize> = Vec::with_capacity(program.steps.len());
+    for step in &program.steps {
+        let before = step.inputs.iter().filter_map(|wire| wire.step()).filter_map(|at| stages.get(at));
+        stages.push(before.max().map_or(0, |last| last + 1));
     }
-    // The pooler comes after the encoder, and a head after that.
-    const END: usize = usize::MAX;
-    match tensor {
-        _ if tensor.starts_with("embeddings.LayerNorm") => 1,
-        _ if tensor.starts_with("embeddings.") => 0,
-        _ if tensor.starts_with("pooler.") => END - 3,
-        _ if tensor.starts_with("cls.predictions.transform.dense") => END - 2,
-        _ if tensor.starts_with("cls.predictions.transform.") => END - 1,
-        _ => END,
-    }
+    stages
 }

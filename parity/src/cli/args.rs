@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::Context as _;
-use candle_bert::Task;
+use architecture::Task;
 use candle_core::Device;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use parity::audit::Expect;

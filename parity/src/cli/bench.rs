@@ -97,12 +97,12 @@ fn case(subject: &Subject, args: &BenchArgs) -> anyhow::Result<Case> {
         return Ok(Case { name: shown_path(path).into_owned(), inputs: tensors::read(path)? });
     }
     let (batch, sequence) = (args.batch as usize, args.seq as usize);
-    let longest = subject.config().max_position_embeddings;
+    let longest = subject.limits().positions;
     if sequence > longest {
         bail!("--seq {sequence} is longer than the model, which takes {longest} tokens");
     }
     // Which ids are run makes no difference to the time.
-    let vocabulary = subject.config().vocab_size as i64;
+    let vocabulary = subject.limits().vocabulary as i64;
     let ids: Vec<i64> = (0..(batch * sequence) as i64).map(|position| position % vocabulary).collect();
     let value = |data: Vec<i64>| Value::new([batch, sequence], data);
     let inputs = NamedValues::from_iter([

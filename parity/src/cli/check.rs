@@ -132,7 +132,7 @@ fn judge(args: &CheckArgs) -> anyhow::Result<Report> {
         options: Options {
             atol: args.atol,
             outputs: args.output.clone(),
-            decides: Decides::of(subject.task(), subject.config()),
+            decides: Decides::of(subject.task(), subject.family()),
             ..Options::default()
         },
         proof_tol: args.proof_tol,
@@ -169,7 +169,7 @@ fn judge(args: &CheckArgs) -> anyhow::Result<Report> {
             refused(&mut graph.report, candidate, error);
         }
         if Beside::is_wanted(args) {
-            let exact = proof::exact_graph(&candidate.model, subject.config()).ok().map(|(exact, _)| exact);
+            let exact = proof::exact_graph(&candidate.model, subject.program()).ok().map(|(exact, _)| exact);
             let further = trial.further(&subject, &candidate.model, &engines);
             let [single, double] = references.extended(further.as_ref());
             let sides = Sides { single: &single, double: &double, exact: exact.as_ref(), engines: &engines };

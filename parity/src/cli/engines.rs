@@ -85,14 +85,10 @@ pub fn deployment(model: &Model, compiled: &CompiledArgs) -> anyhow::Result<(Eng
     }
 }
 
-/// The fastest engine that takes a graph.
+/// The fastest engine that takes a graph; the oracle, where no other does.
 pub fn fastest(model: &Model, compiled: &CompiledArgs) -> anyhow::Result<Box<dyn Engine>> {
-    options(compiled)?;
-    match open(model, GraphEngine::Compiled, Precision::F32, compiled) {
-        Ok(engine) => Ok(engine),
-        Err(refusal) => match deployment(model, compiled) {
-            Ok((mut engines, _)) => Ok(engines.swap_remove(0)),
-            Err(_) => Err(refusal),
-        },
+    match Session::fastest(model, options(compiled)?) {
+        Ok(session) => Ok(Box::new(session)),
+        Err(refusal) => open(model, GraphEngine::Oracle, Precision::F32, compiled).or(Err(refusal.into())),
     }
 }

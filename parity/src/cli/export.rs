@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
-use bert_export::{FloatType, Options, Shape, Target, Weights, export, save_beside};
-use candle_bert::Task;
+use architecture::Task;
+use onnx_export::{FloatType, Options, Shape, Target, Weights, export, save_beside};
 use onnx_graph::{External, GraphError, Model};
 use parity::Verdict;
 
@@ -15,10 +15,9 @@ use super::{model, terminal, unless_closed};
 pub fn command(args: &ExportArgs) -> anyhow::Result<Verdict> {
     let subject = model::open(Some(&args.model))?;
     let checkpoint = subject.files().checkpoint()?;
-    let task =
-        args.task.map_or_else(|| Task::of(subject.config()), Ok).with_context(|| args.model.clone())?;
+    let task = args.task.map_or_else(|| subject.family().task(), Ok).with_context(|| args.model.clone())?;
     let options = options(args, task);
-    let model = export(&checkpoint, subject.config(), &options).with_context(|| args.model.clone())?;
+    let model = export(&checkpoint, subject.family(), &options).with_context(|| args.model.clone())?;
     match options.weights {
         Weights::AsStored => save_beside(&model, &checkpoint, &args.output)?,
         Weights::Transposed => save(&model, &args.output, args.external_data)?,

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::bail;
+use architecture::Task;
 use bert_pipeline::{PipelineError, Text};
-use candle_bert::Task;
 use engine::{NamedValues, ValueSpec, shown_path};
 use parity::suite::{Case, EmbeddingTables, as_choices, cases_for};
 use parity::{ParityError, Subject, tensors};
@@ -46,9 +46,8 @@ pub fn cases(
         }
         tokenizer => tokenizer?,
     };
-    let config = subject.config();
-    let tables = EmbeddingTables::of(&subject.files().checkpoint()?, config);
-    Ok(cases_for(subject.task(), config, specs, tokenizer.as_ref(), tables.as_ref())?)
+    let tables = EmbeddingTables::of(&subject.files().checkpoint()?, subject.family());
+    Ok(cases_for(subject.task(), &subject.limits(), specs, tokenizer.as_ref(), tables.as_ref())?)
 }
 
 /// An input that no side takes is a slip of the pen: leaving it out in silence would compare something else than was meant.

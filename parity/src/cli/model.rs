@@ -1,6 +1,6 @@
 //! The model that a command is about.
 
-use candle_bert::Task;
+use architecture::Task;
 use parity::{ParityError, Subject};
 
 /// Opens a model for a task; without one, for what its `architectures` say.

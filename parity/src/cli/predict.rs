@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context as _, bail, ensure};
+use architecture::Task;
 use bert_pipeline::PipelineError;
 use bert_pipeline::pipeline::{
     Aggregation, EngineChoice, FeatureExtraction, FillMask, MultipleChoice, Options, Output, Pipeline,
     QuestionAnswering, TextClassification, TextRanking, TokenClassification,
 };
-use candle_bert::Task;
 use checkpoint::ModelFiles;
 use clap::Args;
 use engine::Engine;
@@ -101,7 +101,7 @@ impl FromStr for Asked {
     fn from_str(name: &str) -> Result<Self, String> {
         match name {
             "text-ranking" => Ok(Self::Ranking),
-            _ => name.parse().map(Self::Task).map_err(|error: candle_bert::TaskError| error.to_string()),
+            _ => name.parse().map(Self::Task).map_err(|error: architecture::TaskError| error.to_string()),
         }
     }
 }
@@ -152,7 +152,7 @@ pub fn command(args: &PredictArgs) -> anyhow::Result<Verdict> {
     let asked = match args.task {
         Some(asked) => asked,
         None if TextRanking::is_meant_by(subject.files())? => Asked::Ranking,
-        None => Asked::Task(Task::of(subject.config())?),
+        None => Asked::Task(subject.family().task()?),
     };
     refuse_strangers(args, asked)?;
     let source = Source { subject: &subject, args, options };

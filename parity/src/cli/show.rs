@@ -20,14 +20,15 @@ pub fn error(out: &mut impl Write, message: &str) -> io::Result<()> {
 
 /// What the reference is, in words.
 pub fn reference(subject: &Subject) -> String {
-    let config = subject.config();
+    let program = subject.program();
+    let width = program.outputs.first().and_then(|output| program.shapes()[output.step].width);
+    let activation = program.activation().map_or_else(String::new, |function| format!("{function}, "));
     format!(
-        "natively on candle in f32 ({}, hidden size {}, {}, {}, vocabulary {})",
-        count(config.num_hidden_layers, "layer"),
-        config.hidden_size,
-        count(config.num_attention_heads, "head"),
-        config.hidden_act,
-        config.vocab_size
+        "natively on candle in f32 ({}, hidden size {}, {}, {activation}vocabulary {})",
+        count(program.layers(), "layer"),
+        width.unwrap_or_default(),
+        count(program.heads().unwrap_or_default(), "head"),
+        subject.limits().vocabulary
     )
 }
 

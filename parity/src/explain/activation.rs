@@ -1,6 +1,7 @@
-//! `encoder.layer.N.intermediate`: the activation.
+//! Activations.
 
-use candle_bert::Activation;
+use architecture::{Activation, Op};
+use candle_blocks::Activate as _;
 use candle_core::{Result, Tensor};
 
 use super::trial::{Emit, Trial};
@@ -17,15 +18,46 @@ const ALL: [(Activation, &str); 7] = [
     (Activation::Tanh, "tanh"),
 ];
 
-pub(super) fn explain(evidence: &Evidence<'_>, layer: usize, trial: &mut Trial) -> Result<()> {
-    let module = format!("encoder.layer.{layer}.intermediate");
-    let dense = format!("{module}.dense");
-    let act = evidence.config.hidden_act;
-    if others(act, &evidence.tap(&dense)?, &mut |text, value| trial.offer(&module, text, value))? {
-        return Ok(());
+pub(super) fn explain(evidence: &Evidence<'_>, step: usize, trial: &mut Trial) -> Result<()> {
+    let Op::Activation { function, configured } = evidence.program.steps[step].op else { return Ok(()) };
+    let module = evidence.path(step);
+    let x = evidence.given(step)?;
+    let projection = evidence.fed(step, 0)?;
+    let explained = if configured {
+        others(function, &x, &mut |text, value| trial.offer(module, text, value))?
+    } else {
+        not_as_built(evidence, (step, function), &x, trial)?
+    };
+    if !explained && matches!(evidence.program.steps[projection].op, Op::Linear { .. }) {
+        let blamed = evidence.path(projection);
+        dense::variants(evidence, projection, &mut |text, value| {
+            trial.offer(blamed, text, &function.forward(value)?)
+        })?;
     }
-    dense::variants(evidence, &dense, &mut |text, value| trial.offer(&dense, text, &act.forward(value)?))?;
     Ok(())
+}
+
+/// Where the architecture has the activation, and not config.json.
+fn not_as_built(
+    evidence: &Evidence<'_>,
+    (step, function): (usize, Activation),
+    x: &Tensor,
+    trial: &mut Trial,
+) -> Result<bool> {
+    let module = evidence.path(step);
+    let name = module.rsplit('.').next().unwrap_or(module);
+    let mut explained = trial.offer(module, &format!("{name} without {function}"), x)?;
+    explained |= others(function, x, &mut |text, value| {
+        let instead = format!(" instead of {function}");
+        trial.offer(module, &text.replace(&format!(", config.json says {function}"), &instead), value)
+    })?;
+    let projection = evidence.fed(step, 0)?;
+    let Ok(before) = evidence.fed(projection, 0) else { return Ok(explained) };
+    if let Op::Token { at: 0 } = evidence.program.steps[before].op {
+        let text = format!("{name} missing: the first token goes out as it is");
+        explained |= trial.offer(module, &text, &evidence.value(before)?)?;
+    }
+    Ok(explained)
 }
 
 /// Every activation but `act`.

@@ -1,5 +1,6 @@
 //! `….attention.self`: softmax(Q Kᵀ / √d + mask) V for each head.
 
+use architecture::Op;
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::formulas::softmax;
@@ -34,13 +35,18 @@ enum Hide {
 }
 
 impl Attention {
-    fn of(evidence: &Evidence<'_>, layer: usize) -> Result<Self> {
+    fn of(evidence: &Evidence<'_>, step: usize) -> Result<Self> {
         let (batch, sequence) = evidence.dims()?;
-        let part = |role| evidence.tap(&format!("encoder.layer.{layer}.attention.self.{role}"));
+        let part = |input| evidence.value(evidence.fed(step, input)?);
+        let parts = [part(0)?, part(1)?, part(2)?];
+        let Op::Attention { heads } = evidence.program.steps[step].op else {
+            candle_core::bail!("{} is no attention", evidence.path(step))
+        };
+        let head_size = parts[0].dim(2)? / heads.max(1);
         Ok(Self {
-            parts: [part("query")?, part("key")?, part("value")?],
-            heads: evidence.config.num_attention_heads,
-            scale: 1. / (evidence.config.head_size() as f64).sqrt(),
+            parts,
+            heads,
+            scale: 1. / (head_size as f64).sqrt(),
             keep: Tensor::from_vec(evidence.mask()?, (batch, 1, 1, sequence), &Device::Cpu)?,
             hide: Hide::Replaced,
         })
@@ -76,30 +82,34 @@ impl Attention {
     }
 }
 
-pub(super) fn explain(evidence: &Evidence<'_>, layer: usize, trial: &mut Trial) -> Result<()> {
-    let module = format!("encoder.layer.{layer}.attention.self");
-    let attention = Attention::of(evidence, layer)?;
-    let offer = &mut |text: &str, value: &Tensor| trial.offer(&module, text, value);
+pub(super) fn explain(evidence: &Evidence<'_>, step: usize, trial: &mut Trial) -> Result<()> {
+    let module = evidence.path(step);
+    let attention = Attention::of(evidence, step)?;
+    let offer = &mut |text: &str, value: &Tensor| trial.offer(module, text, value);
     let explained = other_masks(evidence, &attention, offer)?
-        | other_scales(evidence, &attention, offer)?
+        | other_scales(&attention, offer)?
         | other_softmax(&attention, offer)?;
     if explained || other_roles(&attention, offer)? | other_heads(evidence, &attention, offer)? {
         return Ok(());
     }
-    if fitted(&module, &attention, trial)? {
+    if fitted(module, &attention, trial)? {
         return Ok(());
     }
     // In a fused graph the three projections cannot be seen, so that their faults show here.
-    for (at, role) in ROLES.iter().enumerate() {
-        let projection = format!("{module}.{role}");
-        dense::variants(evidence, &projection, &mut |text, value| {
+    for at in 0..ROLES.len() {
+        let projection = evidence.fed(step, at)?;
+        if !matches!(evidence.program.steps[projection].op, Op::Linear { .. }) {
+            continue;
+        }
+        let blamed = evidence.path(projection);
+        dense::variants(evidence, projection, &mut |text, value| {
             // A hypothesis about shapes that cannot be attended with.
             if value.dims() != attention.parts[at].dims() {
                 return Ok(false);
             }
             let mut changed = attention.clone();
             changed.parts[at] = value.clone();
-            trial.offer(&projection, text, &changed.forward()?)
+            trial.offer(blamed, text, &changed.forward()?)
         })?;
     }
     Ok(())
@@ -107,8 +117,8 @@ pub(super) fn explain(evidence: &Evidence<'_>, layer: usize, trial: &mut Trial) 
 
 /// The formula with nothing changed.
 #[cfg(test)]
-pub(super) fn unchanged(evidence: &Evidence<'_>, layer: usize) -> Result<Tensor> {
-    Attention::of(evidence, layer)?.forward()
+pub(super) fn unchanged(evidence: &Evidence<'_>, step: usize) -> Result<Tensor> {
+    Attention::of(evidence, step)?.forward()
 }
 
 fn other_masks(evidence: &Evidence<'_>, attention: &Attention, emit: &mut Emit<'_>) -> Result<bool> {
@@ -177,9 +187,9 @@ fn patterns(evidence: &Evidence<'_>) -> Result<Vec<(&'static str, Tensor)>> {
     ])
 }
 
-fn other_scales(evidence: &Evidence<'_>, attention: &Attention, emit: &mut Emit<'_>) -> Result<bool> {
-    let d = evidence.config.head_size() as f64;
-    let hidden = evidence.config.hidden_size as f64;
+fn other_scales(attention: &Attention, emit: &mut Emit<'_>) -> Result<bool> {
+    let hidden = attention.parts[0].dim(2)? as f64;
+    let d = hidden / attention.heads as f64;
     let mut explained = false;
     for (text, scale) in [
         ("scores not scaled by 1/√d", 1.),
@@ -262,7 +272,7 @@ fn wording(takes: [usize; 3]) -> String {
 
 fn other_heads(evidence: &Evidence<'_>, attention: &Attention, emit: &mut Emit<'_>) -> Result<bool> {
     let (batch, sequence) = evidence.dims()?;
-    let hidden = evidence.config.hidden_size;
+    let hidden = attention.parts[0].dim(2)?;
     let (heads, size) = (attention.heads, hidden / attention.heads);
     let mut explained = false;
     for other in (1..=hidden.min(MOST_HEADS)).filter(|other| hidden.is_multiple_of(*other) && *other != heads)

@@ -1,10 +1,11 @@
 //! Dense modules: `….dense`, `….query`, `….key`, `….value`.
 
+use architecture::Op;
 use candle_core::{D, Result, Tensor};
 
 use super::formulas::{Grid, dense};
 use super::trial::{Emit, Trial};
-use super::{Evidence, head, layer_of, pooler, shown};
+use super::{Evidence, shown, token};
 
 /// From how many positions a fit of one number is evidence: two would always be met halfway.
 const ENOUGH_POSITIONS: usize = 3;
@@ -17,31 +18,21 @@ struct Dense {
 }
 
 impl Dense {
-    fn of(evidence: &Evidence<'_>, module: &str) -> Result<Self> {
+    fn of(evidence: &Evidence<'_>, step: usize) -> Result<Self> {
         Ok(Self {
-            x: input(evidence, module)?,
-            weight: evidence.weights.get(&format!("{module}.weight"))?,
-            bias: evidence.weights.get(&format!("{module}.bias"))?,
+            x: evidence.given(step)?,
+            weight: evidence.parameter(step, "weight")?,
+            bias: evidence.parameter(step, "bias")?,
         })
     }
 }
 
-/// What a dense module is given.
-fn input(evidence: &Evidence<'_>, module: &str) -> Result<Tensor> {
-    let Some((layer, part)) = layer_of(module) else { return head::input(evidence, module) };
-    match part {
-        "attention.output.dense" => evidence.tap(&format!("encoder.layer.{layer}.attention.self")),
-        "intermediate.dense" => evidence.tap(&format!("encoder.layer.{layer}.attention")),
-        "output.dense" => evidence.tap(&format!("encoder.layer.{layer}.intermediate")),
-        _ => evidence.hidden(layer),
-    }
-}
-
-pub(super) fn explain(evidence: &Evidence<'_>, module: &str, trial: &mut Trial) -> Result<()> {
-    if variants(evidence, module, &mut |text, value| trial.offer(module, text, value))? {
+pub(super) fn explain(evidence: &Evidence<'_>, step: usize, trial: &mut Trial) -> Result<()> {
+    let module = evidence.path(step);
+    if variants(evidence, step, &mut |text, value| trial.offer(module, text, value))? {
         return Ok(());
     }
-    let parts = Dense::of(evidence, module)?;
+    let parts = Dense::of(evidence, step)?;
     if !fitted(module, &parts, trial)? {
         one_weight(&parts, trial)?;
     }
@@ -70,21 +61,21 @@ fn fitted(module: &str, Dense { x, weight, bias }: &Dense, trial: &mut Trial) ->
 
 /// The formula with nothing changed.
 #[cfg(test)]
-pub(super) fn unchanged(evidence: &Evidence<'_>, module: &str) -> Result<Tensor> {
-    let (x, weight, bias) = parts(evidence, module)?;
+pub(super) fn unchanged(evidence: &Evidence<'_>, step: usize) -> Result<Tensor> {
+    let (x, weight, bias) = parts(evidence, step)?;
     dense(&x, &weight, Some(&bias))
 }
 
 /// Input, weight and bias.
 #[cfg(test)]
-pub(super) fn parts(evidence: &Evidence<'_>, module: &str) -> Result<(Tensor, Tensor, Tensor)> {
-    let Dense { x, weight, bias } = Dense::of(evidence, module)?;
+pub(super) fn parts(evidence: &Evidence<'_>, step: usize) -> Result<(Tensor, Tensor, Tensor)> {
+    let Dense { x, weight, bias } = Dense::of(evidence, step)?;
     Ok((x, weight, bias))
 }
 
 /// Everything that may be wrong with a dense module, but for what must be read off its own output.
-pub(super) fn variants(evidence: &Evidence<'_>, module: &str, emit: &mut Emit<'_>) -> Result<bool> {
-    let parts = Dense::of(evidence, module)?;
+pub(super) fn variants(evidence: &Evidence<'_>, step: usize, emit: &mut Emit<'_>) -> Result<bool> {
+    let parts = Dense::of(evidence, step)?;
     let Dense { x, weight, bias } = &parts;
     let mut explained = emit("bias left out", &dense(x, weight, None)?)?;
     explained |= emit("bias added twice", &dense(x, weight, Some(&(bias * 2.)?))?)?;
@@ -94,15 +85,16 @@ pub(super) fn variants(evidence: &Evidence<'_>, module: &str, emit: &mut Emit<'_
         explained |= emit("weight left out: the input goes through as it is", x)?;
         explained |= emit("weight transposed", &dense(x, &weight.t()?.contiguous()?, Some(bias))?)?;
     }
-    if explained || others_weights(evidence, module, &parts, emit)? {
+    if explained || others_weights(evidence, step, &parts, emit)? {
         return Ok(true);
     }
-    if module == "pooler.dense" {
+    let before = evidence.fed(step, 0)?;
+    if matches!(evidence.program.steps[before].op, Op::Token { .. }) {
         explained |=
-            pooler::other_tokens(evidence, &mut |text, x| emit(text, &dense(x, weight, Some(bias))?))?;
+            token::others(evidence, before, &mut |text, x| emit(text, &dense(x, weight, Some(bias))?))?;
     } else {
         // What it is given itself is among them, under another name or its own, and explains nothing.
-        for other in evidence.neighbours(module, x.dims()) {
+        for other in evidence.neighbours(evidence.path(step), x.dims()) {
             let text = format!("takes {other} as its input");
             explained |= emit(&text, &dense(&evidence.tap(other)?, weight, Some(bias))?)?;
         }
@@ -112,26 +104,25 @@ pub(super) fn variants(evidence: &Evidence<'_>, module: &str, emit: &mut Emit<'_
 
 fn others_weights(
     evidence: &Evidence<'_>,
-    module: &str,
+    step: usize,
     Dense { x, weight, bias }: &Dense,
     emit: &mut Emit<'_>,
 ) -> Result<bool> {
     let mut explained = false;
     let product = dense(x, weight, None)?;
-    for other in evidence.weights.modules("weight", weight.dims()) {
-        let table = other.ends_with("_embeddings");
-        if other == module || table {
-            continue;
-        }
-        let product = dense(x, &evidence.weights.get(&format!("{other}.weight"))?, None)?;
-        let its_bias = evidence.weights.get(&format!("{other}.bias"))?;
+    let is_linear = |op: &Op| matches!(op, Op::Linear { .. });
+    for step in evidence.others(step, "weight", weight.dims(), is_linear) {
+        let other = evidence.path(step);
+        let product = dense(x, &evidence.parameter(step, "weight")?, None)?;
+        let its_bias = evidence.parameter(step, "bias")?;
         explained |= emit(&format!("has the weights of {other}"), &product.broadcast_add(&its_bias)?)?;
         explained |=
             emit(&format!("has the weight of {other}, its own bias"), &product.broadcast_add(bias)?)?;
     }
-    for other in evidence.weights.modules("bias", bias.dims()).into_iter().filter(|other| *other != module) {
-        let bias = evidence.weights.get(&format!("{other}.bias"))?;
-        explained |= emit(&format!("has the bias of {other}"), &product.broadcast_add(&bias)?)?;
+    for step in evidence.others(step, "bias", bias.dims(), |_| true) {
+        let bias = evidence.parameter(step, "bias")?;
+        let text = format!("has the bias of {}", evidence.path(step));
+        explained |= emit(&text, &product.broadcast_add(&bias)?)?;
     }
     Ok(explained)
 }

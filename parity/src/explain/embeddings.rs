@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use architecture::{Op, Program, Wire};
 use candle_core::{Result, Tensor};
 
 use super::formulas::Grid;
 use super::trial::{Emit, Trial};
 use super::{Evidence, layer_norm, shown};
 
-const TABLES: [&str; 3] = ["word_embeddings", "token_type_embeddings", "position_embeddings"];
+/// The inputs that tables are looked up by.
+const FIRST: &str = "input_ids";
+const TYPES: &str = "token_type_ids";
 
 /// The most rows of a table that a description lists.
 const MOST_ROWS: usize = 3;
@@ -27,32 +30,43 @@ struct Row {
     same: bool,
 }
 
-pub(super) fn explain(evidence: &Evidence<'_>, trial: &mut Trial) -> Result<()> {
-    let tap = |table: &str| evidence.tap(&format!("embeddings.{table}"));
-    let [word, types, position] = [tap(TABLES[0])?, tap(TABLES[1])?, tap(TABLES[2])?];
-    let sum = |word: &Tensor, types: &Tensor, position: &Tensor| (word + types)?.broadcast_add(position);
-    let whole = sum(&word, &types, &position)?;
-    layer_norm::variants(evidence, "embeddings", &whole, trial)?;
+/// Whether a step adds up lookups.
+pub(super) fn is_sum(program: &Program, step: usize) -> bool {
+    let is_lookup = |wire: &Wire| {
+        let op = wire.step().map(|step| &program.steps[step].op);
+        matches!(op, Some(Op::Embedding { .. } | Op::Positions { .. }))
+    };
+    program.steps[step].op == Op::Sum && program.steps[step].inputs.iter().all(is_lookup)
+}
 
-    let norm = layer_norm::norm(evidence, "embeddings")?;
-    for (table, part) in TABLES.iter().zip([&word, &types, &position]) {
-        let module = format!("embeddings.{table}");
-        trial.offer(&module, "left out of the sum", &norm.forward(&whole.broadcast_sub(part)?)?)?;
-        trial.offer(&module, "added twice", &norm.forward(&whole.broadcast_add(part)?)?)?;
-        trial.offer("embeddings", &format!("only {table} are left"), &norm.forward(part)?)?;
+/// The normalised sum of lookups.
+pub(super) fn explain_sum(evidence: &Evidence<'_>, norm_step: usize, trial: &mut Trial) -> Result<()> {
+    let sum = evidence.fed(norm_step, 0)?;
+    let tables: Vec<usize> =
+        evidence.program.steps[sum].inputs.iter().filter_map(|wire| wire.step()).collect();
+    let values: Vec<Tensor> = tables.iter().map(|&table| evidence.value(table)).collect::<Result<_>>()?;
+    let whole = evidence.value(sum)?;
+    layer_norm::variants(evidence, norm_step, &whole, trial)?;
+
+    let norm = layer_norm::norm(evidence, norm_step)?;
+    let around = &evidence.program.steps[sum].module;
+    for (&table, part) in tables.iter().zip(&values) {
+        let module = evidence.path(table);
+        let name = module.rsplit('.').next().unwrap_or(module);
+        trial.offer(module, "left out of the sum", &norm.forward(&whole.broadcast_sub(part)?)?)?;
+        trial.offer(module, "added twice", &norm.forward(&whole.broadcast_add(part)?)?)?;
+        trial.offer(around, &format!("only {name} are left"), &norm.forward(part)?)?;
     }
-    if trial.is_explained() || trial.module().ends_with("LayerNorm") {
+    if trial.is_explained() || trial.module() == evidence.path(norm_step) {
         return Ok(());
     }
-    for (at, table) in TABLES.iter().enumerate() {
-        let module = format!("embeddings.{table}");
+    for (at, &table) in tables.iter().enumerate() {
+        let module = evidence.path(table);
         lookups(evidence, table, &mut |text, value| {
-            let value = match at {
-                0 => value.broadcast_add(&types)?.broadcast_add(&position)?,
-                1 => word.broadcast_add(value)?.broadcast_add(&position)?,
-                _ => (&word + &types)?.broadcast_add(value)?,
-            };
-            trial.offer(&module, text, &norm.forward(&value)?)
+            let others = values.iter().enumerate().filter(|(other, _)| *other != at);
+            let sum =
+                others.map(|(_, part)| part).try_fold(value.clone(), |sum, part| sum.broadcast_add(part))?;
+            trial.offer(module, text, &norm.forward(&sum)?)
         })?;
     }
     Ok(())
@@ -60,51 +74,57 @@ pub(super) fn explain(evidence: &Evidence<'_>, trial: &mut Trial) -> Result<()> 
 
 /// A lookup with nothing changed.
 #[cfg(test)]
-pub(super) fn unchanged(evidence: &Evidence<'_>, module: &str) -> Result<Tensor> {
+pub(super) fn unchanged(evidence: &Evidence<'_>, step: usize) -> Result<Tensor> {
     let (batch, sequence) = evidence.dims()?;
-    let name = format!("{module}.weight");
-    let ids = match module.trim_start_matches("embeddings.") {
-        "position_embeddings" => {
-            return evidence.weights.rows(&name, &(0..sequence).collect::<Vec<_>>(), &[1, sequence]);
+    let name = evidence.tensor(step, "weight")?;
+    let ids = match Keys::of(evidence, step) {
+        Keys::Positions => {
+            return evidence.weights.rows(name, &(0..sequence).collect::<Vec<_>>(), &[1, sequence]);
         }
-        "word_embeddings" => evidence.input("input_ids", 0.)?,
-        _ => evidence.input("token_type_ids", 0.)?,
+        Keys::Tokens => evidence.input(FIRST, 0.)?,
+        Keys::Types => evidence.input(TYPES, 0.)?,
     };
     let ids: Vec<usize> = ids.into_iter().map(|id| id as usize).collect();
-    evidence.weights.rows(&name, &ids, &[batch, sequence])
+    evidence.weights.rows(name, &ids, &[batch, sequence])
 }
 
-/// The normalised sum with nothing changed.
-#[cfg(test)]
-pub(super) fn unchanged_sum(evidence: &Evidence<'_>) -> Result<Tensor> {
-    let tap = |table: &str| evidence.tap(&format!("embeddings.{table}"));
-    let sum = (tap(TABLES[0])? + tap(TABLES[1])?)?.broadcast_add(&tap(TABLES[2])?)?;
-    layer_norm::norm(evidence, "embeddings")?.forward(&sum)
+/// What a table is looked up by.
+#[derive(Clone, Copy)]
+enum Keys {
+    Tokens,
+    Types,
+    Positions,
 }
 
-/// `module` is one of the three.
-pub(super) fn explain_table(evidence: &Evidence<'_>, module: &str, trial: &mut Trial) -> Result<()> {
-    let table = module.trim_start_matches("embeddings.");
-    if !lookups(evidence, table, &mut |text, value| trial.offer(module, text, value))? {
-        describe(evidence, table, trial)?;
+impl Keys {
+    fn of(evidence: &Evidence<'_>, step: usize) -> Self {
+        match evidence.program.steps[step].op {
+            Op::Positions { .. } => Self::Positions,
+            _ if evidence.program.is_of_first_input(step) => Self::Tokens,
+            _ => Self::Types,
+        }
+    }
+}
+
+/// A lookup.
+pub(super) fn explain(evidence: &Evidence<'_>, step: usize, trial: &mut Trial) -> Result<()> {
+    let module = evidence.path(step);
+    if !lookups(evidence, step, &mut |text, value| trial.offer(module, text, value))? {
+        describe(evidence, step, trial)?;
     }
     Ok(())
 }
 
 /// Everything that may be wrong with one lookup.
-fn lookups(evidence: &Evidence<'_>, table: &str, emit: &mut Emit<'_>) -> Result<bool> {
+fn lookups(evidence: &Evidence<'_>, step: usize, emit: &mut Emit<'_>) -> Result<bool> {
     let (batch, sequence) = evidence.dims()?;
-    let rows = match table {
-        "word_embeddings" => evidence.config.vocab_size,
-        "token_type_embeddings" => evidence.config.type_vocab_size,
-        _ => evidence.config.max_position_embeddings,
-    };
-    let name = format!("embeddings.{table}.weight");
-    let own = evidence.tap(&format!("embeddings.{table}"))?;
+    let name = evidence.tensor(step, "weight")?;
+    let rows = evidence.weights.shape(name)?.first().copied().unwrap_or(1);
+    let own = evidence.value(step)?;
     // Rows of the table, by numbers that are brought into its range.
     let look_up = |ids: &[i64], shape: &[usize]| {
         let ids: Vec<usize> = ids.iter().map(|&id| (id.max(0) as usize).min(rows - 1)).collect();
-        evidence.weights.rows(&name, &ids, shape)
+        evidence.weights.rows(name, &ids, shape)
     };
     let by_token = |ids: &[i64]| look_up(ids, &[batch, sequence]);
     let whole = |name: &str, default| -> Result<Vec<i64>> {
@@ -115,18 +135,18 @@ fn lookups(evidence: &Evidence<'_>, table: &str, emit: &mut Emit<'_>) -> Result<
     let mapped = |ids: &[i64], f: &dyn Fn(i64) -> i64| ids.iter().map(|&id| f(id)).collect::<Vec<_>>();
 
     let mut explained = emit("left out: all 0", &own.zeros_like()?)?;
-    match table {
-        "word_embeddings" => {
+    match Keys::of(evidence, step) {
+        Keys::Tokens => {
             for by in [1, -1, 2, -2] {
                 let shifted = mapped(&ids, &|id| (id + by).rem_euclid(rows as i64));
                 explained |= emit(&format!("token ids shifted by {by:+}"), &by_token(&shifted)?)?;
             }
-            let pad = evidence.config.pad_token_id as i64;
+            let pad = evidence.pad as i64;
             let zero: Vec<f64> = ids.iter().map(|&id| f64::from(u8::from(id != pad))).collect();
             let zero = Tensor::from_vec(zero, (batch, sequence, 1), own.device())?;
             explained |= emit(&format!("the row of padding, token {pad}, is 0"), &own.broadcast_mul(&zero)?)?;
         }
-        "token_type_embeddings" => {
+        Keys::Types => {
             for row in 0..rows.min(4) as i64 {
                 let value = by_token(&mapped(&types, &|_| row))?;
                 explained |= emit(&format!("token types ignored: all take row {row}"), &value)?;
@@ -137,7 +157,7 @@ fn lookups(evidence: &Evidence<'_>, table: &str, emit: &mut Emit<'_>) -> Result<
             let inverted = by_token(&mapped(&mask, &|bit| 1 - bit))?;
             explained |= emit("takes attention_mask, inverted, for token_type_ids", &inverted)?;
         }
-        _ => explained |= positions(sequence, &mask, &look_up, &[batch, sequence], emit)?,
+        Keys::Positions => explained |= positions(sequence, &mask, &look_up, &[batch, sequence], emit)?,
     }
     for (grid, name) in Grid::HALVES {
         explained |= emit(&format!("table rounded to {name}"), &grid.round(&own)?)?;
@@ -184,14 +204,16 @@ fn positions(
 }
 
 /// Rows of the table that differ, where others do not.
-fn describe(evidence: &Evidence<'_>, table: &str, trial: &mut Trial) -> Result<()> {
+fn describe(evidence: &Evidence<'_>, step: usize, trial: &mut Trial) -> Result<()> {
     let (_, sequence) = evidence.dims()?;
-    let keys: Vec<usize> = match table {
-        "word_embeddings" => evidence.input("input_ids", 0.)?.into_iter().map(|id| id as usize).collect(),
-        "token_type_embeddings" => {
-            evidence.input("token_type_ids", 0.)?.into_iter().map(|id| id as usize).collect()
-        }
-        _ => (0..trial.rows()).map(|row| row % sequence.max(1)).collect(),
+    let of = Keys::of(evidence, step);
+    let ids = |name| -> Result<Vec<usize>> {
+        Ok(evidence.input(name, 0.)?.into_iter().map(|id| id as usize).collect())
+    };
+    let keys: Vec<usize> = match of {
+        Keys::Tokens => ids(FIRST)?,
+        Keys::Types => ids(TYPES)?,
+        Keys::Positions => (0..trial.rows()).map(|row| row % sequence.max(1)).collect(),
     };
     let noise = trial.bound();
     let mut seen: BTreeMap<usize, Row> = BTreeMap::new();
@@ -209,10 +231,10 @@ fn describe(evidence: &Evidence<'_>, table: &str, trial: &mut Trial) -> Result<(
     let largest =
         |rows: Vec<(&usize, &Row)>| rows.into_iter().fold(0f64, |most, (_, row)| most.max(row.largest));
     let list: Vec<String> = wrong.iter().map(|(key, _)| key.to_string()).collect();
-    let what = match table {
-        "word_embeddings" => "token",
-        "token_type_embeddings" => "type",
-        _ => "position",
+    let what = match of {
+        Keys::Tokens => "token",
+        Keys::Types => "type",
+        Keys::Positions => "position",
     };
     let (rows, s, verb) = match list.len() {
         1 => ("row", "", "differs"),

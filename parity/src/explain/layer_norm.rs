@@ -1,32 +1,80 @@
 //! LayerNorm.
 
-use candle_bert::BertConfig;
+use architecture::{Activation, Op};
+use candle_blocks::Activate as _;
 use candle_core::{D, Result, Tensor};
 
-use super::Evidence;
 use super::formulas::{Grid, Norm, centred};
 use super::trial::{Emit, Trial};
+use super::{Evidence, activation, dense, embeddings, sum};
 
 /// What exporters, frameworks and fusions put there.
 const EPS: [f64; 9] = [0., 1e-5, 1e-6, 1e-12, 1e-7, 1e-8, 1e-3, 1e-4, 1e-10];
 
-/// The LayerNorm of a module, such as `embeddings`.
-pub(super) fn norm(evidence: &Evidence<'_>, module: &str) -> Result<Norm> {
-    Ok(Norm {
-        gain: evidence.weights.get(&format!("{module}.LayerNorm.weight"))?,
-        bias: evidence.weights.get(&format!("{module}.LayerNorm.bias"))?,
-        eps: evidence.config.layer_norm_eps,
-    })
+/// The LayerNorm of a step.
+pub(super) fn norm(evidence: &Evidence<'_>, step: usize) -> Result<Norm> {
+    let Op::LayerNorm { eps, .. } = evidence.program.steps[step].op else {
+        candle_core::bail!("{} is no LayerNorm", evidence.path(step))
+    };
+    Ok(Norm { gain: evidence.parameter(step, "weight")?, bias: evidence.parameter(step, "bias")?, eps })
 }
 
-/// Everything that may be wrong with the LayerNorm of `module`, of the input `x`.
-pub(super) fn variants(evidence: &Evidence<'_>, module: &str, x: &Tensor, trial: &mut Trial) -> Result<bool> {
-    let norm = norm(evidence, module)?;
-    let blamed = format!("{module}.LayerNorm");
+/// A LayerNorm, and what it is given where no value shows that by itself.
+pub(super) fn explain(evidence: &Evidence<'_>, step: usize, trial: &mut Trial) -> Result<()> {
+    let program = evidence.program;
+    let before = evidence.fed(step, 0)?;
+    let is_shown = program.ending_at(before).next().is_some();
+    match program.steps[before].op {
+        _ if is_shown => {
+            let x = evidence.value(before)?;
+            if !variants(evidence, step, &x, trial)? {
+                let (norm, module) = (norm(evidence, step)?, evidence.path(step));
+                for other in evidence.neighbours(module, x.dims()) {
+                    let value = norm.forward(&evidence.tap(other)?)?;
+                    trial.offer(module, &format!("takes {other} as its input"), &value)?;
+                }
+            }
+            Ok(())
+        }
+        Op::Sum if embeddings::is_sum(program, before) => embeddings::explain_sum(evidence, step, trial),
+        Op::Sum => sum::explain(evidence, before, Some(step), trial),
+        Op::Activation { function, .. } => of_activation(evidence, step, (before, function), trial),
+        _ => variants(evidence, step, &evidence.value(before)?, trial).map(|_| ()),
+    }
+}
+
+/// A normalised activation, as in the transform of a masked language model.
+fn of_activation(
+    evidence: &Evidence<'_>,
+    step: usize,
+    (before, act): (usize, Activation),
+    trial: &mut Trial,
+) -> Result<()> {
+    let projection = evidence.fed(before, 0)?;
+    let projected = evidence.value(projection)?;
+    let norm = norm(evidence, step)?;
+    let module = &evidence.program.steps[before].module;
+    let explained = variants(evidence, step, &act.forward(&projected)?, trial)?
+        || activation::others(act, &projected, &mut |text, value| {
+            trial.offer(module, text, &norm.forward(value)?)
+        })?;
+    if !explained && matches!(evidence.program.steps[projection].op, Op::Linear { .. }) {
+        let blamed = evidence.path(projection);
+        dense::variants(evidence, projection, &mut |text, value| {
+            trial.offer(blamed, text, &norm.forward(&act.forward(value)?)?)
+        })?;
+    }
+    Ok(())
+}
+
+/// Everything that may be wrong with a LayerNorm of the input `x`.
+pub(super) fn variants(evidence: &Evidence<'_>, step: usize, x: &Tensor, trial: &mut Trial) -> Result<bool> {
+    let norm = norm(evidence, step)?;
+    let blamed = evidence.path(step);
     let estimate = estimate_eps(&norm, x, trial)?;
-    let emit = &mut |text: &str, value: &Tensor| trial.offer(&blamed, text, value);
+    let emit = &mut |text: &str, value: &Tensor| trial.offer(blamed, text, value);
     let explained = other_eps(&norm, x, estimate, emit)? | other_parts(&norm, x, emit)?;
-    Ok(explained || others_weights(evidence, &blamed, &norm, x, emit)?)
+    Ok(explained || others_weights(evidence, step, &norm, x, emit)?)
 }
 
 fn other_eps(norm: &Norm, x: &Tensor, estimate: Option<f64>, emit: &mut Emit<'_>) -> Result<bool> {
@@ -97,17 +145,16 @@ fn other_parts(norm: &Norm, x: &Tensor, emit: &mut Emit<'_>) -> Result<bool> {
 
 fn others_weights(
     evidence: &Evidence<'_>,
-    module: &str,
+    step: usize,
     norm: &Norm,
     x: &Tensor,
     emit: &mut Emit<'_>,
 ) -> Result<bool> {
-    let BertConfig { hidden_size, .. } = evidence.config;
     let mut explained = false;
-    let others = evidence.weights.modules("weight", &[*hidden_size]);
-    for other in others.into_iter().filter(|other| *other != module) {
-        let gain = evidence.weights.get(&format!("{other}.weight"))?;
-        let bias = evidence.weights.get(&format!("{other}.bias"))?;
+    let is_norm = |op: &Op| matches!(op, Op::LayerNorm { .. });
+    for step in evidence.others(step, "weight", norm.gain.dims(), is_norm) {
+        let other = evidence.path(step);
+        let (gain, bias) = (evidence.parameter(step, "weight")?, evidence.parameter(step, "bias")?);
         for (text, gain, bias) in
             [("gain and bias", &gain, &bias), ("gain", &gain, &norm.bias), ("bias", &norm.gain, &bias)]
         {

@@ -5,7 +5,7 @@ mod graphs;
 mod nothing;
 mod whole;
 
-use candle_bert::{BertModel, ReferenceEngine};
+use candle_blocks::ReferenceEngine;
 use candle_core::DType;
 use engine::{Engine, NamedValues, Value};
 
@@ -15,6 +15,7 @@ use crate::{Subject, tensors};
 /// A fixture, and what its reference makes of one input.
 struct Bench {
     subject: Subject,
+    program: Program,
     weights: Weights,
     inputs: NamedValues,
     taps: NamedValues,
@@ -34,14 +35,16 @@ impl Bench {
     fn on(folder: &str, inputs: NamedValues) -> Self {
         let subject = Subject::open(Some(folder)).unwrap();
         let weights =
-            Weights::new(&subject.files().checkpoint().unwrap(), subject.task(), subject.config()).unwrap();
-        let taps = taps(&subject.reference(DType::F64).unwrap().engine, &inputs);
-        Self { subject, weights, inputs, taps }
+            Weights::new(&subject.files().checkpoint().unwrap(), subject.task(), subject.family()).unwrap();
+        let engine = subject.reference(DType::F64).unwrap().engine;
+        let taps = taps(&engine, &inputs);
+        Self { subject, program: engine.program().clone(), weights, inputs, taps }
     }
 
     fn evidence(&self) -> Evidence<'_> {
         Evidence {
-            config: self.subject.config(),
+            program: &self.program,
+            pad: self.subject.family().pad_token_id(),
             weights: &self.weights,
             inputs: &self.inputs,
             taps: &self.taps,
@@ -60,8 +63,7 @@ impl Bench {
 
 /// Every module's output.
 fn taps(engine: &ReferenceEngine, inputs: &NamedValues) -> NamedValues {
-    let modules = BertModel::module_paths(engine.model());
-    let names: Vec<&str> = modules.iter().map(String::as_str).collect();
+    let names: Vec<&str> = engine.program().module_paths().collect();
     engine.run_for(inputs, &names).unwrap()
 }
 

@@ -1,5 +1,6 @@
 //! What the graph gave, and the best hypothesis so far.
 
+use architecture::Op;
 use candle_core::{Device, Result, Tensor};
 use engine::Value;
 
@@ -227,15 +228,15 @@ fn flat(tensor: &Tensor) -> Result<Vec<f64>> {
 fn deciding_rows(evidence: &Evidence<'_>, module: &str, shape: &[usize]) -> Result<Option<Vec<bool>>> {
     let (batch, sequence) = evidence.dims()?;
     let real: Vec<bool> = evidence.mask()?.iter().map(|&bit| bit != 0.).collect();
+    let output = evidence.program.module(module).map(|module| &evidence.program.steps[module.output].op);
+    let is_position = matches!(output, Some(Op::Positions { .. }));
     let any_row = |position| real.iter().skip(position).step_by(sequence).any(|&bit| bit);
     Ok(match *shape {
-        [rows, _] if !module.starts_with("embeddings") && rows == batch => {
+        [rows, _] if !is_position && rows == batch => {
             Some(real.chunks(sequence.max(1)).map(|row| row.contains(&true)).collect())
         }
         [rows, positions, _] if rows == batch && positions == sequence => Some(real),
-        [1, positions, _] | [positions, _]
-            if module == "embeddings.position_embeddings" && positions == sequence =>
-        {
+        [1, positions, _] | [positions, _] if is_position && positions == sequence => {
             Some((0..sequence).map(any_row).collect())
         }
         _ => None,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_bert::{BertConfig, BertError, Task, used_tensors_for};
+use architecture::{BindError, Family, Task, bind};
 use candle_core::{Device, Error, Result, Tensor};
 use checkpoint::{Checkpoint, TensorEntry};
 use engine::Value;
@@ -18,22 +18,26 @@ impl Weights {
     /// Those of a checkpoint that the model of a task uses.
     ///
     /// # Errors
-    /// As [`candle_bert::BertForTask::from_checkpoint`]: the checkpoint does not fit the config.
+    /// As [`bind`]: the checkpoint does not fit the config.
     pub fn new(
         checkpoint: &Checkpoint,
         task: Task,
-        config: &BertConfig,
-    ) -> std::result::Result<Self, BertError> {
-        let used = used_tensors_for(task, checkpoint, config)?;
-        Ok(Self { entries: used.into_iter().map(|(name, entry)| (name, entry.clone())).collect() })
+        family: &dyn Family,
+    ) -> std::result::Result<Self, BindError> {
+        let bound = bind(checkpoint, family, task)?;
+        Ok(Self { entries: bound.named().map(|(name, entry)| (name.to_string(), entry.clone())).collect() })
     }
 
     fn entry(&self, name: &str) -> Result<&TensorEntry> {
-        let entry = self.entries.get(name).or_else(|| self.entries.get(other_name(name)?));
-        entry.ok_or_else(|| Error::Msg(format!("the checkpoint has no {name}")))
+        self.entries.get(name).ok_or_else(|| Error::Msg(format!("the checkpoint has no {name}")))
     }
 
-    /// A tensor, whole. The decoder of a masked language model has its bias by another name, and its weight, too, if it is tied.
+    /// The shape of a tensor.
+    pub(super) fn shape(&self, name: &str) -> Result<&[usize]> {
+        Ok(&self.entry(name)?.shape)
+    }
+
+    /// A tensor, whole.
     pub(super) fn get(&self, name: &str) -> Result<Tensor> {
         let entry = self.entry(name)?;
         let value = entry.to_value().map_err(Error::wrap)?;
@@ -53,26 +57,5 @@ impl Weights {
             elements.extend(row.to_f64());
         }
         Tensor::from_vec(elements, [shape, &[width]].concat(), &Device::Cpu)
-    }
-
-    /// The modules with a tensor of this name and shape: `of("weight", [64, 64])`.
-    pub(super) fn modules(&self, tensor: &str, shape: &[usize]) -> Vec<&str> {
-        let fits = |entry: &TensorEntry| entry.shape == shape;
-        self.entries
-            .iter()
-            .filter_map(|(name, entry)| {
-                let module = name.strip_suffix(tensor)?.strip_suffix('.')?;
-                fits(entry).then_some(module)
-            })
-            .collect()
-    }
-}
-
-/// Where a tensor of the decoder of a masked language model lies, if not under its own name.
-fn other_name(name: &str) -> Option<&'static str> {
-    match name {
-        "cls.predictions.decoder.weight" => Some("embeddings.word_embeddings.weight"),
-        "cls.predictions.decoder.bias" => Some("cls.predictions.bias"),
-        _ => None,
     }
 }

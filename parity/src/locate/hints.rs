@@ -2,17 +2,22 @@
 
 use std::collections::{HashMap, HashSet};
 
+use architecture::Program;
+
 use super::graph::Replay;
 use super::taps::{Kind, Tap};
 
 /// For each module, the values that its name is on.
 pub(crate) struct Hints {
     by_value: HashMap<String, HashSet<String>>,
+    /// The words in the paths of modules.
+    parts: HashSet<String>,
 }
 
 impl Hints {
     /// From the names of nodes and values, and what exporters leave in the metadata of nodes: `/encoder/layer.0/attention/self/query/Add`.
-    pub fn new(replay: &Replay) -> Self {
+    pub fn new(replay: &Replay, program: &Program) -> Self {
+        let parts = program.module_paths().flat_map(|path| path.split('.')).map(String::from).collect();
         let mut by_value: HashMap<String, HashSet<String>> = HashMap::new();
         for node in replay.nodes() {
             let mut words = vec![words(&node.name)];
@@ -24,7 +29,7 @@ impl Hints {
                 by_value.insert(output.clone(), all);
             }
         }
-        Self { by_value }
+        Self { by_value, parts }
     }
 
     /// Whether the value's name is that of the module.
@@ -33,7 +38,9 @@ impl Hints {
             return false;
         }
         let module = words(&tap.module);
-        self.by_value.get(value).is_some_and(|names| names.iter().any(|name| contains(name, &module)))
+        self.by_value
+            .get(value)
+            .is_some_and(|names| names.iter().any(|name| contains(name, &module, &self.parts)))
     }
 }
 
@@ -49,12 +56,10 @@ fn words(path: &str) -> String {
 }
 
 /// Whether the name has the module's path, and no module below it.
-fn contains(name: &str, module: &str) -> bool {
+fn contains(name: &str, module: &str, parts: &HashSet<String>) -> bool {
     let Some(at) = name.find(module) else { return false };
     let below = &name[at + module.len()..];
-    const PARTS: [&str; 8] =
-        ["query", "key", "value", "dense", "LayerNorm", "self", "output", "intermediate"];
-    !below.split(' ').any(|word| PARTS.contains(&word))
+    !below.split(' ').any(|word| parts.contains(word))
 }
 
 #[cfg(test)]
@@ -63,9 +68,11 @@ mod tests {
 
     #[test]
     fn a_module_is_found_in_a_path() {
-        let module = words("encoder.layer.1.attention.self");
-        assert!(contains(&words("/model/encoder/layer.1/attention/self/MatMul_1_output_0"), &module));
-        assert!(!contains(&words("/model/encoder/layer.11/attention/self/MatMul_1_output_0"), &module));
-        assert!(!contains(&words("/model/encoder/layer.1/attention/self/query/MatMul"), &module));
+        let module = words("a.layer.1.attention.self");
+        let parts = HashSet::from(["query".to_string()]);
+        let contains = |name: &str| contains(&words(name), &module, &parts);
+        assert!(contains("/model/a/layer.1/attention/self/MatMul_1_output_0"));
+        assert!(!contains("/model/a/layer.11/attention/self/MatMul_1_output_0"));
+        assert!(!contains("/model/a/layer.1/attention/self/query/MatMul"));
     }
 }

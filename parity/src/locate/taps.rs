@@ -1,6 +1,7 @@
 //! What the reference gives on the way: the modules' outputs, and two things between them that tell parts of a module apart.
 
-use candle_bert::ReferenceEngine;
+use architecture::{Op, Program, Step};
+use candle_blocks::ReferenceEngine;
 use engine::{Engine as _, NamedValues, Value};
 
 use crate::ParityError;
@@ -9,6 +10,8 @@ use crate::check::fit_inputs;
 /// A value of the reference that a graph should have, too.
 #[derive(Debug, Clone)]
 pub(crate) struct Tap {
+    /// The step of the program whose output it is.
+    pub step: usize,
     /// The module to blame if everything before is right and this is not.
     pub module: String,
     /// What of it this is.
@@ -32,8 +35,8 @@ pub(crate) enum Kind {
     Output,
     /// The sum that its LayerNorm is given.
     Sum,
-    /// The token that the pooler is given.
-    FirstToken,
+    /// The one token that it is given.
+    Token,
 }
 
 impl Tap {
@@ -86,118 +89,139 @@ impl Tap {
     }
 }
 
-/// Runs the reference, and gives all modules' outputs by path, and the taps in the order of execution. Without `pooler`, those of
-/// the pooler are left out, unless a head is on it.
+/// Runs the reference, and gives all modules' outputs by path, and the taps in the order of execution. An output of the reference beside its first one counts
+/// only if `has` says so.
 pub(crate) fn taps(
     reference: &ReferenceEngine,
     inputs: &NamedValues,
-    pooler: bool,
+    has: impl Fn(&str) -> bool,
 ) -> Result<(NamedValues, Vec<Tap>), ParityError> {
     let inputs = fit_inputs(inputs, reference.inputs())?;
-    let names: Vec<&str> = reference.module_paths().iter().map(String::as_str).collect();
+    let program = reference.program();
+    let names: Vec<&str> = program.module_paths().collect();
     let values = reference.run_for(&inputs, &names)?;
-    let mut maker = Maker { values: &values, inputs: &inputs, taps: Vec::new(), stage: 0 };
-    let encoder = reference.model();
-    let head = &names[encoder.module_paths().len().min(names.len())..];
-    let pooler = encoder.has_pooler() && (pooler || !head.is_empty());
-    maker.all(encoder.config().num_hidden_layers, pooler);
-    maker.head(head);
-    let taps = maker.taps;
+    let outputs = program.outputs.iter().enumerate();
+    let outputs = outputs.filter(|(at, output)| *at == 0 || has(output.name)).map(|(_, output)| output.step);
+    let order = Order::of(program, &outputs.collect::<Vec<_>>());
+    let maker = Maker { program, values: &values, inputs: &inputs };
+    let taps = order.0.iter().filter_map(|placed| maker.tap(placed)).collect();
     Ok((values, taps))
 }
 
+/// Where a step stands: its stage, and its place there.
+struct Placed {
+    step: usize,
+    stage: usize,
+    place: usize,
+}
+
+/// The steps that are looked for in a graph, in the order of execution.
+struct Order(Vec<Placed>);
+
+impl Order {
+    /// A stage ends in a value on which alone all later ones depend, unless what takes it is only an activation or normalisation of it: exporters fuse those.
+    fn of(program: &Program, outputs: &[usize]) -> Self {
+        let needed = program.needed(outputs);
+        let is_value = |step: &usize| !matches!(program.steps[*step].op, Op::Rows | Op::Unrows | Op::Mask);
+        let values: Vec<usize> = needed.into_iter().filter(is_value).collect();
+        let fed =
+            |step: usize| program.steps[step].inputs.iter().filter_map(|wire| wire.step()).filter(is_value);
+        let mut users: Vec<Vec<usize>> = vec![Vec::new(); program.steps.len()];
+        for &step in &values {
+            fed(step).for_each(|before| users[before].push(step));
+        }
+        // The last step that depends on the inputs alone, and the last that takes any of the steps so far.
+        let last_source = values.iter().copied().filter(|&step| fed(step).next().is_none()).max();
+        let (mut last_user, mut stage, mut placed) = (0, 0, Vec::new());
+        for &step in &values {
+            let is_alone = last_user <= step && last_source.is_none_or(|source| source <= step);
+            let is_fused = matches!(
+                users[step].as_slice(),
+                &[user] if matches!(program.steps[user].op, Op::Activation { .. } | Op::LayerNorm { .. })
+            );
+            let before = fed(step).filter_map(|before| place_of(program, &placed, stage, before));
+            let place = before.max().map_or(0, |last| last + 1);
+            if is_tapped(program, step) {
+                placed.push(Placed { step, stage, place });
+            }
+            if is_alone && !is_fused && !matches!(program.steps[step].op, Op::Token { .. }) {
+                stage += 1;
+            }
+            last_user = users[step].iter().copied().fold(last_user, usize::max);
+        }
+        Self(placed)
+    }
+}
+
+/// The place in a stage of a step, or of the last that it is made of, if they are in that stage.
+fn place_of(program: &Program, placed: &[Placed], stage: usize, step: usize) -> Option<usize> {
+    match placed.iter().find(|placed| placed.step == step) {
+        Some(placed) => (placed.stage == stage).then_some(placed.place),
+        None => {
+            let before = program.steps[step].inputs.iter().filter_map(|wire| wire.step());
+            before.filter_map(|before| place_of(program, placed, stage, before)).max()
+        }
+    }
+}
+
+/// Whether a step's output is that of a module, or tells parts of one apart.
+fn is_tapped(program: &Program, step: usize) -> bool {
+    program.ending_at(step).next().is_some() || matches!(program.steps[step].op, Op::Sum | Op::Token { .. })
+}
+
 struct Maker<'a> {
+    program: &'a Program,
     values: &'a NamedValues,
     inputs: &'a NamedValues,
-    taps: Vec<Tap>,
-    stage: usize,
 }
 
 impl Maker<'_> {
-    fn all(&mut self, layers: usize, pooler: bool) {
-        let lookups =
-            ["word", "token_type", "position"].map(|table| format!("embeddings.{table}_embeddings"));
-        for lookup in &lookups {
-            self.output(lookup, 0);
-        }
-        self.sum("embeddings", &[&lookups[0], &lookups[1], &lookups[2]], 1);
-        self.output("embeddings.LayerNorm", 2);
-        let mut hidden = String::from("embeddings");
-        for n in 0..layers {
-            self.stage += 1;
-            let layer = format!("encoder.layer.{n}");
-            let of = |part: &str| format!("{layer}.{part}");
-            for part in ["query", "key", "value"] {
-                self.output(&of(&format!("attention.self.{part}")), 0);
-            }
-            self.output(&of("attention.self"), 1);
-            self.end(&of("attention.output"), &hidden, 2);
-            self.stage += 1;
-            self.output(&of("intermediate.dense"), 0);
-            self.output(&of("intermediate"), 1);
-            self.end(&of("output"), &of("attention"), 2);
-            hidden = layer;
-        }
-        if pooler {
-            self.stage += 1;
-            self.first_token(&hidden);
-            self.output("pooler.dense", 1);
-            self.output("pooler", 2);
-        }
-    }
-
-    /// What comes after the encoder: each dense layer ends a stage, and so does a normalisation.
-    fn head(&mut self, modules: &[&str]) {
-        let mut place = 0;
-        for module in modules {
-            // A container gives what the last of its modules does.
-            if modules
-                .iter()
-                .any(|other| other.strip_prefix(module).is_some_and(|rest| rest.starts_with('.')))
-            {
-                continue;
-            }
-            if place == 0 {
-                self.stage += 1;
-            }
-            self.output(module, place);
-            place = if module.ends_with(".dense") { 1 } else { 0 };
-        }
-    }
-
-    /// A projection, the sum with what goes around, and the normalisation.
-    fn end(&mut self, module: &str, residual: &str, place: usize) {
-        let dense = format!("{module}.dense");
-        self.output(&dense, place);
-        self.sum(module, &[&dense, residual], place + 1);
-        self.output(&format!("{module}.LayerNorm"), place + 2);
-    }
-
-    fn output(&mut self, module: &str, place: usize) {
-        if let Some(value) = self.values.get(module) {
-            let (shape, data) = self.per_row(value);
-            self.push(module, Kind::Output, place, shape, data);
-        }
-    }
-
-    fn sum(&mut self, module: &str, parts: &[&str], place: usize) {
-        let parts: Option<Vec<_>> =
-            parts.iter().map(|part| Some(self.per_row(self.values.get(part)?))).collect();
-        let Some((shape, mut total)) = parts.as_ref().and_then(|parts| parts.first().cloned()) else {
-            return;
+    fn tap(&self, &Placed { step, stage, place }: &Placed) -> Option<Tap> {
+        let kind = match (self.program.ending_at(step).next(), &self.program.steps[step].op) {
+            (Some(_), _) => Kind::Output,
+            (None, Op::Sum) => Kind::Sum,
+            (None, _) => Kind::Token,
         };
-        for (_, part) in parts.iter().flatten().skip(1) {
-            total.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
-        }
-        self.push(module, Kind::Sum, place, shape, total);
+        let (shape, data) = self.value(step)?;
+        let mask = self.inputs.get("attention_mask").and_then(|mask| mask.as_slice::<i64>().ok());
+        let positions: usize = shape.iter().take(shape.len().saturating_sub(1)).product();
+        let decides: Vec<bool> = match mask {
+            Some(mask) if shape.len() == 3 => mask.iter().map(|&bit| bit != 0).collect(),
+            Some(mask) => {
+                let sequence = mask.len().checked_div(positions).unwrap_or(0).max(1);
+                mask.chunks(sequence).map(|row| row.contains(&1)).collect()
+            }
+            None => vec![true; positions],
+        };
+        let module = self.program.place(step).to_string();
+        let mut tap = Tap { step, module, kind, stage, place, shape, data, decides, scale: 1.0 };
+        let (largest, _) = tap.distance(&vec![0.0; tap.data.len()]);
+        tap.scale = if largest.is_finite() { largest.max(1.0) } else { 1.0 };
+        Some(tap)
     }
 
-    fn first_token(&mut self, hidden: &str) {
-        let Some(value) = self.values.get(hidden) else { return };
-        let &[batch, sequence, width] = value.shape() else { return };
-        let data = value.to_f64();
-        let rows = data.chunks(sequence * width).flat_map(|row| row[..width].to_vec()).collect();
-        self.push("pooler", Kind::FirstToken, 0, vec![batch, width], rows);
+    /// What a step gives: a module's output, or what follows from others'.
+    fn value(&self, step: usize) -> Option<(Vec<usize>, Vec<f64>)> {
+        if let Some(module) = self.program.ending_at(step).next() {
+            return Some(self.per_row(self.values.get(&module.path)?));
+        }
+        let Step { op, inputs, .. } = &self.program.steps[step];
+        let mut parts = inputs.iter().map(|wire| self.value(wire.step()?));
+        let (shape, mut data) = parts.next()??;
+        match *op {
+            Op::Sum => {
+                for part in parts {
+                    data.iter_mut().zip(part?.1).for_each(|(sum, x)| *sum += x);
+                }
+                Some((shape, data))
+            }
+            Op::Token { at } => {
+                let &[batch, sequence, width] = shape.as_slice() else { return None };
+                let rows = data.chunks(sequence * width).filter_map(|row| row.chunks(width).nth(at));
+                Some((vec![batch, width], rows.flatten().copied().collect()))
+            }
+            _ => None,
+        }
     }
 
     /// The positions' embeddings are the same for all rows, and given once.
@@ -210,23 +234,5 @@ impl Maker<'_> {
             }
             shape => (shape.to_vec(), value.to_f64()),
         }
-    }
-
-    fn push(&mut self, module: &str, kind: Kind, place: usize, shape: Vec<usize>, data: Vec<f64>) {
-        let mask = self.inputs.get("attention_mask").and_then(|mask| mask.as_slice::<i64>().ok());
-        let positions: usize = shape.iter().take(shape.len().saturating_sub(1)).product();
-        let decides: Vec<bool> = match mask {
-            Some(mask) if shape.len() == 3 => mask.iter().map(|&bit| bit != 0).collect(),
-            Some(mask) => {
-                let sequence = mask.len().checked_div(positions).unwrap_or(0).max(1);
-                mask.chunks(sequence).map(|row| row.contains(&1)).collect()
-            }
-            None => vec![true; positions],
-        };
-        let mut tap =
-            Tap { module: module.into(), kind, stage: self.stage, place, shape, data, decides, scale: 1.0 };
-        let (largest, _) = tap.distance(&vec![0.0; tap.data.len()]);
-        tap.scale = if largest.is_finite() { largest.max(1.0) } else { 1.0 };
-        self.taps.push(tap);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI, SQRT_2};
 
-use candle_bert::{Activation, BertConfig};
+use architecture::{Activation, Program};
 use engine::DType;
 use half::{bf16, f16};
 use onnx_eval::Promotions;
@@ -35,15 +35,15 @@ const DEFAULTS: [(&str, &str, f32); 4] = [
 pub(crate) type Known = (&'static str, f64);
 
 /// The numbers that a reference of this config computes with, and those that exporters make of them.
-fn known(config: &BertConfig) -> Vec<Known> {
-    let d = config.hidden_size as f64 / config.num_attention_heads as f64;
-    let tanh_factor = match config.hidden_act {
+fn known(program: &Program) -> Vec<Known> {
+    let d = program.head_size().unwrap_or(1) as f64;
+    let tanh_factor = match program.activation() {
         // Its formula has the number with ten digits.
-        Activation::GeluFast => ("0.7978845608", 0.797_884_560_8),
+        Some(Activation::GeluFast) => ("0.7978845608", 0.797_884_560_8),
         _ => ("√(2/π)", (2.0 / PI).sqrt()),
     };
     vec![
-        (EPS, config.layer_norm_eps),
+        (EPS, program.eps().unwrap_or_default()),
         ("√2", SQRT_2),
         ("1/√2", FRAC_1_SQRT_2),
         tanh_factor,
@@ -60,9 +60,9 @@ fn known(config: &BertConfig) -> Vec<Known> {
 pub fn promotions<'a>(
     model: &Model,
     nodes: impl Iterator<Item = &'a Node>,
-    config: &BertConfig,
+    program: &Program,
 ) -> (Promotions, Vec<Promoted>) {
-    promotions_to(model, nodes, &known(config))
+    promotions_to(model, nodes, &known(program))
 }
 
 /// The same for other numbers than those of a config.
@@ -78,15 +78,16 @@ pub(crate) fn promotions_to<'a>(
 pub(crate) fn half_promotions<'a>(
     model: &Model,
     nodes: impl Iterator<Item = &'a Node>,
-    config: &BertConfig,
+    program: &Program,
     eps: &[&str],
 ) -> (Promotions, Vec<Promoted>) {
-    let known = known(config);
+    let known = known(program);
     promoted(model, nodes, |name, scalar| {
         let Scalar { dtype, number } = scalar;
         match dtype {
             DType::F16 | DType::BF16 if eps.contains(&name) => {
-                Some((converted_eps(number, dtype, config.layer_norm_eps)?, config.layer_norm_eps))
+                let eps = program.eps().unwrap_or_default();
+                Some((converted_eps(number, dtype, eps)?, eps))
             }
             // Elsewhere a 0 is a 0, though f16 has no other number for most an eps.
             DType::F16 | DType::BF16 => known

@@ -250,8 +250,8 @@ fn both_paths_of_the_default_model_keep_every_relation() {
     let subject = Subject::open(None).unwrap();
     let reference = subject.reference(candle_core::DType::F32).unwrap().engine;
     let session = Session::new(&subject.graph(None).unwrap().1, EngineKind::Candle).unwrap();
-    let tables = EmbeddingTables::of(&subject.files().checkpoint().unwrap(), subject.config());
-    let cases = default_cases(subject.config(), FixedShape::default(), None, tables.as_ref()).unwrap();
+    let tables = EmbeddingTables::of(&subject.files().checkpoint().unwrap(), subject.family());
+    let cases = default_cases(&subject.limits(), FixedShape::default(), None, tables.as_ref()).unwrap();
     let engines: [&dyn Engine; 2] = [&reference, &session];
     for engine in engines {
         let (mut held, mut skipped) = (0, Vec::new());

@@ -6,14 +6,13 @@ mod formulas;
 mod layers;
 mod weights;
 
-use candle_bert::{BertConfig, Task};
-use checkpoint::Checkpoint;
+use architecture::{Bound, Op, Program, Step};
 use engine::Value;
 use onnx_graph::Model;
 
 use super::edit::Edit;
 use crate::audit::{Audit, Layout};
-use crate::locate::{Held, Kind};
+use crate::locate::Held;
 use crate::proof::Promoted;
 
 /// A graph with a fault.
@@ -57,23 +56,87 @@ pub enum Wanted {
 /// What is known about a sound graph.
 pub(super) struct Sound<'a> {
     pub edit: Edit,
-    pub task: Task,
-    pub config: &'a BertConfig,
-    pub checkpoint: &'a Checkpoint,
+    pub bound: &'a Bound<'a>,
     pub held: &'a [Held],
     pub audit: &'a Audit,
     pub promoted: &'a [Promoted],
 }
 
 impl Sound<'_> {
-    /// The value that holds what a module gives, in its own order.
-    fn plain(&self, module: &str, kind: Kind) -> Option<&str> {
-        let is_it = |held: &&Held| held.module == module && held.kind == kind && held.plain;
-        self.held.iter().find(is_it).map(|held| held.value.as_str())
+    fn program(&self) -> &Program {
+        &self.bound.program
     }
 
-    fn output(&self, module: &str) -> Option<String> {
-        self.plain(module, Kind::Output).map(String::from)
+    /// The steps of a kind, with what each is.
+    fn steps(&self, is: fn(&Op) -> bool) -> impl Iterator<Item = (usize, &Step)> {
+        self.program().steps.iter().enumerate().filter(move |(_, step)| is(&step.op))
+    }
+
+    /// The path of the innermost module that a step is the end of, or is in.
+    fn path(&self, step: usize) -> String {
+        self.program().place(step).into()
+    }
+
+    /// The step that feeds the first input of another.
+    fn fed(&self, step: usize) -> Option<usize> {
+        self.program().steps[step].inputs.first()?.step()
+    }
+
+    /// The layer that a step is in.
+    fn layer(&self, step: usize) -> Option<usize> {
+        self.program().layer_of(self.program().place(step))
+    }
+
+    /// The layers that faults are planted in: the first, the last and one between, as what a fault does is the same in all.
+    fn tried_layers(&self) -> Vec<usize> {
+        let last = self.program().layers().saturating_sub(1);
+        let mut layers = vec![0, last / 2, last];
+        layers.dedup();
+        layers
+    }
+
+    /// The steps of a kind in a layer.
+    fn steps_in(&self, layer: usize, is: fn(&Op) -> bool) -> Vec<usize> {
+        self.steps(is).map(|(step, _)| step).filter(|&step| self.layer(step) == Some(layer)).collect()
+    }
+
+    /// The value that holds what a step gives, in its own order.
+    fn output(&self, step: usize) -> Option<String> {
+        let is_it = |held: &&Held| held.step == step && held.plain;
+        self.held.iter().find(is_it).map(|held| held.value.clone())
+    }
+
+    /// The name of a parameter of a step.
+    fn named(&self, step: usize, parameter: &str) -> Option<&str> {
+        let tensors = self.program().steps[step].op.tensors();
+        let (_, id) = tensors.into_iter().find(|(name, _)| *name == parameter)?;
+        Some(&self.program().tensors[id].name)
+    }
+
+    /// A parameter of a step, as f32.
+    fn parameter(&self, step: usize, parameter: &str) -> Option<Value> {
+        let name = self.named(step, parameter)?;
+        let (_, entry) = self.bound.named().find(|(found, _)| *found == name)?;
+        let value = entry.to_value().ok()?;
+        let elements: Vec<f32> = value.to_f64().into_iter().map(|x| x as f32).collect();
+        Value::new(value.shape(), elements).ok()
+    }
+
+    /// The value of the first layer norm, through which everything goes, and its width.
+    fn first_norm(&self) -> Option<(String, usize)> {
+        let (step, _) = self.steps(|op| matches!(op, Op::LayerNorm { .. })).next()?;
+        Some((self.output(step)?, self.width(step)?))
+    }
+
+    /// How many features a step gives.
+    fn width(&self, step: usize) -> Option<usize> {
+        self.program().shapes()[step].width
+    }
+
+    /// The path of the first attention, which is the first to suffer from a wrong mask.
+    fn first_attention(&self) -> Option<String> {
+        let (step, _) = self.steps(|op| matches!(op, Op::Attention { .. })).next()?;
+        Some(self.path(step))
     }
 
     /// The one initializer that carries a tensor, and whether it is transposed; nothing if there are several, or it carries more.
@@ -90,23 +153,6 @@ impl Sound<'_> {
         (alone && carriers.next().is_none()).then(|| (trace.initializer.clone(), transposed))
     }
 
-    /// A tensor of the checkpoint, as f32.
-    fn tensor(&self, name: &str) -> Option<Value> {
-        let used = candle_bert::used_tensors_for(self.task, self.checkpoint, self.config).ok()?;
-        let (_, entry) = used.into_iter().find(|(found, _)| found == name)?;
-        let value = entry.to_value().ok()?;
-        let elements: Vec<f32> = value.to_f64().into_iter().map(|x| x as f32).collect();
-        Value::new(value.shape(), elements).ok()
-    }
-
-    fn layers(&self) -> Vec<usize> {
-        // The first, the last and one between: what a fault does is the same in all.
-        let last = self.config.num_hidden_layers.saturating_sub(1);
-        let mut layers = vec![0, last / 2, last];
-        layers.dedup();
-        layers
-    }
-
     fn planted(&self, plant: impl FnOnce(&mut Edit) -> Option<()>) -> Option<Model> {
         let mut edit = self.edit.clone();
         plant(&mut edit)?;
@@ -118,7 +164,7 @@ impl Sound<'_> {
 /// All faults that can be planted in the graph; what it does not show, as the inside of a fused operator, is left out.
 pub(super) fn plants(sound: &Sound) -> Vec<Plant> {
     let mut plants = Plants { sound, plants: Vec::new() };
-    for layer in sound.layers() {
+    for layer in sound.tried_layers() {
         plants.activation(layer);
         plants.residuals(layer);
         plants.values(layer);

@@ -1,6 +1,6 @@
 //! What stands in one row of a default input.
 
-use candle_bert::BertConfig;
+use architecture::Limits;
 use engine::{NamedValues, Value, ValueError};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -78,12 +78,12 @@ impl Row {
 
 /// A case's inputs of that shape: the rows in turn, as often as the batch needs.
 pub(super) fn inputs(
-    config: &BertConfig,
+    limits: &Limits,
     [batch, sequence]: [usize; 2],
     rows: &[Row],
     rng: &mut ChaCha8Rng,
 ) -> Result<NamedValues, ValueError> {
-    let (vocabulary, last_type) = (config.vocab_size as i64, config.type_vocab_size as i64 - 1);
+    let (vocabulary, last_type) = (limits.vocabulary as i64, limits.token_types as i64 - 1);
     let (mut ids, mut mask, mut types) = (Vec::new(), Vec::new(), Vec::new());
     for (_, row) in (0..batch).zip(rows.iter().cycle()) {
         let one = rng.random_range(0..vocabulary);

@@ -1,17 +1,18 @@
 //! Which tokens leave a LayerNorm nothing to normalise.
 
-use candle_bert::BertConfig;
+use architecture::{Family, Op, Step, Task, Tensor, TensorId};
 use checkpoint::{Checkpoint, TensorEntry};
 use engine::{Value, ValueError};
 
-/// The three embedding tables of a checkpoint, by reference: nothing is copied before a row is read.
+/// The embedding tables of a checkpoint whose sum the first LayerNorm is given, by reference: nothing is copied before a row is read.
 ///
 /// LayerNorm's eps stands beside the variance of what it normalises, so that a wrong one shows first where that variance is lowest. The first
 /// LayerNorm sees `word[id] + token_type[type] + position[i]`, which the inputs choose.
 pub struct EmbeddingTables {
     word: TensorEntry,
-    token_type: TensorEntry,
-    position: TensorEntry,
+    /// One row of zeros where there is none.
+    token_type: Option<TensorEntry>,
+    position: Option<TensorEntry>,
     hidden: usize,
 }
 
@@ -23,25 +24,34 @@ pub(super) struct Token {
 }
 
 impl EmbeddingTables {
-    /// The tables of a checkpoint; nothing if they are not all there, of the shapes that the config gives them, in floats. What is wrong then
-    /// is told where the model is loaded.
-    pub fn of(checkpoint: &Checkpoint, config: &BertConfig) -> Option<Self> {
-        let hidden = config.hidden_size;
-        let find = |table: &str, rows: usize| {
-            let name = format!("embeddings.{table}_embeddings.weight");
+    /// The tables of a checkpoint; nothing if they are not all there, of the shapes that the config gives them, in floats, or if the first LayerNorm is given
+    /// something else. What is wrong then is told where the model is loaded.
+    pub fn of(checkpoint: &Checkpoint, family: &dyn Family) -> Option<Self> {
+        let program = family.program(Task::FeatureExtraction, &|_| false).ok()?;
+        let is_norm = |step: &&Step| matches!(step.op, Op::LayerNorm { .. });
+        let sum = program.steps.iter().find(is_norm)?.inputs.first()?.step()?;
+        let find = |table: TensorId| {
+            let Tensor { name, shape, .. } = &program.tensors[table];
             // Whatever stands before it: the model is loaded elsewhere, and finds that out.
             let is_it = |found: &&str| {
-                found.strip_suffix(&name).is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('.'))
+                found.strip_suffix(name).is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('.'))
             };
             let entry = checkpoint.get(checkpoint.names().find(is_it)?)?;
-            (entry.shape == [rows, hidden] && entry.dtype.is_float()).then(|| entry.clone())
+            (entry.shape == *shape && entry.dtype.is_float()).then(|| entry.clone())
         };
-        Some(Self {
-            word: find("word", config.vocab_size)?,
-            token_type: find("token_type", config.type_vocab_size)?,
-            position: find("position", config.max_position_embeddings)?,
-            hidden,
-        })
+        let (mut word, mut token_type, mut position) = (None, None, None);
+        for part in &program.steps[sum].inputs {
+            let step = part.step()?;
+            match program.steps[step].op {
+                Op::Embedding { table } if program.is_of_first_input(step) => word = Some(find(table)?),
+                Op::Embedding { table } => token_type = Some(find(table)?),
+                Op::Positions { table } => position = Some(find(table)?),
+                _ => return None,
+            }
+        }
+        let word = word?;
+        let hidden = *word.shape.last()?;
+        Some(Self { word, token_type, position, hidden })
     }
 
     /// For each of the first positions, the token whose sum of embeddings has the lowest variance there; the first where several have.
@@ -49,12 +59,17 @@ impl EmbeddingTables {
     /// One pass over the vocabulary, a row at a time. With a = word[id] and b = token_type[type] + position[i], each less its own mean, the
     /// variance is (|a|² + 2 a·b + |b|²) / hidden_size.
     pub(super) fn lowest_variance(&self, positions: usize) -> Result<Vec<Token>, ValueError> {
-        let positions = positions.min(rows(&self.position));
+        let (position_table, type_table) = (self.position.as_ref(), self.token_type.as_ref());
+        let positions = positions.min(position_table.map_or(1, rows));
         let mut others = Vec::new();
         for position in 0..positions {
-            for token_type in 0..rows(&self.token_type) {
-                let mut sum = self.row(&self.position, position)?;
-                let types = self.row(&self.token_type, token_type)?;
+            for token_type in 0..type_table.map_or(1, rows) {
+                let row = |table: Option<&TensorEntry>, at| match table {
+                    Some(table) => self.row(table, at),
+                    None => Ok(vec![0.0; self.hidden]),
+                };
+                let mut sum = row(position_table, position)?;
+                let types = row(type_table, token_type)?;
                 sum.iter_mut().zip(types).for_each(|(sum, x)| *sum += x);
                 let sum = centred(sum);
                 others.push((position, token_type, dot(&sum, &sum), sum));
@@ -98,6 +113,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use candle_bert::BertConfig;
     use engine::NamedValues;
 
     use super::*;

@@ -3,13 +3,10 @@ use engine::Value;
 use super::*;
 use crate::Subject;
 
-fn config() -> BertConfig {
-    BertConfig::from_json(br#"{"vocab_size": 30, "type_vocab_size": 2, "max_position_embeddings": 24}"#)
-        .unwrap()
-}
+const LIMITS: Limits = Limits { vocabulary: 30, token_types: 2, positions: 24 };
 
 fn cases(fixed: FixedShape) -> Vec<Case> {
-    default_cases(&config(), fixed, None, None).unwrap()
+    default_cases(&LIMITS, fixed, None, None).unwrap()
 }
 
 fn shape(case: &Case) -> [usize; 2] {
@@ -138,11 +135,9 @@ fn tokens_are_what_the_names_say() {
 
 #[test]
 fn one_token_type_leaves_no_pairs() {
-    let config =
-        BertConfig::from_json(br#"{"vocab_size": 30, "type_vocab_size": 1, "max_position_embeddings": 24}"#)
-            .unwrap();
+    let limits = Limits { token_types: 1, ..LIMITS };
     for batch in [None, Some(2)] {
-        let cases = default_cases(&config, FixedShape { batch, sequence: Some(6) }, None, None).unwrap();
+        let cases = default_cases(&limits, FixedShape { batch, sequence: Some(6) }, None, None).unwrap();
         assert!(cases.iter().all(|case| rows(case, "token_type_ids").concat().iter().all(|&kind| kind == 0)));
         assert!(!cases.iter().any(|case| case.name.contains("segments")));
     }
@@ -150,9 +145,9 @@ fn one_token_type_leaves_no_pairs() {
 
 fn of_the_default_model(fixed: FixedShape) -> Vec<Case> {
     let subject = Subject::open(None).unwrap();
-    let tables = EmbeddingTables::of(&subject.files().checkpoint().unwrap(), subject.config()).unwrap();
+    let tables = EmbeddingTables::of(&subject.files().checkpoint().unwrap(), subject.family()).unwrap();
     let tokenizer = subject.tokenizer().unwrap();
-    default_cases(subject.config(), fixed, tokenizer.as_ref(), Some(&tables)).unwrap()
+    default_cases(&subject.limits(), fixed, tokenizer.as_ref(), Some(&tables)).unwrap()
 }
 
 /// What the f64 proof of a six-layer model can run through in a minute on two cores.

@@ -1,18 +1,15 @@
 //! What every pipeline has: config, tokenizer, and something that runs the model.
 
-use candle_bert::{BertConfig, BertForTask, ReferenceEngine, Task};
+use candle_bert::{BertConfig, BertForTask, Family as _, ReferenceEngine, Task};
 use checkpoint::{ModelFiles, OnnxSource};
 use engine::Engine;
-use onnx_session::{EngineKind, Model, Session};
+use onnx_session::{EngineKind, Model, Session, compiled};
 use tokenizers::Encoding;
 
 use super::runner::{Runner, Wanted};
 use super::{EngineChoice, Options};
 use crate::tokenizer::{Cut, CutFrom};
 use crate::{PipelineError, Text, Tokenizer};
-
-/// The engines for graphs, the fastest first.
-const FASTEST_FIRST: [EngineKind; 2] = [EngineKind::Compiled, EngineKind::Candle];
 
 /// What a pipeline needs of a model.
 #[derive(Clone, Copy)]
@@ -44,11 +41,11 @@ impl Core {
                 let graph = graph(files, options)?;
                 let source =
                     graph.ok_or_else(|| PipelineError::NoGraph { model: files.name().to_owned() })?;
-                (runner(session(source, &[kind])?)?, None)
+                (runner(session(source, Some(kind))?)?, None)
             }
             EngineChoice::Auto => match graph(files, options)? {
                 None => (native()?, None),
-                Some(source) => match session(source, &FASTEST_FIRST).and_then(runner) {
+                Some(source) => match session(source, None).and_then(runner) {
                     Ok(runner) => (runner, None),
                     // A graph that was given by name must be the one that runs.
                     Err(refusal) if options.onnx.is_some() => return Err(refusal),
@@ -82,7 +79,7 @@ impl Core {
             // Every head stands on an encoder.
             Task::FeatureExtraction => true,
             // A checkpoint of several heads, or one that does not say, may have this one: its tensors will tell.
-            task => match Task::of(&config) {
+            task => match config.task() {
                 Ok(Task::FeatureExtraction) => !config.architectures.iter().any(|class| class == "BertModel"),
                 Ok(found) => found == task,
                 Err(_) => false,
@@ -195,8 +192,8 @@ fn graph(files: &ModelFiles, options: &Options) -> Result<Option<OnnxSource>, Pi
     }
 }
 
-/// The graph on the first of these engines that takes it; the refusal told is the last one's.
-fn session(source: OnnxSource, kinds: &[EngineKind]) -> Result<Box<dyn Engine>, PipelineError> {
+/// The graph on that engine, or on the fastest that takes it.
+fn session(source: OnnxSource, kind: Option<EngineKind>) -> Result<Box<dyn Engine>, PipelineError> {
     let name = source.to_string();
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| PipelineError::Graph {
         graph: name.clone(),
@@ -207,15 +204,9 @@ fn session(source: OnnxSource, kinds: &[EngineKind]) -> Result<Box<dyn Engine>, 
         OnnxSource::Memory { bytes, .. } => Model::from_bytes(bytes),
     }
     .map_err(|error| failed(error.into()))?;
-    let mut refusal = None;
-    for &kind in kinds {
-        match Session::new(&model, kind) {
-            Ok(session) => return Ok(Box::new(session)),
-            Err(error) => refusal = Some(error),
-        }
-    }
-    Err(match refusal {
-        Some(error) => failed(error.into()),
-        None => failed("there is no engine for graphs in this build".into()),
-    })
+    let session = match kind {
+        Some(kind) => Session::new(&model, kind),
+        None => Session::fastest(&model, compiled::Options::default()),
+    };
+    Ok(Box::new(session.map_err(|error| failed(error.into()))?))
 }

@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::Tensor;
-use checkpoint::ModelFiles;
+use checkpoint::{ListedModule, ModelFiles};
 
 use super::dense::Dense;
 use super::layer_norm::LayerNorm;
 use super::pool::Pool;
 use super::transformer::Transformer;
-use super::{MODULES, SCORES, SENTENCE, TOKENS, in_folder};
+use super::{SCORES, SENTENCE, TOKENS, in_folder, unsupported_module};
 use crate::pooling::normalize;
 use crate::{PipelineError, Pooling};
 
@@ -77,25 +77,23 @@ impl Program {
         Self { input: input.to_owned(), modules: pool.map(Module::Pool).into_iter().collect() }
     }
 
-    /// The modules of these classes, each with its folder, after the transformer.
+    /// The modules that are listed after the transformer.
     pub(super) fn from_files(
         files: &ModelFiles,
         transformer: &Transformer,
-        listed: &[(String, String)],
+        listed: &[ListedModule],
     ) -> Result<Self, PipelineError> {
         let mut modules = Vec::new();
-        for (class, folder) in listed {
-            modules.push(match class.rsplit('.').next().unwrap_or_default() {
+        for module in listed {
+            let folder = &module.folder;
+            modules.push(match module.class_name() {
                 "Pooling" => Module::Pool(Pool::from_files(files, &in_folder(folder, "config.json"))?),
                 "Dense" => Module::Dense(Dense::from_files(files, folder)?),
                 "LayerNorm" => Module::LayerNorm(LayerNorm::from_files(files, folder)?),
                 "Normalize" => Module::Normalize,
                 // It does something only while a model learns.
                 "Dropout" => continue,
-                _ => {
-                    let what = format!("a module of type '{class}'");
-                    return Err(PipelineError::UnsupportedPooling { file: MODULES.to_owned(), what });
-                }
+                _ => return Err(unsupported_module(&format!("a module of type '{}'", module.class))),
             });
         }
         let program = Self { input: transformer.feature.clone(), modules };

@@ -61,7 +61,10 @@ fn other_poolings_are_refused_by_name() {
     assert!(error.contains("a module of type 'sentence_transformers.models.WordWeights'"), "{error}");
     let error = files(&[(MODULES, modules(&["Pooling", "Dense"]))]).unwrap_err().to_string();
     assert!(error.contains("1_Dense/config.json"), "{error}");
-    assert!(matches!(files(&[(MODULES, "{}")]), Err(PipelineError::Json { .. })));
+    for malformed in ["{}", "[1]", "[{}]", r#"[{"type":"Transformer","path":0}]"#] {
+        let error = files(&[(MODULES, malformed)]).unwrap_err().to_string();
+        assert!(error.starts_with("m/modules.json is not a list of modules: "), "{error}");
+    }
     assert!(matches!(
         files(&[(POOLING_CONFIG, r#"{"pooling_mode_cls_token":1}"#)]),
         Err(PipelineError::Setting { .. })

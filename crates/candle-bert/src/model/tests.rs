@@ -237,7 +237,7 @@ fn a_model_of_integers_is_refused() {
 fn a_contradictory_config_is_refused() {
     let config = BertConfig { num_attention_heads: 4, ..config() };
     let error = BertModel::load(VarBuilder::zeros(DType::F32, &Device::Cpu), &config).unwrap_err();
-    assert!(matches!(error, BertError::Config(crate::ConfigError::Heads { .. })), "{error}");
+    assert!(error.to_string().contains("is not divisible by num_attention_heads"), "{error}");
 }
 
 #[test]

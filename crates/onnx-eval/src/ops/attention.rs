@@ -98,6 +98,33 @@ struct Visible {
 }
 
 impl Visible {
+    /// What the attributes say, and input 6. `past` keys stand before the new ones.
+    fn read(context: &Context, [batch, queries, keys]: [usize; 3], past: usize) -> Result<Self, Fault> {
+        let lengths = context.list(6)?;
+        let in_range = |&real: &i64| usize::try_from(real).is_ok_and(|real| real <= keys);
+        if lengths
+            .as_ref()
+            .is_some_and(|lengths| lengths.len() != batch || past > 0 || !lengths.iter().all(in_range))
+        {
+            return Err(Fault::Argument {
+                what: "nonpad_kv_seqlen",
+                found: format!("{lengths:?}"),
+                wanted: "one length within the keys for each batch row, without a past",
+            });
+        }
+        let offset = |row: usize| match &lengths {
+            Some(lengths) => lengths[row].saturating_sub(queries as i64),
+            None => past as i64,
+        };
+        Ok(Self {
+            causal: context.flag("is_causal", false)?,
+            left: window(context, "left_window_size")?,
+            right: window(context, "right_window_size")?,
+            offsets: (0..batch).map(offset).collect(),
+            lengths,
+        })
+    }
+
     fn hides(&self, batch: usize, query: usize, key: usize) -> bool {
         let place = query as i64 + self.offsets.get(batch).copied().unwrap_or_default();
         let key = key as i64;
@@ -164,29 +191,7 @@ fn attention(context: &Context) -> Outputs {
     } else {
         rounded(raw.mapv(|x| softcap * libm::tanh(x / softcap)).into_shared())
     };
-    let lengths = context.list(6)?;
-    let in_range = |&real: &i64| usize::try_from(real).is_ok_and(|real| real <= length);
-    if lengths
-        .as_ref()
-        .is_some_and(|lengths| lengths.len() != batch || past > 0 || !lengths.iter().all(in_range))
-    {
-        return Err(Fault::Argument {
-            what: "nonpad_kv_seqlen",
-            found: format!("{lengths:?}"),
-            wanted: "one length within the keys for each batch row, without a past",
-        });
-    }
-    let offset = |row: usize| match &lengths {
-        Some(lengths) => lengths[row].saturating_sub(q_length as i64),
-        None => past as i64,
-    };
-    let visible = Visible {
-        causal: context.flag("is_causal", false)?,
-        left: window(context, "left_window_size")?,
-        right: window(context, "right_window_size")?,
-        offsets: (0..batch).map(offset).collect(),
-        lengths,
-    };
+    let visible = Visible::read(context, [batch, q_length, length], past)?;
     let mut added = match context.optional(3) {
         Some(mask) => context.expand(&bias(mask, length)?, capped.shape())?.into_owned(),
         None => ArrayD::zeros(IxDyn(capped.shape())),

@@ -1,9 +1,10 @@
 //! Operators that pick elements out. Every index is checked before it is used.
 
-use ndarray::{ArrayD, Axis, Dimension, IxDyn, Slice};
+use ndarray::{ArrayD, Axis, Dimension, IxDyn};
+use onnx_graph::shape::{self as rules, Cut};
 
 use super::Op;
-use crate::context::{Context, Outputs, axis, index};
+use crate::context::{Context, Outputs, axes, axis, index};
 use crate::fault::Fault;
 use crate::tensor::{Array, Tensor, array, each, reshaped};
 
@@ -24,8 +25,7 @@ fn gather(context: &Context) -> Outputs {
 /// The slices of `x` along an axis that input `input` lists.
 pub(super) fn pick(context: &Context, x: &Tensor, input: usize, along: usize) -> Result<Tensor, Fault> {
     let at = indices(context, input, x.shape()[along])?;
-    let (before, after) = x.shape().split_at(along);
-    let shape = [before, at.shape(), &after[1..]].concat();
+    let shape = rules::gather(x.shape(), along, at.shape());
     context.room(&shape)?;
     let flat: Vec<usize> = at.iter().copied().collect();
     Ok(each!(x, x => reshaped(&x.select(Axis(along), &flat).into_shared(), &shape)?))
@@ -89,16 +89,13 @@ fn gather_nd(context: &Context) -> Outputs {
     Ok(vec![each!(x, x => ArrayD::from_shape_fn(IxDyn(&shape), |place| x[&source(place)[..]]))])
 }
 
-/// `starts`, `ends`, and perhaps `axes` and `steps`. Bounds beyond an axis are cut to it.
+/// `starts`, `ends`, and perhaps `axes` and `steps`.
 fn slice(context: &Context) -> Outputs {
     let x = context.input(0)?;
     let starts = context.list(1)?.ok_or(Fault::MissingInput(1))?;
     let ends = context.list(2)?.ok_or(Fault::MissingInput(2))?;
     let along = match context.list(3)? {
-        Some(given) => {
-            crate::context::axes(&given, x.rank())?;
-            given.iter().map(|&at| axis(at, x.rank())).collect::<Result<Vec<_>, _>>()?
-        }
+        Some(given) => axes(&given, x.rank())?,
         None => (0..starts.len()).collect(),
     };
     let steps = context.list(4)?.unwrap_or_else(|| vec![1; starts.len()]);
@@ -112,29 +109,16 @@ fn slice(context: &Context) -> Outputs {
     }
     let mut result = x.clone();
     for (number, &along) in along.iter().enumerate() {
-        let range = bounds(starts[number], ends[number], steps[number], x.shape()[along])?;
-        result = each!(&result, x => x.slice_axis(Axis(along), range).to_owned());
+        let step = steps[number];
+        let cut = rules::slice(starts[number], ends[number], step, x.shape()[along]);
+        let Some(Cut { first, count }) = cut else {
+            return Err(Fault::Argument { what: "a step", found: "0".into(), wanted: "another number" });
+        };
+        let kept: Vec<usize> =
+            (0..count).map(|place| (first as i128 + place as i128 * i128::from(step)) as usize).collect();
+        result = each!(&result, x => x.select(Axis(along), &kept));
     }
     Ok(vec![result])
-}
-
-/// The elements start, start + step, … before `end`. ndarray walks a range backwards where the step is negative.
-fn bounds(start: i64, end: i64, step: i64, size: usize) -> Result<Slice, Fault> {
-    let length = size as i64;
-    let from_front = |at: i64| if at < 0 { at.saturating_add(length) } else { at };
-    let (start, end) = (from_front(start), from_front(end));
-    if step == 0 {
-        return Err(Fault::Argument { what: "a step", found: "0".into(), wanted: "another number" });
-    }
-    let (low, high) = if step > 0 {
-        (start.clamp(0, length), end.clamp(0, length))
-    } else {
-        // From start down to the one after end.
-        (end.clamp(-1, length - 1) + 1, start.clamp(-1, length - 1) + 1)
-    };
-    // A step beyond the axis takes the first element, as one of its size does.
-    let step = step.clamp(-length.max(1), length.max(1));
-    Ok(Slice::new(low as isize, Some(high.max(low) as isize), step as isize))
 }
 
 /// The slices whose condition is true; without an axis, of the flattened tensor. Slices beyond the conditions are left out.

@@ -1,10 +1,11 @@
 //! Softmax and its kin, and normalisations.
 
 use engine::DType;
+use onnx_graph::shape::reduced;
 
 use super::Op;
 use super::elementwise::larger;
-use crate::context::{Context, Outputs, along, axis, fold};
+use crate::context::{Context, Outputs, along, axes, axis, boundary, fold};
 use crate::fault::Fault;
 use crate::tensor::{Array, Tensor, reshaped};
 
@@ -13,9 +14,7 @@ fn softmax_axes(context: &Context, rank: usize) -> Result<Vec<usize>, Fault> {
     if context.opset >= 13 {
         return Ok(vec![axis(context.int("axis", -1)?, rank)?]);
     }
-    let at = context.int("axis", 1)?;
-    let from = if at == rank as i64 { rank } else { axis(at, rank)? };
-    Ok((from..rank).collect())
+    Ok((boundary(context.int("axis", 1)?, rank)?..rank).collect())
 }
 
 fn by_row(context: &Context, f: fn(&mut [f64])) -> Outputs {
@@ -116,12 +115,7 @@ pub(super) fn statistics(
     axes: &[usize],
     epsilon: f64,
 ) -> Result<(Array<f64>, Array<f64>), Fault> {
-    let shape: Vec<usize> = x
-        .shape()
-        .iter()
-        .enumerate()
-        .map(|(axis, &size)| if axes.contains(&axis) { 1 } else { size })
-        .collect();
+    let shape = reduced(x.shape(), axes, true);
     let of = |f: fn(f64, f64, f64) -> f64| -> Result<Array<f64>, Fault> {
         let rows = fold(x, axes, |row| {
             let (mean, variance) = moments(row);
@@ -150,7 +144,8 @@ fn rms_normalization(context: &Context) -> Outputs {
 fn mean_variance_normalization(context: &Context) -> Outputs {
     let x = context.floats(0)?;
     let given = context.node.ints("axes")?.unwrap_or(&[0, 2, 3]);
-    let axes = crate::context::axes(given, x.ndim())?;
+    let mut axes = axes(given, x.ndim())?;
+    axes.sort_unstable();
     let y = along(x, &axes, |row| {
         let (mean, variance) = moments(row);
         row.iter_mut().for_each(|x| *x = (*x - mean) / (variance.sqrt() + 1e-9));

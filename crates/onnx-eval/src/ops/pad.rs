@@ -3,7 +3,7 @@
 use ndarray::{ArrayD, IxDyn};
 
 use super::Op;
-use crate::context::{Context, Outputs, axis};
+use crate::context::{Context, Outputs, axes};
 use crate::fault::Fault;
 use crate::tensor::{Data, Tensor};
 
@@ -39,10 +39,7 @@ fn pad(context: &Context) -> Outputs {
     }
     let pads = context.list(1)?.ok_or(Fault::MissingInput(1))?;
     let axes = match context.list(3)? {
-        Some(given) => {
-            crate::context::axes(&given, x.rank())?;
-            given.iter().map(|&at| axis(at, x.rank())).collect::<Result<Vec<_>, _>>()?
-        }
+        Some(given) => axes(&given, x.rank())?,
         None => (0..x.rank()).collect(),
     };
     let wrong = || Fault::Argument {

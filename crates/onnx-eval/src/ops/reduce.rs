@@ -1,15 +1,16 @@
 //! Reductions. Their axes moved from an attribute to an input: ReduceSum's at opset 13, the others' at 18.
 
 use engine::DType;
+use onnx_graph::shape;
 
 use super::Op;
 use super::elementwise::{larger, smaller};
-use crate::context::{Context, Outputs, axes, fold};
+use crate::context::{Context, Outputs, fold};
 use crate::fault::Fault;
 use crate::round::int_range;
 use crate::tensor::{Array, Data, Tensor, reshaped};
 
-/// The axes to reduce: all of them where none are given, unless `noop_with_empty_axes` says to reduce nothing.
+/// The axes to reduce.
 fn reduced_axes(context: &Context) -> Result<Vec<usize>, Fault> {
     let rank = context.input(0)?.rank();
     // The table lets only one of the two be there.
@@ -17,11 +18,8 @@ fn reduced_axes(context: &Context) -> Result<Vec<usize>, Fault> {
         Some(axes) => axes.to_vec(),
         None => context.list(1)?.unwrap_or_default(),
     };
-    if !given.is_empty() {
-        return axes(&given, rank);
-    }
-    let nothing = context.flag("noop_with_empty_axes", false)?;
-    Ok(if nothing { Vec::new() } else { (0..rank).collect() })
+    let noop = context.flag("noop_with_empty_axes", false)?;
+    shape::reduced_axes(&given, noop, rank).map_err(|axis| Fault::Axis { axis, rank })
 }
 
 fn reduce<T: Clone>(
@@ -34,13 +32,7 @@ fn reduce<T: Clone>(
     if !context.flag("keepdims", true)? {
         return Ok(result);
     }
-    let shape: Vec<usize> = x
-        .shape()
-        .iter()
-        .enumerate()
-        .map(|(axis, &size)| if axes.contains(&axis) { 1 } else { size })
-        .collect();
-    reshaped(&result.into_shared(), &shape)
+    reshaped(&result.into_shared(), &shape::reduced(x.shape(), &axes, true))
 }
 
 fn floats(context: &Context, f: impl Fn(&[f64]) -> f64) -> Outputs {

@@ -2,9 +2,10 @@
 
 use engine::DType;
 use ndarray::{ArrayD, Axis, IxDyn, Slice};
+use onnx_graph::shape::{self as rules, Int};
 
 use super::{ANY, Op};
-use crate::context::{Context, Outputs, axes, axis};
+use crate::context::{Context, Outputs, axes, axis, boundary};
 use crate::fault::Fault;
 use crate::tensor::{Data, Tensor, array, each, reshaped};
 
@@ -26,13 +27,11 @@ fn given_axes(context: &Context) -> Result<Option<Vec<i64>>, Fault> {
     })
 }
 
-/// The sizes from `start` to `end`; both may be negative, and both are cut to the rank.
+/// The sizes from `start` to `end`.
 fn shape(context: &Context) -> Outputs {
-    let shape = context.input(0)?.shape();
-    let rank = shape.len() as i64;
-    let bound = |at: i64| (if at < 0 { at.saturating_add(rank) } else { at }).clamp(0, rank) as usize;
-    let (start, end) = (bound(context.int("start", 0)?), bound(context.int("end", rank)?));
-    Ok(vec![Tensor::sizes(shape.get(start..end).unwrap_or_default().iter().copied())])
+    let dims = context.input(0)?.shape();
+    let part = rules::part(context.node.int("start")?, context.node.int("end")?, dims.len());
+    Ok(vec![Tensor::sizes(dims[part].iter().copied())])
 }
 
 fn size(context: &Context) -> Outputs {
@@ -40,48 +39,24 @@ fn size(context: &Context) -> Outputs {
     Ok(vec![Tensor::int(DType::I64, ArrayD::from_elem(IxDyn(&[]), size))])
 }
 
-/// One size may be −1 and is found from the others; 0 stands for the size that is there, unless `allowzero`.
 fn reshape(context: &Context) -> Outputs {
     let x = context.input(0)?;
     let asked = context.list(1)?.ok_or(Fault::MissingInput(1))?;
-    let allow_zero = context.flag("allowzero", false)?;
-    let wrong = || Fault::Argument {
+    let target: Vec<Int<usize>> = asked.iter().copied().map(Int::Known).collect();
+    let shape = rules::reshape(x.shape(), &target, context.flag("allowzero", false)?);
+    let shape = shape.ok_or_else(|| Fault::Argument {
         what: "the new shape",
         found: format!("{asked:?} for {:?}", x.shape()),
         wanted: "of as many elements, with at most one -1",
-    };
-    let mut shape = Vec::new();
-    let mut open = None;
-    for (index, &size) in asked.iter().enumerate() {
-        shape.push(match size {
-            -1 if open.is_none() => {
-                open = Some(index);
-                1
-            }
-            0 if !allow_zero => *x.shape().get(index).ok_or_else(wrong)?,
-            size => usize::try_from(size).map_err(|_| wrong())?,
-        });
-    }
-    if let Some(open) = open {
-        let known = context.room(&shape)?;
-        if known == 0 || x.len() % known != 0 {
-            return Err(wrong());
-        }
-        shape[open] = x.len() / known;
-    }
-    if context.room(&shape)? != x.len() {
-        return Err(wrong());
-    }
+    })?;
+    context.room(&shape)?;
     Ok(vec![each!(x, array => reshaped(array, &shape)?)])
 }
 
 /// Two dimensions: those before the axis, and those from it on.
 fn flatten(context: &Context) -> Outputs {
     let x = context.input(0)?;
-    let rank = x.rank();
-    let at = context.int("axis", 1)?;
-    let at = if at == rank as i64 { rank } else { axis(at, rank)? };
-    let (rows, columns) = x.shape().split_at(at);
+    let (rows, columns) = x.shape().split_at(boundary(context.int("axis", 1)?, x.rank())?);
     let shape = [rows.iter().product(), columns.iter().product()];
     Ok(vec![each!(x, array => reshaped(array, &shape)?)])
 }
@@ -96,39 +71,26 @@ fn squeeze(context: &Context) -> Outputs {
         let wanted = format!("of size 1 at axes {squeezed:?}");
         return Err(Fault::Shape { what: "input 0", found: x.shape().to_vec(), wanted });
     }
-    let kept = x.shape().iter().enumerate().filter(|(axis, _)| !squeezed.contains(axis));
-    let shape: Vec<usize> = kept.map(|(_, &size)| size).collect();
+    let shape = rules::reduced(x.shape(), &squeezed, false);
     Ok(vec![each!(x, array => reshaped(array, &shape)?)])
 }
 
-/// The axes count in the result.
 fn unsqueeze(context: &Context) -> Outputs {
     let x = context.input(0)?;
     let given = given_axes(context)?.ok_or(Fault::MissingInput(1))?;
     let rank = x.rank() + given.len();
-    let new = axes(&given, rank)?;
-    let mut old = x.shape().iter().copied();
-    let shape: Vec<usize> =
-        (0..rank).map(|axis| if new.contains(&axis) { 1 } else { old.next().unwrap_or(1) }).collect();
+    let shape = rules::unsqueeze(x.shape(), &given).map_err(|axis| Fault::Axis { axis, rank })?;
     Ok(vec![each!(x, array => reshaped(array, &shape)?)])
 }
 
-/// Reversed, unless `perm` says how.
 fn transpose(context: &Context) -> Outputs {
     let x = context.input(0)?;
-    let order: Vec<usize> = match context.node.ints("perm")? {
-        Some(perm) => {
-            if axes(perm, x.rank())?.len() != x.rank() {
-                return Err(Fault::Argument {
-                    what: "attribute 'perm'",
-                    found: format!("{perm:?} for {:?}", x.shape()),
-                    wanted: "a permutation of the axes",
-                });
-            }
-            perm.iter().map(|&at| axis(at, x.rank())).collect::<Result<_, _>>()?
-        }
-        None => (0..x.rank()).rev().collect(),
-    };
+    let perm = context.node.ints("perm")?;
+    let order = rules::permutation(perm, x.rank()).ok_or_else(|| Fault::Argument {
+        what: "attribute 'perm'",
+        found: format!("{perm:?} for {:?}", x.shape()),
+        wanted: "a permutation of the axes",
+    })?;
     Ok(vec![each!(x, array => array.view().permuted_axes(IxDyn(&order)).to_owned())])
 }
 
@@ -137,18 +99,14 @@ fn concat(context: &Context) -> Outputs {
     let first = context.input(0)?;
     let along = axis(context.node.int("axis")?.ok_or(Fault::MissingAttribute("axis"))?, first.rank())?;
     let mut shape = first.shape().to_vec();
-    shape[along] = 0;
-    for part in &parts {
+    for part in &parts[1..] {
         if part.dtype != first.dtype {
             return Err(Fault::Mixed { first: first.dtype, second: part.dtype });
         }
-        let fits = part.rank() == shape.len()
-            && (0..shape.len()).all(|axis| axis == along || part.shape()[axis] == shape[axis]);
-        if !fits {
+        shape = rules::concat(&[&shape, part.shape()], along).ok_or_else(|| {
             let wanted = format!("{:?} but for axis {along}", first.shape());
-            return Err(Fault::Shape { what: "a part", found: part.shape().to_vec(), wanted });
-        }
-        shape[along] += part.shape()[along];
+            Fault::Shape { what: "a part", found: part.shape().to_vec(), wanted }
+        })?;
     }
     context.room(&shape)?;
     Ok(vec![concatenate(first.dtype, &parts, along)?])
@@ -198,10 +156,7 @@ fn split(context: &Context) -> Outputs {
     let sizes = match given {
         Some(sizes) => dims(&sizes)?,
         None if asked.is_none() && size % parts != 0 => return Err(wrong("equal parts".into())),
-        None => {
-            let each = size.div_ceil(parts);
-            (0..parts).map(|part| each.min(size.saturating_sub(part * each))).collect()
-        }
+        None => rules::split(size, parts),
     };
     if sizes.len() != parts || sizes.iter().try_fold(0usize, |sum, &size| sum.checked_add(size)) != Some(size)
     {
@@ -254,13 +209,8 @@ fn range(context: &Context) -> Outputs {
             let start = *context.scalar("the start", start)?;
             let limit = *context.scalar("the limit", context.ints(1)?)?;
             let delta = *context.scalar("the step", context.ints(2)?)?;
-            if delta == 0 {
-                return Err(zero());
-            }
-            // Rounded up: the remainder has the sign of what is divided.
-            let (whole, rest) = ((limit - start) / delta, (limit - start) % delta);
-            let count = (whole + i128::from(rest != 0 && (rest < 0) == (delta < 0))).max(0);
-            let count = context.room(&[usize::try_from(count).unwrap_or(usize::MAX)])?;
+            let count = rules::steps(start, limit, delta).ok_or_else(zero)?;
+            let count = context.room(&[count])?;
             let numbers = (0..count).map(|i| start + i as i128 * delta).collect();
             Ok(vec![Tensor::int(dtype, array(&[count], numbers)?)])
         }

@@ -14,10 +14,10 @@ use candle_core::{Device, Tensor};
 use candle_onnx::onnx;
 use candle_onnx::onnx::attribute_proto::AttributeType;
 use engine::{DType, Value};
-use onnx_graph::{Model, Node};
+use onnx_graph::{Model, Node, shape};
 
 use super::step::{Emitted, Step, evaluate, inputs};
-use super::types::{ValueType, axis_index};
+use super::types::ValueType;
 use super::{ops, size};
 use crate::SessionError;
 
@@ -294,8 +294,16 @@ impl Lowering {
     /// A possibly negative axis of a value as an index.
     pub fn axis(&self, axis: i64, name: &str) -> Result<usize, Refusal> {
         let rank = self.rank(name)?;
-        axis_index(axis, rank)
+        shape::axis(axis, rank)
             .ok_or_else(|| format!("axis {axis} is outside '{name}', which has rank {rank}").into())
+    }
+
+    /// Possibly negative axes of a value as indices, in the order given; none may be there twice.
+    pub fn axes(&self, given: &[i64], name: &str) -> Result<Vec<usize>, Refusal> {
+        let rank = self.rank(name)?;
+        shape::axes(given, rank).map_err(|axis| {
+            Refusal(format!("axis {axis} is outside '{name}', which has rank {rank}, or given twice"))
+        })
     }
 
     /// A name no other value has.

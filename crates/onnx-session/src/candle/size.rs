@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use candle_core::{Error, Result, Tensor};
 use candle_onnx::onnx;
+use onnx_graph::shape;
 
 /// The most elements that a value may have: 8 GiB of f32. A graph that wants more is broken, or means harm.
 pub(crate) const MAX_ELEMENTS: usize = 1 << 31;
@@ -49,27 +50,29 @@ pub(crate) fn check(node: &onnx::NodeProto, values: &HashMap<String, Tensor>) ->
     let given: Vec<&Tensor> = node.input.iter().filter_map(|name| values.get(name)).collect();
     let dims: Vec<&[usize]> = given.iter().map(|tensor| tensor.dims()).collect();
     let shape = match (node.op_type.as_str(), dims.as_slice()) {
-        (op, dims) if broadcasts(op) => broadcast(dims),
-        ("ConstantOfShape", [_]) => sizes(given[0])?,
-        ("Expand", [x, _]) => broadcast(&[x, &sizes(given[1])?]),
-        ("Reshape", [x, _]) => reshaped(x, given[1], attribute(node, "allowzero") == 1)?,
+        (op, dims) if broadcasts(op) => {
+            dims.iter().try_fold(vec![], |shape, dims| shape::broadcast(&shape, dims))
+        }
+        ("ConstantOfShape", [_]) => Some(sizes(given[0])?),
+        ("Expand", [x, _]) => shape::broadcast(x, &sizes(given[1])?),
+        ("Reshape", [x, _]) => Some(reshaped(x, given[1], attribute(node, "allowzero") == 1)?),
         ("Concat", [first, ..]) => {
             let mut shape = first.to_vec();
-            let Some(axis) = index(attribute(node, "axis"), shape.len()) else { return Ok(None) };
+            let Some(axis) = shape::axis(attribute(node, "axis"), shape.len()) else { return Ok(None) };
             // A sum of sizes that memory holds: saturated, it is still too large.
             shape[axis] =
                 dims.iter().filter_map(|dims| dims.get(axis)).fold(0, |sum, &size| sum.saturating_add(size));
-            shape
+            Some(shape)
         }
-        ("Gather", [x, indices]) => match index(attribute(node, "axis"), x.len()) {
-            Some(axis) => [&x[..axis], indices, &x[axis + 1..]].concat(),
-            None => return Ok(None),
-        },
+        ("Gather", [x, indices]) => {
+            shape::axis(attribute(node, "axis"), x.len()).map(|axis| shape::gather(x, axis, indices))
+        }
         ("MatMul", [a, b]) => return product(a, b),
         ("Range", [_, _, _]) => return range(&given),
-        _ => return Ok(None),
+        _ => None,
     };
-    elements(&shape).map(Some)
+    // Shapes that do not fit each other are candle's to refuse.
+    shape.map(|shape| elements(&shape)).transpose()
 }
 
 /// The number of elements of a shape. The sizes beside a 0 are multiplied too: candle does so for the strides.
@@ -94,23 +97,8 @@ fn sizes(list: &Tensor) -> Result<Vec<usize>> {
     sizes.ok_or_else(|| Error::Msg(format!("its result would have shape {asked:?}, with a negative size")))
 }
 
-/// The shape of an elementwise result. Shapes that do not fit each other are candle's to refuse.
-fn broadcast(shapes: &[&[usize]]) -> Vec<usize> {
-    let mut result: Vec<usize> = Vec::new();
-    for shape in shapes {
-        let extra = shape.len().saturating_sub(result.len());
-        result.splice(..0, shape[..extra].iter().copied());
-        let from = result.len() - (shape.len() - extra);
-        for (size, &other) in result[from..].iter_mut().zip(&shape[extra..]) {
-            if *size == 1 {
-                *size = other;
-            }
-        }
-    }
-    result
-}
-
-/// The target of a Reshape, with 1 for the size that follows from the others.
+/// The target of a Reshape, with 1 for the size that follows from the others. Whether it fits `x`
+/// is not asked: candle multiplies before it looks.
 fn reshaped(x: &[usize], target: &Tensor, allow_zero: bool) -> Result<Vec<usize>> {
     let target = target.to_vec1::<i64>()?;
     let size = |(index, &size): (usize, &i64)| match size {
@@ -124,7 +112,7 @@ fn reshaped(x: &[usize], target: &Tensor, allow_zero: bool) -> Result<Vec<usize>
 /// are not.
 fn product(a: &[usize], b: &[usize]) -> Result<Option<usize>> {
     let ([a_batch @ .., m, k], [b_batch @ .., _, n]) = (a, b) else { return Ok(None) };
-    let batch = broadcast(&[a_batch, b_batch]);
+    let Some(batch) = shape::broadcast(a_batch, b_batch) else { return Ok(None) };
     if batch != a_batch {
         elements(&[&batch[..], &[*m, *k]].concat())?;
     }
@@ -142,11 +130,8 @@ fn range(given: &[&Tensor]) -> Result<Option<usize>> {
         *number = i128::from(one);
     }
     let [start, limit, delta] = numbers;
-    if delta == 0 {
-        return Ok(None);
-    }
-    let span = ((limit - start) * delta.signum()).max(0).unsigned_abs();
-    let length = elements(&[usize::try_from(span.div_ceil(delta.unsigned_abs())).unwrap_or(usize::MAX)])?;
+    let Some(length) = shape::steps(start, limit, delta) else { return Ok(None) };
+    let length = elements(&[length])?;
     match i64::try_from(start + length as i128 * delta) {
         Ok(_) => Ok(Some(length)),
         Err(_) => Err(Error::Msg(format!("a range from {start} to {limit} by {delta} counts beyond int64"))),
@@ -156,11 +141,6 @@ fn range(given: &[&Tensor]) -> Result<Option<usize>> {
 /// An integer attribute; all that are read here are 0 by default.
 fn attribute(node: &onnx::NodeProto, name: &str) -> i64 {
     node.attribute.iter().find(|attribute| attribute.name == name).map_or(0, |attribute| attribute.i)
-}
-
-/// An axis as an index into `rank` dimensions. Lowering leaves none negative.
-fn index(axis: i64, rank: usize) -> Option<usize> {
-    usize::try_from(axis).ok().filter(|&axis| axis < rank)
 }
 
 #[cfg(test)]

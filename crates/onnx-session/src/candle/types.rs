@@ -5,6 +5,7 @@
 //! inputs, the initializers and the operators.
 
 use engine::{DType, Dim, ValueSpec};
+use onnx_graph::shape;
 
 /// A dimension: its size, where it is the same in every run.
 pub(crate) type Size = Option<usize>;
@@ -59,28 +60,12 @@ impl ValueType {
 
 /// The product of sizes; nothing if one is not known, or no `usize` can hold it.
 pub(crate) fn product(sizes: &[Size]) -> Size {
-    sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(size?))
+    shape::volume(sizes).flatten()
 }
 
-/// The shape of an elementwise result (ONNX's multidirectional broadcasting).
+/// The shape of an elementwise result.
 pub(crate) fn broadcast(a: &Option<Vec<Size>>, b: &Option<Vec<Size>>) -> Option<Vec<Size>> {
-    let (a, b) = (a.as_ref()?, b.as_ref()?);
-    let (long, short) = if a.len() >= b.len() { (a, b) } else { (b, a) };
-    let (front, back) = long.split_at(long.len() - short.len());
-    let merged = back.iter().zip(short).map(|(&x, &y)| match (x, y) {
-        (Some(1), other) | (other, Some(1)) => other,
-        // Neither is 1, so whichever is known is the result; a disagreement fails when the graph runs.
-        (Some(size), _) | (None, Some(size)) => Some(size),
-        (None, None) => None,
-    });
-    Some(front.iter().copied().chain(merged).collect())
-}
-
-/// A possibly negative axis as an index into `rank` dimensions.
-pub(crate) fn axis_index(axis: i64, rank: usize) -> Option<usize> {
-    let rank = i64::try_from(rank).ok()?;
-    let index = if axis < 0 { axis.checked_add(rank)? } else { axis };
-    (0..rank).contains(&index).then_some(index).and_then(|index| usize::try_from(index).ok())
+    shape::broadcast(a.as_ref()?, b.as_ref()?)
 }
 
 #[cfg(test)]
@@ -97,15 +82,6 @@ mod tests {
         assert_eq!(broadcast(&shape(&[Some(1), None]), &shape(&[None, Some(4)])), shape(&[None, Some(4)]));
         assert_eq!(broadcast(&shape(&[]), &shape(&[None])), shape(&[None]));
         assert_eq!(broadcast(&None, &shape(&[None])), None);
-    }
-
-    #[test]
-    fn axes_count_from_either_end() {
-        assert_eq!(axis_index(-1, 3), Some(2));
-        assert_eq!(axis_index(2, 3), Some(2));
-        assert_eq!(axis_index(3, 3), None);
-        assert_eq!(axis_index(-4, 3), None);
-        assert_eq!(axis_index(i64::MIN, 3), None);
     }
 
     #[test]

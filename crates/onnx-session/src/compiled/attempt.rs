@@ -91,13 +91,13 @@ impl CompiledEngine {
             let arena = arena.get_mut().unwrap_or_else(PoisonError::into_inner);
             arena.prepare(plan, symbols, &largest).ok_or_else(too_large)?;
         }
-        let run = Run { plan, inputs: given, symbols, stride };
+        let run = Run { plan, inputs: given, symbols, stride, kernels };
         let compute = |arena: &Mutex<Arena>, share: usize| -> Result<(), Failure> {
             let mut arena = arena.lock().unwrap_or_else(PoisonError::into_inner);
-            let (first, end) = batch.share(share, shares);
-            let keys = batch.keys.and_then(|keys| keys.get(first..end));
-            arena.share.set(first, (first..end).map(|sequence| batch.rows(sequence)), keys, packed);
-            run.steps(&mut arena, kernels)?;
+            let sequences = batch.share(share, shares);
+            let keys = batch.keys.and_then(|keys| keys.get(sequences.clone()));
+            arena.share.set(sequences.start, sequences.map(|sequence| batch.rows(sequence)), keys, packed);
+            run.steps(&mut arena)?;
             if plan.separable {
                 for (index, output) in outputs.iter().enumerate().take(plan.outputs.len()) {
                     let mut whole = output.lock().unwrap_or_else(PoisonError::into_inner);
@@ -120,7 +120,7 @@ impl CompiledEngine {
             }
         }
         let mut sound = true;
-        self.hand_out(&run, &batch, arenas, outputs, &mut |_, given| {
+        hand_out(&run, &batch, arenas, outputs, &mut |_, given| {
             sound &= given.is_sound();
             Ok(())
         })?;
@@ -128,48 +128,48 @@ impl CompiledEngine {
             // What has overflowed here may not have in the order of the nodes.
             return Err(Failure::Assumption);
         }
-        self.hand_out(&run, &batch, arenas, outputs, show)?;
+        hand_out(&run, &batch, arenas, outputs, show)?;
         arenas[0].lock().unwrap_or_else(PoisonError::into_inner).slots.clear();
         Ok(())
     }
+}
 
-    fn hand_out(
-        &self,
-        run: &Run<'_>,
-        batch: &Batch<'_>,
-        arenas: &[Mutex<Arena>],
-        outputs: &[Mutex<Vec<f32>>],
-        show: &mut Show<'_>,
-    ) -> Result<(), Failure> {
-        /// No output of a BERT has more dimensions.
-        const RANK: usize = 8;
-        let arena = arenas[0].lock().unwrap_or_else(PoisonError::into_inner);
-        for (index, output) in run.plan.outputs.iter().enumerate() {
-            let dims = output.shape.as_deref().filter(|_| run.plan.separable);
-            if let Some(dims) = dims.filter(|dims| {
-                dims.len() <= RANK && matches!(output.rows, Some(Rows::Tokens | Rows::Sequences))
-            }) {
-                let mut shape = [0; RANK];
-                for (size, dim) in shape.iter_mut().zip(dims) {
-                    *size = dim.size(run.symbols).ok_or(Failure::Assumption)?;
-                }
-                let size = run.plan.size(index, batch).ok_or(Failure::Assumption)?;
-                let whole = outputs[index].lock().unwrap_or_else(PoisonError::into_inner);
-                show(&output.name, Given::Floats(&shape[..dims.len()], &whole[..size]))?;
-                continue;
+/// Shows what has been computed, output by output.
+fn hand_out(
+    run: &Run<'_>,
+    batch: &Batch<'_>,
+    arenas: &[Mutex<Arena>],
+    outputs: &[Mutex<Vec<f32>>],
+    show: &mut Show<'_>,
+) -> Result<(), Failure> {
+    /// No output of a BERT has more dimensions.
+    const RANK: usize = 8;
+    let arena = arenas[0].lock().unwrap_or_else(PoisonError::into_inner);
+    for (index, output) in run.plan.outputs.iter().enumerate() {
+        let dims = output.shape.as_deref().filter(|_| run.plan.separable);
+        if let Some(dims) = dims
+            .filter(|dims| dims.len() <= RANK && matches!(output.rows, Some(Rows::Tokens | Rows::Sequences)))
+        {
+            let mut shape = [0; RANK];
+            for (size, dim) in shape.iter_mut().zip(dims) {
+                *size = dim.size(run.symbols).ok_or(Failure::Assumption)?;
             }
-            if let (Place::Register(register), Some(shape)) = (output.place, &output.shape) {
-                let shape = sizes(shape, run.symbols).ok_or(Failure::Assumption)?;
-                let count = shape.iter().product::<usize>();
-                let data = arena.registers[register].get(..count).ok_or(Failure::Assumption)?;
-                show(&output.name, Given::Floats(&shape, data))?;
-                continue;
-            }
-            let value = run.value(&arena, &Source { place: output.place, shape: output.shape.clone() })?;
-            show(&output.name, Given::Value(&value))?;
+            let size = run.plan.size(index, batch).ok_or(Failure::Assumption)?;
+            let whole = outputs[index].lock().unwrap_or_else(PoisonError::into_inner);
+            show(&output.name, Given::Floats(&shape[..dims.len()], &whole[..size]))?;
+            continue;
         }
-        Ok(())
+        if let (Place::Register(register), Some(shape)) = (output.place, &output.shape) {
+            let shape = sizes(shape, run.symbols).ok_or(Failure::Assumption)?;
+            let count = shape.iter().product::<usize>();
+            let data = arena.registers[register].get(..count).ok_or(Failure::Assumption)?;
+            show(&output.name, Given::Floats(&shape, data))?;
+            continue;
+        }
+        let value = run.value(&arena, &Source { place: output.place, shape: output.shape.clone() })?;
+        show(&output.name, Given::Value(&value))?;
     }
+    Ok(())
 }
 
 /// An output, while the run's memory holds it.
@@ -229,10 +229,10 @@ fn largest(plan: &Plan, batch: &Batch<'_>, shares: usize, kernels: &Kernels) -> 
     let mut largest = Largest { tokens: 0, sequences: 0, scratch: 0 };
     let mut longest = 0;
     for share in 0..shares {
-        let (first, end) = batch.share(share, shares);
-        let rows = || (first..end).map(|sequence| batch.rows(sequence));
+        let sequences = batch.share(share, shares);
+        let rows = || sequences.clone().map(|sequence| batch.rows(sequence));
         largest.tokens = largest.tokens.max(rows().sum());
-        largest.sequences = largest.sequences.max(end - first);
+        largest.sequences = largest.sequences.max(sequences.len());
         longest = rows().fold(longest, usize::max);
     }
     for step in &plan.steps {

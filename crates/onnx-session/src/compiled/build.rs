@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use engine::{Dim as SpecDim, ValueSpec};
 use onnx_eval::{Limits, Operation, OracleError};
 use onnx_graph::Model;
+use onnx_graph::shape::Size;
 
 use super::dim::{Dim, Symbol};
 use super::facts::fact;
-use super::infer::infer;
+use super::infer::{Known, infer};
 use super::ir::{Constant, Fact, Info, Ir, Node, ValueId};
 use super::ops::Op;
 
@@ -89,7 +90,7 @@ impl Builder {
                 outputs.push(None);
                 continue;
             }
-            let (dtype, shape) = known.get(index).cloned().unwrap_or_default();
+            let Known { dtype, shape } = known.get(index).cloned().unwrap_or_default();
             let id = self.ir.add_value(Info { name: name.clone(), dtype, shape, fact: Fact::Unknown });
             self.names.insert(name.clone(), id);
             outputs.push(Some(id));

@@ -6,9 +6,10 @@
 
 use engine::{DType, Value};
 use onnx_eval::{Limits, Operation};
+use onnx_graph::shape::{Cut, Size, axis};
 
 use super::dim::{Dim, Int};
-use super::infer::{axis, ints, known_ints, permutation, shape_range, slice, splat};
+use super::infer::{ints, known_ints, permutation, shape_part, slice, splat};
 use super::ir::{Constant, Fact, Guard, Ir, Mask, Table, ValueId};
 use super::ops::Casts;
 
@@ -75,7 +76,7 @@ fn slice_guards(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>]) -> V
     let dims = inputs.first().copied().flatten().and_then(|source| ir.shape(source));
     let cuts = (operation.node().op == "Slice").then(|| slice(ir, operation, inputs)).flatten();
     let cuts = cuts.unwrap_or_default();
-    let guard = |(dim, (_, cut)): (&Dim, &(usize, Dim))| Some(Guard::AtMost(cut.as_symbol()?, dim.known()?));
+    let guard = |(dim, cut): (&Dim, &Cut<Dim>)| Some(Guard::AtMost(cut.count.as_symbol()?, dim.known()?));
     dims.unwrap_or_default().iter().zip(&cuts).filter_map(guard).collect()
 }
 
@@ -90,8 +91,7 @@ fn sizes(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>], output: Val
     let sizes = match &*operation.node().op {
         "Shape" => {
             let dims = ir.shape(id(0)?)?;
-            let (start, end) = shape_range(operation, i64::try_from(dims.len()).ok()?);
-            dims[usize::try_from(start).ok()?..usize::try_from(end).ok()?].iter().map(Int::from_dim).collect()
+            dims[shape_part(operation, dims.len())].iter().map(Int::from_size).collect()
         }
         "Gather" if operation.node().int("axis").ok()?.unwrap_or(0) == 0 => {
             let (list, indices) = (list(0)?, known_ints(ir, id(1)?)?);
@@ -102,8 +102,8 @@ fn sizes(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>], output: Val
         }
         "Slice" => {
             let list = list(0)?;
-            let [(start, count)] = &slice(ir, operation, inputs)?[..] else { return None };
-            list.get(*start..start + count.known()?)?.to_vec()
+            let [Cut { first, count }] = &slice(ir, operation, inputs)?[..] else { return None };
+            list.get(*first..first + count.known()?)?.to_vec()
         }
         "Concat" => {
             let lists: Vec<Vec<Int>> = (0..inputs.len()).map(list).collect::<Option<_>>()?;
@@ -113,10 +113,10 @@ fn sizes(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>], output: Val
         "Cast" if ir.values[output].dtype == Some(DType::I64) => list(0)?,
         "Mul" => pairs(&list(0)?, &list(1)?, |a, b| match (a, b) {
             (Int::Known(a), Int::Known(b)) => a.checked_mul(*b).map(Int::Known),
-            (a, b) => Some(Int::from_dim(&a.to_dim()?.times(&b.to_dim()?)?)),
+            (a, b) => Some(Int::from_size(&a.to_size()?.times(&b.to_size()?)?)),
         })?,
         "Div" => {
-            pairs(&list(0)?, &list(1)?, |a, b| Some(Int::from_dim(&a.to_dim()?.divided(&b.to_dim()?)?)))?
+            pairs(&list(0)?, &list(1)?, |a, b| Some(Int::from_size(&a.to_size()?.divided(&b.to_size()?)?)))?
         }
         "Add" => pairs(&list(0)?, &list(1)?, |a, b| match (a, b) {
             (Int::Known(a), Int::Known(b)) => a.checked_add(*b).map(Int::Known),
@@ -194,8 +194,8 @@ fn prefix(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>], output: Va
     let cuts = slice(ir, operation, inputs)?;
     let (last, leading) = cuts.split_last()?;
     let longest = *constant.shape().last()?;
-    last.1.as_symbol()?;
-    if !leading.iter().all(|(start, dim)| *start == 0 && dim.is_one())
+    last.count.as_symbol()?;
+    if !leading.iter().all(|cut| cut.first == 0 && cut.count.is_one())
         || constant.shape().iter().product::<usize>() != longest
     {
         return None;
@@ -234,7 +234,7 @@ fn table(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>], output: Val
             "Expand" => Some(axis + shape.len() - old.len()),
             "Transpose" => permutation(operation, old.len())?.iter().position(|&from| from == axis),
             "Unsqueeze" | "Squeeze" | "Reshape" => same_axis(old, shape, axis),
-            "Slice" => slice(ir, operation, inputs)?.iter().all(|(start, _)| *start == 0).then_some(axis),
+            "Slice" => slice(ir, operation, inputs)?.iter().all(|cut| cut.first == 0).then_some(axis),
             _ => None,
         }
     };

@@ -1,25 +1,32 @@
 //! Dtypes and shapes, as far as operators, constants and the inputs' declarations fix them. What a file says about values in between is not read:
 //! nobody has checked it.
 
+use std::ops::Range;
+
 use engine::DType;
 use onnx_eval::Operation;
+use onnx_graph::shape::{self, Cut, Size, axes, axis, boundary, broadcast, reduced, reduced_axes, volume};
 
-use super::dim::{Dim, Int, broadcast, product};
+use super::dim::{Dim, Int};
 use super::ir::{Constant, Fact, Ir, ValueId};
 
 /// What is known of one output.
-pub type Known = (Option<DType>, Option<Vec<Dim>>);
+#[derive(Clone, Default)]
+pub struct Known {
+    pub dtype: Option<DType>,
+    pub shape: Option<Vec<Dim>>,
+}
 
 /// The outputs of a node.
 pub fn infer(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>]) -> Vec<Known> {
     let look = Look { ir, operation, inputs };
-    let (dtype, shape) = (look.dtype(), look.shape());
+    let first = || vec![Known { dtype: look.dtype(), shape: look.shape() }];
     match (&*operation.node().domain, &*operation.node().op) {
         // The further outputs of these are of other shapes.
         ("", _) | ("com.microsoft", "EmbedLayerNormalization" | "SkipLayerNormalization" | "Attention") => {
-            vec![(dtype, shape)]
+            first()
         }
-        _ if operation.node().outputs.len() == 1 => vec![(dtype, shape)],
+        _ if operation.node().outputs.len() == 1 => first(),
         _ => Vec::new(),
     }
 }
@@ -36,12 +43,6 @@ pub fn ints(ir: &Ir, value: ValueId) -> Option<Vec<Int>> {
 /// The integers that a value holds, if all are numbers.
 pub fn known_ints(ir: &Ir, value: ValueId) -> Option<Vec<i64>> {
     ints(ir, value)?.iter().map(Int::known).collect()
-}
-
-/// An axis counted from the front.
-pub fn axis(axis: i64, rank: usize) -> Option<usize> {
-    let axis = if axis < 0 { axis.checked_add(i64::try_from(rank).ok()?)? } else { axis };
-    usize::try_from(axis).ok().filter(|&axis| axis < rank)
 }
 
 pub struct Look<'a> {
@@ -171,12 +172,12 @@ impl Look<'_> {
                 }
                 Some(shape)
             }
-            "Shape" => {
-                let rank = i64::try_from(self.of(0)?.len()).ok()?;
-                let (start, end) = shape_range(self.operation, rank);
-                Some(vec![Dim::fixed(usize::try_from(end - start).ok()?)])
+            "Shape" => Some(vec![Dim::fixed(shape_part(self.operation, self.of(0)?.len()).len())]),
+            "MatMul" | "FusedMatMul" => {
+                let flags = ["transA", "transB", "transBatchA", "transBatchB"];
+                let is_plain = flags.iter().all(|name| self.int(name).unwrap_or(0) == 0);
+                is_plain.then(|| shape::matmul(self.of(0)?, self.of(1)?)).flatten()
             }
-            "MatMul" | "FusedMatMul" => self.matmul(),
             "Gemm" | "FusedGemm" => {
                 let (a, b) = (self.of(0)?, self.of(1)?);
                 let [rows, columns] = [(a, "transA", 0), (b, "transB", 1)].map(|(dims, name, axis)| {
@@ -190,20 +191,16 @@ impl Look<'_> {
                 let perm = permutation(self.operation, dims.len())?;
                 Some(perm.iter().map(|&axis| dims[axis].clone()).collect())
             }
-            "Reshape" => self.reshape(),
-            "Unsqueeze" => {
-                let (dims, axes) = (self.of(0)?, self.list("axes", 1)??);
-                let rank = dims.len() + axes.len();
-                let axes: Vec<usize> = axes.iter().map(|&a| axis(a, rank)).collect::<Option<_>>()?;
-                let mut rest = dims.iter();
-                (0..rank)
-                    .map(|a| if axes.contains(&a) { Some(Dim::fixed(1)) } else { rest.next().cloned() })
-                    .collect()
+            // What does not fit is left to fail in a run.
+            "Reshape" => {
+                let allow_zero = self.int("allowzero").unwrap_or(0) != 0;
+                shape::reshape(self.of(0)?, &ints(self.ir, self.id(1)?)?, allow_zero)
             }
+            "Unsqueeze" => shape::unsqueeze(self.of(0)?, &self.list("axes", 1)??).ok(),
             "Squeeze" => {
                 let dims = self.of(0)?;
                 let axes = match self.list("axes", 1)? {
-                    Some(axes) => axes.iter().map(|&a| axis(a, dims.len())).collect::<Option<Vec<_>>>()?,
+                    Some(given) => axes(&given, dims.len()).ok()?,
                     // Which dimensions are 1 may depend on the run.
                     None if dims.iter().all(|dim| dim.known().is_some()) => {
                         (0..dims.len()).filter(|&a| dims[a].is_one()).collect()
@@ -211,59 +208,37 @@ impl Look<'_> {
                     None => return None,
                 };
                 // An axis of another size is left to fail in a run.
-                axes.iter().all(|&a| dims[a].is_one()).then_some(())?;
-                Some(
-                    dims.iter()
-                        .enumerate()
-                        .filter(|(a, _)| !axes.contains(a))
-                        .map(|(_, d)| d.clone())
-                        .collect(),
-                )
+                axes.iter().all(|&a| dims[a].is_one()).then(|| reduced(dims, &axes, false))
             }
             "Flatten" => {
                 let dims = self.of(0)?;
-                let at = self.int("axis").unwrap_or(1);
-                let at =
-                    if at == i64::try_from(dims.len()).ok()? { dims.len() } else { axis(at, dims.len())? };
-                Some(vec![product(&dims[..at])?, product(&dims[at..])?])
+                let at = boundary(self.int("axis").unwrap_or(1), dims.len())?;
+                Some(vec![volume(&dims[..at])?, volume(&dims[at..])?])
             }
             "Concat" => {
-                let mut shape = self.of(0)?.to_vec();
-                let axis = axis(self.int("axis")?, shape.len())?;
-                let mut total = shape[axis].known()?;
-                for index in 1..self.inputs.len() {
-                    total = total.checked_add(self.of(index)?.get(axis)?.known()?)?;
-                }
-                shape[axis] = Dim::fixed(total);
-                Some(shape)
+                let parts: Vec<&[Dim]> =
+                    (0..self.inputs.len()).map(|index| self.of(index)).collect::<Option<_>>()?;
+                shape::concat(&parts, axis(self.int("axis")?, parts.first()?.len())?)
             }
             "Gather" => {
                 let (dims, indices) = (self.of(0)?, self.of(1)?);
-                let axis = axis(self.int("axis").unwrap_or(0), dims.len())?;
-                Some([&dims[..axis], indices, &dims[axis + 1..]].concat())
+                Some(shape::gather(dims, axis(self.int("axis").unwrap_or(0), dims.len())?, indices))
             }
             "Expand" => {
                 let sizes = ints(self.ir, self.id(1)?)?;
-                let sizes: Vec<Dim> = sizes.iter().map(Int::to_dim).collect::<Option<_>>()?;
+                let sizes: Vec<Dim> = sizes.iter().map(Int::to_size).collect::<Option<_>>()?;
                 broadcast(self.of(0)?, &sizes)
             }
-            "ConstantOfShape" => ints(self.ir, self.id(0)?)?.iter().map(Int::to_dim).collect(),
+            "ConstantOfShape" => ints(self.ir, self.id(0)?)?.iter().map(Int::to_size).collect(),
             "ReduceMean" | "ReduceSum" | "ReduceMax" | "ReduceL2" => {
-                let (dims, axes) = (self.of(0)?, self.list("axes", 1)??);
-                let axes: Vec<usize> = axes.iter().map(|&a| axis(a, dims.len())).collect::<Option<_>>()?;
-                if axes.is_empty() {
-                    return None;
-                }
-                let keep = self.int("keepdims").unwrap_or(1) != 0;
-                let kept = |(a, dim): (usize, &Dim)| match axes.contains(&a) {
-                    true => keep.then(|| Dim::fixed(1)),
-                    false => Some(dim.clone()),
-                };
-                Some(dims.iter().enumerate().filter_map(kept).collect())
+                let (dims, given) = (self.of(0)?, self.list("axes", 1)?.unwrap_or_default());
+                let noop = self.int("noop_with_empty_axes").unwrap_or(0) != 0;
+                let axes = reduced_axes(&given, noop, dims.len()).ok()?;
+                Some(reduced(dims, &axes, self.int("keepdims").unwrap_or(1) != 0))
             }
             "Slice" => slice(self.ir, self.operation, self.inputs)?
                 .into_iter()
-                .map(|(_, dim)| dim)
+                .map(|cut| cut.count)
                 .collect::<Vec<_>>()
                 .into(),
             "EmbedLayerNormalization" => Some([self.of(0)?, &[self.of(2)?.get(1)?.clone()]].concat()),
@@ -285,72 +260,27 @@ impl Look<'_> {
             _ => None,
         }
     }
-
-    fn matmul(&self) -> Option<Vec<Dim>> {
-        let (a, b) = (self.of(0)?, self.of(1)?);
-        let flags = ["transA", "transB", "transBatchA", "transBatchB"];
-        if a.len() < 2 || b.len() < 2 || flags.iter().any(|name| self.int(name).unwrap_or(0) != 0) {
-            return None;
-        }
-        let mut shape = broadcast(&a[..a.len() - 2], &b[..b.len() - 2])?;
-        shape.push(a[a.len() - 2].clone());
-        shape.push(b[b.len() - 1].clone());
-        Some(shape)
-    }
-
-    fn reshape(&self) -> Option<Vec<Dim>> {
-        let dims = self.of(0)?;
-        let sizes = ints(self.ir, self.id(1)?)?;
-        let copies_zero = self.int("allowzero").unwrap_or(0) == 0;
-        let mut open = None;
-        let mut shape = Vec::with_capacity(sizes.len());
-        for (index, size) in sizes.iter().enumerate() {
-            shape.push(match size {
-                Int::Known(-1) => {
-                    open = Some(index);
-                    Dim::fixed(1)
-                }
-                Int::Known(0) if copies_zero => dims.get(index)?.clone(),
-                size => size.to_dim()?,
-            });
-        }
-        let all = product(dims)?;
-        match open {
-            Some(open) => {
-                shape[open] = all.divided(&product(&shape)?)?;
-                Some(shape)
-            }
-            // What does not fit is left to fail in a run.
-            None => (product(&shape)? == all).then_some(shape),
-        }
-    }
 }
 
 /// The axes of a `Transpose`.
 pub fn permutation(operation: &Operation, rank: usize) -> Option<Vec<usize>> {
-    match operation.node().ints("perm").ok()? {
-        Some(perm) if perm.len() == rank => perm.iter().map(|&a| axis(a, rank)).collect(),
-        Some(_) => None,
-        None => Some((0..rank).rev().collect()),
-    }
+    shape::permutation(operation.node().ints("perm").ok()?, rank)
 }
 
 /// The part of the shape that a `Shape` gives.
-pub fn shape_range(operation: &Operation, rank: i64) -> (i64, i64) {
-    let int = |name, default: i64| operation.node().int(name).ok().flatten().unwrap_or(default);
-    let place = |at: i64| if at < 0 { at.saturating_add(rank) } else { at }.clamp(0, rank);
-    let start = place(int("start", 0));
-    (start, place(int("end", rank)).max(start))
+pub fn shape_part(operation: &Operation, rank: usize) -> Range<usize> {
+    let int = |name| operation.node().int(name).ok().flatten();
+    shape::part(int("start"), int("end"), rank)
 }
 
 /// For each axis, where a `Slice` of step 1 starts, and how many it takes.
-pub fn slice(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>]) -> Option<Vec<(usize, Dim)>> {
+pub fn slice(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>]) -> Option<Vec<Cut<Dim>>> {
     let id = |index: usize| inputs.get(index).copied().flatten();
     let dims = ir.shape(id(0)?)?;
     let (starts, ends) = (known_ints(ir, id(1)?)?, ints(ir, id(2)?)?);
     let axes = match id(3) {
-        Some(axes) => known_ints(ir, axes)?,
-        None => (0..i64::try_from(starts.len()).ok()?).collect(),
+        Some(given) => axes(&known_ints(ir, given)?, dims.len()).ok()?,
+        None => (0..starts.len()).collect(),
     };
     // Steps other than 1 do not occur; `onnxsim` writes an input 3 only.
     if id(4)
@@ -361,31 +291,29 @@ pub fn slice(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>]) -> Opti
     if operation.node().inputs.len() < 3 || starts.len() != ends.len() || starts.len() != axes.len() {
         return None;
     }
-    let mut result: Vec<(usize, Dim)> = dims.iter().map(|dim| (0, dim.clone())).collect();
-    for ((&start, end), &a) in starts.iter().zip(&ends).zip(&axes) {
-        let place = axis(a, dims.len())?;
-        result[place] = cut(&dims[place], start, end)?;
+    let mut result: Vec<Cut<Dim>> = dims.iter().map(|dim| Cut { first: 0, count: dim.clone() }).collect();
+    for ((&start, end), &axis) in starts.iter().zip(&ends).zip(&axes) {
+        result[axis] = cut(dims.get(axis)?, start, end)?;
     }
     Some(result)
 }
 
-fn cut(dim: &Dim, start: i64, end: &Int) -> Option<(usize, Dim)> {
+fn cut(dim: &Dim, start: i64, end: &Int) -> Option<Cut<Dim>> {
     if let (Some(size), Some(end)) = (dim.known(), end.known()) {
-        let size = i64::try_from(size).ok()?;
-        let place = |at: i64| if at < 0 { at.saturating_add(size) } else { at }.clamp(0, size);
-        let (start, end) = (place(start), place(end));
-        return Some((usize::try_from(start).ok()?, Dim::fixed(usize::try_from((end - start).max(0)).ok()?)));
+        let Cut { first, count } = shape::slice(start, end, 1, size)?;
+        return Some(Cut { first, count: Dim::fixed(count) });
     }
     /// An end beyond this means "to the last".
     const TO_THE_LAST: i64 = i32::MAX as i64;
-    match end {
+    let count = match end {
         _ if start != 0 => None,
-        Int::Known(end) if *end >= TO_THE_LAST => Some((0, dim.clone())),
+        Int::Known(end) if *end >= TO_THE_LAST => Some(dim),
         Int::Known(_) => None,
-        Int::Size(end) if end == dim => Some((0, dim.clone())),
+        Int::Size(end) if end == dim => Some(dim),
         // As many as an input is long: a guard sees to it that there are so many.
-        Int::Size(end) => (dim.known().is_some() && end.as_symbol().is_some()).then(|| (0, end.clone())),
-    }
+        Int::Size(end) => Some(end).filter(|end| dim.known().is_some() && end.as_symbol().is_some()),
+    };
+    count.map(|count| Cut { first: 0, count: count.clone() })
 }
 
 /// The scalar that a constant is, if all its elements are the same bits.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use engine::{DType, Value};
 use onnx_eval::Operation;
+use onnx_graph::shape::Size;
 
 use super::dim::{Dim, Int, Symbol};
 use super::ops::Op;

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use engine::{DType, Value};
 use kernels::{KernelError, Kernels};
 use onnx_eval::Operation;
+use onnx_graph::shape::{Size, volume};
 
-use super::dim::{Dim, product};
+use super::dim::Dim;
 use super::ir::{Guard, Ir, Node, Table, ValueId};
-use super::ops::{Index, Op};
+use super::ops::{Attention, Embed, Index, Op};
 use super::passes::MASKED;
 use super::step::{
     AttentionStep, EmbedStep, LinearStep, Lookup, OnnxStep, Source, Step, StepKind, TableRows,
@@ -230,7 +231,7 @@ impl<'a> Planner<'a> {
     fn fixed(&mut self, output: ValueId) -> Rows {
         self.plan.separable = false;
         let width = Dim::fixed(self.ir.width(output).filter(|&width| width > 0).unwrap_or(1));
-        let rows = self.ir.shape(output).and_then(product).and_then(|all| all.divided(&width));
+        let rows = self.ir.shape(output).and_then(volume).and_then(|all| all.divided(&width));
         Rows::Fixed(rows.unwrap_or(Dim::fixed(0)))
     }
 
@@ -276,7 +277,7 @@ impl<'a> Planner<'a> {
     fn kernel(&mut self, node: &Node, x: ValueId, output: ValueId) -> Result<Option<StepKind>, KernelError> {
         let Some(place) = self.place(x) else { return Ok(None) };
         // A buffer needs a size, and nothing is gained from kernels over nothing.
-        let size = self.ir.shape(output).and_then(product);
+        let size = self.ir.shape(output).and_then(volume);
         if size.is_none_or(|size| size.known() == Some(0)) {
             return Ok(None);
         }
@@ -310,54 +311,8 @@ impl<'a> Planner<'a> {
                 let (bias, activation) = (linear.bias.clone(), linear.activation);
                 StepKind::Linear(LinearStep { packed, bias, activation, x: place, residual, out })
             }
-            Op::Attention(attention) => {
-                let rows = self.rows_like(x, output);
-                let batch = [attention.batch.clone(), attention.sequence.clone()];
-                if *self.plan.batch.get_or_insert_with(|| batch.clone()) != batch {
-                    return Ok(None);
-                }
-                let mask = match &attention.mask {
-                    Some(table) => match self.mask(table) {
-                        Some(mask) => Some(mask),
-                        None => return Ok(None),
-                    },
-                    None => None,
-                };
-                self.unmasked |= mask.is_none();
-                let places: Vec<Place> = (0..3).filter_map(|i| self.place(node.input(i)?)).collect();
-                let widths: Vec<usize> = (0..3).filter_map(|i| self.ir.width(node.input(i)?)).collect();
-                let ([pq, pk, pv], [q, k, v]) = (&places[..], &widths[..]) else { return Ok(None) };
-                let sources = [(*pq, *q), (*pk, *k), (*pv, *v)];
-                let out = self.register(output, rows);
-                StepKind::Attention(AttentionStep { attention: attention.clone(), sources, mask, out })
-            }
-            Op::Embed(embed) => {
-                let batch = [embed.batch.clone(), embed.sequence.clone()];
-                if *self.plan.batch.get_or_insert_with(|| batch.clone()) != batch {
-                    return Ok(None);
-                }
-                let inputs: Vec<usize> = (0..node.inputs.len())
-                    .filter_map(|index| match self.places.get(&node.input(index)?) {
-                        Some(Place::Input(place)) => Some(*place),
-                        _ => None,
-                    })
-                    .collect();
-                let lookups = embed.lookups.iter().map(|lookup| {
-                    let index = match &lookup.index {
-                        Index::Input(input, casts) => Index::Input(*inputs.get(*input)?, casts.clone()),
-                        other => other.clone(),
-                    };
-                    Some(Lookup {
-                        name: lookup.name.clone(),
-                        table: TableRows::new(&lookup.table)?,
-                        index,
-                        from_the_end: lookup.from_the_end,
-                    })
-                });
-                let Some(lookups) = lookups.collect() else { return Ok(None) };
-                let out = self.register(output, Rows::Tokens);
-                StepKind::Embed(EmbedStep { lookups, norm: embed.norm.clone(), out })
-            }
+            Op::Attention(attention) => return Ok(self.attention(node, attention, x, output)),
+            Op::Embed(embed) => return Ok(self.embed(node, embed, output)),
             Op::Token(index) => {
                 let Some([batch, sequence, _]) = self.ir.shape(x) else { return Ok(None) };
                 // A view of the same rows may count them in another way.
@@ -376,6 +331,55 @@ impl<'a> Planner<'a> {
             }
             Op::Onnx(_) | Op::View => return Ok(None),
         }))
+    }
+
+    fn attention(
+        &mut self,
+        node: &Node,
+        attention: &Attention,
+        x: ValueId,
+        output: ValueId,
+    ) -> Option<StepKind> {
+        let rows = self.rows_like(x, output);
+        self.share_batch(&attention.batch, &attention.sequence)?;
+        let mask = match &attention.mask {
+            Some(table) => Some(self.mask(table)?),
+            None => None,
+        };
+        self.unmasked |= mask.is_none();
+        let places: Vec<Place> = (0..3).filter_map(|i| self.place(node.input(i)?)).collect();
+        let widths: Vec<usize> = (0..3).filter_map(|i| self.ir.width(node.input(i)?)).collect();
+        let ([pq, pk, pv], [q, k, v]) = (&places[..], &widths[..]) else { return None };
+        let sources = [(*pq, *q), (*pk, *k), (*pv, *v)];
+        let out = self.register(output, rows);
+        Some(StepKind::Attention(AttentionStep { attention: attention.clone(), sources, mask, out }))
+    }
+
+    fn embed(&mut self, node: &Node, embed: &Embed, output: ValueId) -> Option<StepKind> {
+        self.share_batch(&embed.batch, &embed.sequence)?;
+        let inputs: Vec<usize> = (0..node.inputs.len())
+            .filter_map(|index| match self.places.get(&node.input(index)?) {
+                Some(Place::Input(place)) => Some(*place),
+                _ => None,
+            })
+            .collect();
+        let lookups = embed.lookups.iter().map(|lookup| {
+            let index = match &lookup.index {
+                Index::Input(input, casts) => Index::Input(*inputs.get(*input)?, casts.clone()),
+                other => other.clone(),
+            };
+            let table = TableRows::new(&lookup.table)?;
+            Some(Lookup { name: lookup.name.clone(), table, index, from_the_end: lookup.from_the_end })
+        });
+        let lookups = lookups.collect::<Option<_>>()?;
+        let out = self.register(output, Rows::Tokens);
+        Some(StepKind::Embed(EmbedStep { lookups, norm: embed.norm.clone(), out }))
+    }
+
+    /// Takes this as the plan's batch; `None` if it has another.
+    fn share_batch(&mut self, batch: &Dim, sequence: &Dim) -> Option<()> {
+        let batch = [batch.clone(), sequence.clone()];
+        (*self.plan.batch.get_or_insert_with(|| batch.clone()) == batch).then_some(())
     }
 
     /// Which input the mask is, and what it adds. `None` if other attentions have another mask.

@@ -21,6 +21,20 @@ pub struct Run<'a> {
     pub symbols: &'a [usize],
     /// How many rows a sequence has in the inputs.
     pub stride: usize,
+    pub kernels: &'a Kernels,
+}
+
+/// Where a kernel writes: `rows × width` numbers.
+struct Out<'a> {
+    data: &'a mut [f32],
+    rows: usize,
+    width: usize,
+}
+
+impl Out<'_> {
+    fn matrix(&mut self) -> Result<RowsMut<'_>, KernelError> {
+        RowsMut::new(self.data, self.rows, self.width)
+    }
 }
 
 /// Why a step failed.
@@ -44,9 +58,9 @@ impl From<EngineError> for Failure {
 
 impl Run<'_> {
     /// Runs all steps for the sequences that the arena holds. What they give stays in its registers and slots.
-    pub fn steps(&self, arena: &mut Arena, kernels: &Kernels) -> Result<(), Failure> {
+    pub fn steps(&self, arena: &mut Arena) -> Result<(), Failure> {
         for step in &self.plan.steps {
-            self.step(step, arena, kernels)?;
+            self.step(step, arena)?;
             for &slot in &step.dead {
                 arena.slots[slot] = None;
             }
@@ -54,7 +68,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn step(&self, step: &Step, arena: &mut Arena, kernels: &Kernels) -> Result<(), Failure> {
+    fn step(&self, step: &Step, arena: &mut Arena) -> Result<(), Failure> {
         let fail = |source: Box<dyn Error + Send + Sync>| match source.downcast_ref() {
             // What nodes give for such numbers depends on how they are cut.
             Some(KernelError::VarianceOverflow) => Failure::Assumption,
@@ -72,44 +86,41 @@ impl Run<'_> {
             | StepKind::Token { out, .. } => *out,
         };
         let register = &self.plan.registers[out];
-        let rows = arena.share.rows(&register.rows, self.symbols).ok_or(Failure::Assumption)?;
+        let (rows, width) = (arena.share.rows(&register.rows, self.symbols), register.width);
+        let rows = rows.ok_or(Failure::Assumption)?;
         let mut buffer = std::mem::take(&mut arena.registers[out]);
-        let result =
-            self.kernel(step, arena, kernels, rows, register.width, &mut buffer[..rows * register.width]);
+        let result = self.kernel(step, arena, Out { data: &mut buffer[..rows * width], rows, width });
         arena.registers[out] = buffer;
         result.map_err(fail)
     }
 
-    /// One kernel, into `rows × width` numbers.
     fn kernel(
         &self,
         step: &Step,
         arena: &mut Arena,
-        kernels: &Kernels,
-        rows: usize,
-        width: usize,
-        out: &mut [f32],
+        mut out: Out<'_>,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let (kernels, rows, width) = (self.kernels, out.rows, out.width);
         match &step.kind {
             StepKind::Add { a, b, .. } => {
                 let (a, b) = (self.floats(arena, *a)?, self.floats(arena, *b)?);
                 if b.len() == width && rows != 1 {
-                    for (to, from) in out.chunks_exact_mut(width).zip(a.chunks_exact(width)) {
+                    for (to, from) in out.data.chunks_exact_mut(width).zip(a.chunks_exact(width)) {
                         to.iter_mut().zip(from.iter().zip(b)).for_each(|(to, (a, b))| *to = a + b);
                     }
                 } else {
-                    out.iter_mut().zip(a.iter().zip(b)).for_each(|(to, (a, b))| *to = a + b);
+                    out.data.iter_mut().zip(a.iter().zip(b)).for_each(|(to, (a, b))| *to = a + b);
                 }
             }
             StepKind::Unary { function, x, .. } => {
                 let x = self.floats(arena, *x)?;
-                out.copy_from_slice(x.get(..out.len()).ok_or("an input is too short")?);
-                kernels.unary(*function, out);
+                out.data.copy_from_slice(x.get(..out.data.len()).ok_or("an input is too short")?);
+                kernels.unary(*function, out.data);
             }
             StepKind::LayerNorm { norm, x, .. } => {
                 let x = Matrix::new(self.floats(arena, *x)?, rows, width)?;
-                let mut out = RowsMut::new(out, rows, width)?;
-                kernels.layer_norm(x, None, &norm.gamma, norm.beta.as_deref(), norm.eps, &mut out)?;
+                let (gamma, beta) = (&norm.gamma, norm.beta.as_deref());
+                kernels.layer_norm(x, None, gamma, beta, norm.eps, &mut out.matrix()?)?;
             }
             StepKind::Linear(linear) => {
                 let x = Matrix::new(self.floats(arena, linear.x)?, rows, linear.packed.k())?;
@@ -119,10 +130,10 @@ impl Run<'_> {
                 };
                 let epilogue =
                     Epilogue { bias: linear.bias.as_deref(), activation: linear.activation, residual };
-                kernels.gemm(x, &linear.packed, &epilogue, &mut RowsMut::new(out, rows, width)?)?;
+                kernels.gemm(x, &linear.packed, &epilogue, &mut out.matrix()?)?;
             }
-            StepKind::Attention(attention) => self.attention(attention, arena, kernels, rows, width, out)?,
-            StepKind::Embed(embed) => self.embed(embed, arena, kernels, rows, width, out)?,
+            StepKind::Attention(attention) => self.attention(attention, arena, out)?,
+            StepKind::Embed(embed) => self.embed(embed, arena, out)?,
             StepKind::Token { index, sequence, x, out: register } => {
                 let x = self.floats(arena, *x)?;
                 let length = sequence.size(self.symbols).ok_or("a size is not known")?;
@@ -130,7 +141,7 @@ impl Run<'_> {
                     return Err(format!("index {index} is outside a sequence of {length}").into());
                 }
                 let by_sequence = self.plan.registers[*register].rows == Rows::Sequences;
-                for (row, to) in out.chunks_exact_mut(width).enumerate() {
+                for (row, to) in out.data.chunks_exact_mut(width).enumerate() {
                     let start = if by_sequence { arena.share.offsets[row] } else { row * length } + index;
                     to.copy_from_slice(
                         x.get(start * width..(start + 1) * width).ok_or("an input is too short")?,
@@ -146,11 +157,9 @@ impl Run<'_> {
         &self,
         step: &AttentionStep,
         arena: &mut Arena,
-        kernels: &Kernels,
-        rows: usize,
-        width: usize,
-        out: &mut [f32],
+        mut out: Out<'_>,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let (rows, width) = (out.rows, out.width);
         let mut scratch = std::mem::take(&mut arena.scratch);
         let mut additive = std::mem::take(&mut arena.additive);
         let mut parts = [None; 3];
@@ -173,7 +182,7 @@ impl Run<'_> {
                 KeyMask::Additive(additive.get(..rows).ok_or("the mask is too short")?)
             };
         }
-        kernels.attention(&given, &mut scratch, &mut RowsMut::new(out, rows, width)?)?;
+        self.kernels.attention(&given, &mut scratch, &mut out.matrix()?)?;
         arena.scratch = scratch;
         arena.additive = additive;
         Ok(())
@@ -201,15 +210,12 @@ impl Run<'_> {
         &self,
         step: &EmbedStep,
         arena: &Arena,
-        kernels: &Kernels,
-        rows: usize,
-        width: usize,
-        out: &mut [f32],
+        mut out: Out<'_>,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
         for (sequence, ends) in arena.share.offsets.windows(2).enumerate() {
             let start = (arena.share.first + sequence) * self.stride;
             for row in ends[0]..ends[1] {
-                let to = &mut out[row * width..(row + 1) * width];
+                let to = &mut out.data[row * out.width..(row + 1) * out.width];
                 for (place, lookup) in step.lookups.iter().enumerate() {
                     let index = match &lookup.index {
                         Index::Input(input, casts) => {
@@ -229,9 +235,8 @@ impl Run<'_> {
                 }
             }
         }
-        let mut out = RowsMut::new(out, rows, width)?;
-        let norm = &step.norm;
-        Ok(kernels.layer_norm_in_place(&mut out, None, &norm.gamma, norm.beta.as_deref(), norm.eps)?)
+        let (norm, mut out) = (&step.norm, out.matrix()?);
+        Ok(self.kernels.layer_norm_in_place(&mut out, None, &norm.gamma, norm.beta.as_deref(), norm.eps)?)
     }
 
     /// The elements at a place.

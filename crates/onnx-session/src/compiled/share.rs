@@ -1,5 +1,7 @@
 //! How a batch is shared out, and how what the shares give is put together.
 
+use std::ops::Range;
+
 use engine::Value;
 
 use super::plan::{Plan, Rows};
@@ -35,18 +37,16 @@ impl Batch<'_> {
         if shares < 2 || self.sequences < shares {
             return false;
         }
-        let rows = |share| {
-            let (first, end) = self.share(share, shares);
-            (first..end).map(|sequence| self.rows(sequence)).sum::<usize>()
-        };
+        let rows = |share| self.share(share, shares).map(|sequence| self.rows(sequence)).sum::<usize>();
         let largest = (0..shares).map(rows).max().unwrap_or(0);
         // At most an eighth above the mean.
         largest * shares * 8 <= self.total() * 9
     }
 
-    /// Where a share begins and ends.
-    pub fn share(&self, index: usize, shares: usize) -> (usize, usize) {
-        (if index == 0 { 0 } else { self.cut(index, shares) }, self.cut(index + 1, shares))
+    /// The sequences of a share.
+    pub fn share(&self, index: usize, shares: usize) -> Range<usize> {
+        let start = if index == 0 { 0 } else { self.cut(index, shares) };
+        start..self.cut(index + 1, shares)
     }
 
     /// Where the first `index` of `shares` shares end: each has about as many rows.

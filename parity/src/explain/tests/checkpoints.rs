@@ -35,9 +35,8 @@ fn found(bench: &Bench, module: &str, change: impl FnOnce(&mut Weights32)) -> Va
         .map(|(name, shape, bytes)| (name, TensorView::new(Dtype::F32, shape.to_vec(), bytes).unwrap()));
     let bytes = safetensors::serialize(views, None).unwrap();
     let checkpoint = Checkpoint::from_safetensors("changed", bytes.into()).unwrap();
-    let config = bench.subject.config();
-    let model = BertModel::from_checkpoint(&checkpoint, config, DType::F64, &Device::Cpu).unwrap().model;
-    taps(&ReferenceEngine::new(model), &bench.inputs).get(module).unwrap().clone()
+    let reference = bench.subject.reference_of(&checkpoint, DType::F64, &Device::Cpu).unwrap();
+    taps(&reference.engine, &bench.inputs).get(module).unwrap().clone()
 }
 
 /// The tensor of `name`.
@@ -198,7 +197,8 @@ fn fewer_bits() {
     let explanation = explain(&bench.evidence(), QUERY, &found(&bench, QUERY, int8)).unwrap();
     // The products were rounded to f32, which is more than a hypothesis may leave, unless the graph multiplies in f64.
     assert_eq!(explanation, None);
-    let query = dense::parts(&bench.evidence(), QUERY).unwrap();
+    let step = bench.program.module(QUERY).unwrap().output;
+    let query = dense::parts(&bench.evidence(), step).unwrap();
     let (x, weight, bias) = (query.0.to_vec3::<f64>().unwrap(), query.1, query.2.to_vec1::<f64>().unwrap());
     let weight: Vec<Vec<f64>> = weight.to_vec2().unwrap();
     let product = |weight: &dyn Fn(usize, usize) -> f64| {

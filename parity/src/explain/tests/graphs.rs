@@ -41,7 +41,7 @@ impl Export {
         assert_ne!(edit.model, self.model);
         edit.sort();
         edit.model.check().unwrap();
-        let (oracle, _) = exact_graph(&edit.model, self.bench.subject.config()).unwrap();
+        let (oracle, _) = exact_graph(&edit.model, self.bench.subject.program()).unwrap();
         oracle.run_for(&self.bench.inputs, &[value]).unwrap().remove(value).unwrap()
     }
 
@@ -170,7 +170,7 @@ const EMBEDDED: &str = "/model/embeddings/LayerNorm/LayerNormalization_output_0"
 #[test]
 fn the_export_is_right_as_it_is() {
     let export = Export::new();
-    let (oracle, _) = exact_graph(&export.model, export.bench.subject.config()).unwrap();
+    let (oracle, _) = exact_graph(&export.model, export.bench.subject.program()).unwrap();
     let values = [
         (SELF, CONTEXT),
         ("pooler", "pooler_output"),

@@ -1,5 +1,6 @@
 //! Faults at the ends: mask, embeddings, pooler, outputs, and the sizes that a trace bakes in.
 
+use architecture::Op;
 use engine::{DType, Value};
 use onnx_graph::Attribute;
 
@@ -8,7 +9,8 @@ use crate::selftest::edit::Edit;
 
 impl Plants<'_> {
     pub(super) fn mask(&mut self) {
-        let module = || Some("encoder.layer.0.attention.self".to_string());
+        let first = self.sound.first_attention();
+        let module = || first.clone();
         let flag = |value: i64| Value::new([1usize], vec![value]).ok();
         let (Some(zero), Some(one)) = (flag(0), flag(1)) else { return };
         let dtype = self.sound.edit.model.graph.inputs.iter().find(|spec| spec.name == "attention_mask");
@@ -65,24 +67,14 @@ impl Plants<'_> {
     }
 
     pub(super) fn embeddings(&mut self) {
-        if self.sound.config.type_vocab_size > 1 {
-            let module = Some("embeddings.token_type_embeddings".to_string());
-            self.add(8, "token types ignored", module, Some("token types"), |edit| {
-                let zero = Value::new([1usize], vec![0i64]).ok()?;
-                let integers =
-                    |spec: &engine::ValueSpec| spec.name == "token_type_ids" && spec.dtype == DType::I64;
-                edit.model.graph.inputs.iter().find(|spec| integers(spec))?;
-                edit.replace_input("token_type_ids", |nodes, types| {
-                    let zero = nodes.constant(&zero);
-                    nodes.op("Mul", &[types, &zero])
-                })
-            });
-        }
-        let module = "embeddings.position_embeddings";
+        self.token_types();
+        let positions = self.sound.steps(|op| matches!(op, Op::Positions { .. })).next();
+        let Some(step) = positions.map(|(step, _)| step) else { return };
+        let module = self.sound.path(step);
         // All rows may share one.
-        let held = self.sound.held.iter().find(|held| held.module == module);
+        let held = self.sound.held.iter().find(|held| held.step == step);
         let Some(value) = held.map(|held| held.value.clone()) else { return };
-        let Some(table) = self.sound.tensor(&format!("{module}.weight")) else { return };
+        let Some(table) = self.sound.parameter(step, "weight") else { return };
         let (Ok(elements), &[rows, width]) = (table.as_slice::<f32>(), table.shape()) else { return };
         type Row = fn(usize, usize) -> usize;
         let wrong: [(&str, &'static str, Row); 2] = [
@@ -95,7 +87,7 @@ impl Plants<'_> {
                 .collect();
             let Ok(moved) = Value::new([rows, width], moved) else { continue };
             let value = value.clone();
-            self.add(9, fault, Some(module.into()), Some(explained), |edit| {
+            self.add(9, fault, Some(module.clone()), Some(explained), |edit| {
                 edit.replace(&value, |nodes, sound| {
                     // As many rows as there are positions, under the shape it had.
                     let shape = nodes.op("Shape", &[sound]);
@@ -112,20 +104,50 @@ impl Plants<'_> {
         }
     }
 
+    fn token_types(&mut self) {
+        let program = self.sound.program();
+        let tables = self.sound.steps(|op| matches!(op, Op::Embedding { .. })).map(|(step, _)| step);
+        let of_types = |&step: &usize| !program.is_of_first_input(step);
+        let Some(step) = tables.into_iter().find(of_types) else { return };
+        if program.limits().token_types < 2 {
+            return;
+        }
+        let module = Some(self.sound.path(step));
+        self.add(8, "token types ignored", module, Some("token types"), |edit| {
+            let zero = Value::new([1usize], vec![0i64]).ok()?;
+            let integers =
+                |spec: &engine::ValueSpec| spec.name == "token_type_ids" && spec.dtype == DType::I64;
+            edit.model.graph.inputs.iter().find(|spec| integers(spec))?;
+            edit.replace_input("token_type_ids", |nodes, types| {
+                let zero = nodes.constant(&zero);
+                nodes.op("Mul", &[types, &zero])
+            })
+        });
+    }
+
+    /// An activation of a linear layer of one token.
     pub(super) fn pooler(&mut self) {
-        let (Some(value), Some(dense)) = (self.sound.output("pooler"), self.sound.output("pooler.dense"))
-        else {
+        let bends = self.sound.steps(|op| matches!(op, Op::Activation { configured: false, .. }));
+        let pooler = bends.filter_map(|(bend, of)| {
+            let dense = self.sound.fed(bend)?;
+            let token = self.sound.fed(dense)?;
+            let is_token = matches!(self.sound.program().steps[token].op, Op::Token { .. });
+            let Op::Activation { function, .. } = of.op else { return None };
+            is_token.then_some((bend, dense, token, function))
+        });
+        let Some((bend, dense, token, function)) = pooler.into_iter().next() else { return };
+        let module = self.sound.path(bend);
+        let (Some(value), Some(projected)) = (self.sound.output(bend), self.sound.output(dense)) else {
             return;
         };
-        self.add(16, "the pooler without tanh", Some("pooler".into()), Some("tanh"), |edit| {
-            edit.replace(&value, |_, _| dense.clone())
+        self.add(16, format!("the pooler without {function}"), Some(module.clone()), Some("tanh"), |edit| {
+            edit.replace(&value, |_, _| projected.clone())
         });
-        let last = self.sound.config.num_hidden_layers.saturating_sub(1);
-        let hidden = self.sound.output(&format!("encoder.layer.{last}.output.LayerNorm"));
-        let weights = ["weight", "bias"].map(|part| self.sound.tensor(&format!("pooler.dense.{part}")));
+        let hidden = self.sound.fed(token).and_then(|before| self.sound.output(before));
+        let weights = ["weight", "bias"].map(|name| self.sound.parameter(dense, name));
         let (Some(hidden), [Some(weight), Some(bias)]) = (hidden, weights) else { return };
-        self.add(16, "the pooler on the last token", Some("pooler".into()), Some("token"), |edit| {
-            edit.replace(&dense, |nodes, _| {
+        self.add(16, "the pooler on the last token", Some(module), Some("token"), |edit| {
+            edit.replace(&projected, |nodes, _| {
                 let at = nodes.constant(&Value::scalar(-1i64));
                 let token = nodes.op_with("Gather", &[&hidden, &at], [("axis", Attribute::Int(1))]);
                 let (weight, bias) = (nodes.constant(&weight), nodes.constant(&bias));
@@ -174,11 +196,10 @@ impl Plants<'_> {
                 .as_ref()
                 .is_none_or(|dims| dims.iter().any(|dim| !matches!(dim, engine::Dim::Fixed(_))))
         });
-        let Some(value) = self.sound.output("embeddings.LayerNorm").filter(|_| dynamic) else { return };
-        let width = self.sound.config.hidden_size as i64;
+        let Some((value, width)) = self.sound.first_norm().filter(|_| dynamic) else { return };
         self.add(10, "batch and length frozen at 2×7", None, None, |edit| {
             edit.replace(&value, |nodes, sound| {
-                let shape = nodes.list(&[2, 7, width]);
+                let shape = nodes.list(&[2, 7, width as i64]);
                 nodes.op("Reshape", &[sound, &shape])
             })
         });

@@ -1,11 +1,10 @@
 //! Faults of an engine: kernels that compute something else from the right graph.
 
-use candle_bert::Activation;
+use architecture::{Activation, Op};
 use onnx_graph::Attribute;
 
 use super::formulas::{gelu_tanh, one_pass};
 use super::{Plants, Side, Wanted};
-use crate::locate::Kind;
 
 impl Plants<'_> {
     /// Faults of an engine: the graph is sound, what runs it is not.
@@ -34,30 +33,28 @@ impl Plants<'_> {
             }
             (!done.is_empty()).then_some(())
         });
-        if self.sound.config.hidden_act == Activation::Gelu {
+        let is_gelu = |op: &Op| matches!(op, Op::Activation { function: Activation::Gelu, configured: true });
+        let bends: Vec<usize> = self.sound.steps(is_gelu).map(|(step, _)| step).collect();
+        // Those of heads have their places elsewhere.
+        let bends = bends.into_iter().filter(|&step| self.sound.layer(step).is_some()).collect::<Vec<_>>();
+        if !bends.is_empty() {
             self.add(22, "an engine whose gelu is the tanh form", None, None, |edit| {
-                for layer in 0..self.sound.config.num_hidden_layers {
-                    let module = format!("encoder.layer.{layer}.intermediate");
-                    let (value, input) =
-                        (self.sound.output(&module)?, self.sound.output(&format!("{module}.dense"))?);
-                    edit.replace(&value, |nodes, _| gelu_tanh(nodes, &input))?;
+                for step in bends {
+                    let input = self.sound.output(self.sound.fed(step)?)?;
+                    edit.replace(&self.sound.output(step)?, |nodes, _| gelu_tanh(nodes, &input))?;
                 }
                 Some(())
             });
         }
         self.add(22, "an engine whose LayerNorm is one-pass", None, None, |edit| {
-            let norms = self.sound.held.iter().filter(|held| held.kind == Kind::Output && held.plain);
-            let eps = self.sound.config.layer_norm_eps;
             let mut planted = None;
-            for norm in norms {
-                let Some(parent) = norm.module.strip_suffix(".LayerNorm") else { continue };
-                let tensors =
-                    ["weight", "bias"].map(|part| self.sound.tensor(&format!("{}.{part}", norm.module)));
-                let (Some(sum), [Some(gain), Some(bias)]) = (self.sound.plain(parent, Kind::Sum), tensors)
-                else {
-                    continue;
-                };
-                edit.replace(&norm.value, |nodes, _| one_pass(nodes, sum, &gain, &bias, eps))?;
+            for (step, of) in self.sound.steps(|op| matches!(op, Op::LayerNorm { .. })) {
+                let Op::LayerNorm { eps, .. } = of.op else { continue };
+                let given = self.sound.fed(step).and_then(|before| self.sound.output(before));
+                let (Some(value), Some(given)) = (self.sound.output(step), given) else { continue };
+                let parameters = ["weight", "bias"].map(|name| self.sound.parameter(step, name));
+                let [Some(gain), Some(bias)] = parameters else { continue };
+                edit.replace(&value, |nodes, _| one_pass(nodes, &given, &gain, &bias, eps))?;
                 planted = Some(());
             }
             planted

@@ -1,25 +1,26 @@
 //! Faults inside the layers: activations, residuals, what attention takes, normalisations.
 
-use candle_bert::Activation;
+use architecture::{Activation, Op, Role};
 use engine::Value;
 use onnx_graph::Attribute;
 
 use super::Plants;
 use super::formulas::{gelu, gelu_tanh, layer_norm, quick_gelu};
 use crate::audit::Origin;
-use crate::locate::Kind;
 use crate::proof::Promoted;
 use crate::selftest::edit::Nodes;
 
 impl Plants<'_> {
     pub(super) fn activation(&mut self, layer: usize) {
-        let module = format!("encoder.layer.{layer}.intermediate");
-        let (Some(value), Some(input)) =
-            (self.sound.output(&module), self.sound.output(&format!("{module}.dense")))
-        else {
-            return;
-        };
-        let own = self.sound.config.hidden_act;
+        for step in self.sound.steps_in(layer, |op| matches!(op, Op::Activation { configured: true, .. })) {
+            self.other_activations(layer, step);
+        }
+    }
+
+    fn other_activations(&mut self, layer: usize, step: usize) {
+        let Op::Activation { function: own, .. } = self.sound.program().steps[step].op else { return };
+        let input = self.sound.fed(step).and_then(|before| self.sound.output(before));
+        let (Some(value), Some(input)) = (self.sound.output(step), input) else { return };
         type Make = fn(&mut Nodes, &str) -> String;
         let others: [(Activation, &str, &'static str, Make); 4] = [
             (Activation::Gelu, "gelu", "gelu", gelu),
@@ -33,7 +34,7 @@ impl Plants<'_> {
             if !same {
                 let fault = format!("{name} for {own} in layer {layer}");
                 let (value, input) = (value.clone(), input.clone());
-                self.add(1, fault, Some(module.clone()), Some(explained), |edit| {
+                self.add(1, fault, Some(self.sound.path(step)), Some(explained), |edit| {
                     edit.replace(&value, |nodes, _| make(nodes, &input))
                 });
             }
@@ -41,56 +42,49 @@ impl Plants<'_> {
     }
 
     pub(super) fn residuals(&mut self, layer: usize) {
-        for part in ["attention.output", "output"] {
-            let module = format!("encoder.layer.{layer}.{part}");
-            let sum = self.sound.plain(&module, Kind::Sum).map(String::from);
-            let (Some(sum), Some(dense)) = (sum, self.sound.output(&format!("{module}.dense"))) else {
-                continue;
-            };
+        for step in self.sound.steps_in(layer, |op| *op == Op::Sum) {
+            let program = self.sound.program();
+            let parts = program.steps[step].inputs.iter().filter_map(|wire| wire.step());
+            let mut linear = parts.filter(|&part| matches!(program.steps[part].op, Op::Linear { .. }));
+            let projection = linear.next().and_then(|part| self.sound.output(part));
+            let (Some(sum), Some(projection)) = (self.sound.output(step), projection) else { continue };
+            let module = self.sound.path(step);
             let fault = format!("no residual connection in {module}");
-            self.add(29, fault, Some(module), Some("residual"), |edit| edit.replace(&sum, |_, _| dense));
+            self.add(29, fault, Some(module), Some("residual"), |edit| edit.replace(&sum, |_, _| projection));
         }
     }
 
     pub(super) fn values(&mut self, layer: usize) {
-        let dense = [
-            "attention.self.query",
-            "attention.self.key",
-            "attention.self.value",
-            "attention.output.dense",
-            "intermediate.dense",
-            "output.dense",
-        ];
-        for part in dense {
-            let module = format!("encoder.layer.{layer}.{part}");
-            let (Some(value), Some(bias)) =
-                (self.sound.output(&module), self.sound.tensor(&format!("{module}.bias")))
+        for step in self.sound.steps_in(layer, |op| matches!(op, Op::Linear { .. })) {
+            let module = self.sound.path(step);
+            let (Some(value), Some(bias)) = (self.sound.output(step), self.sound.parameter(step, "bias"))
             else {
                 continue;
             };
             // A key's bias adds the same to all scores of a query, which softmax does not see: leaving it out is no other function.
-            let unseen = part.ends_with("key");
-            if !unseen {
-                for (op, what, explained) in [("Sub", "left out", "bias"), ("Add", "added twice", "bias")] {
-                    let fault = format!("the bias of {module} {what}");
-                    let (value, bias) = (value.clone(), bias.clone());
-                    self.add(14, fault, Some(module.clone()), Some(explained), |edit| {
-                        edit.replace(&value, |nodes, sound| {
-                            let bias = nodes.constant(&bias);
-                            nodes.op(op, &[sound, &bias])
-                        })
-                    });
-                }
+            if self.sound.program().role(step) == Some(Role::Key) {
+                continue;
+            }
+            for (op, what, explained) in [("Sub", "left out", "bias"), ("Add", "added twice", "bias")] {
+                let fault = format!("the bias of {module} {what}");
+                let (value, bias) = (value.clone(), bias.clone());
+                self.add(14, fault, Some(module.clone()), Some(explained), |edit| {
+                    edit.replace(&value, |nodes, sound| {
+                        let bias = nodes.constant(&bias);
+                        nodes.op(op, &[sound, &bias])
+                    })
+                });
             }
         }
-        let query = format!("encoder.layer.{layer}.attention.self.query");
-        if let Some(value) = self.sound.output(&query) {
+        for step in self.sound.steps_in(layer, |op| matches!(op, Op::Attention { .. })) {
+            let Some(value) = self.sound.fed(step).and_then(|query| self.sound.output(query)) else {
+                continue;
+            };
             let fault = format!("the scale applied twice in layer {layer}, on the query");
-            let size = self.sound.config.hidden_size as f64 / self.sound.config.num_attention_heads as f64;
-            let module = Some(format!("encoder.layer.{layer}.attention.self"));
-            self.add(15, fault, module, Some("scale"), |edit| {
+            let Some(size) = self.sound.program().head_size() else { continue };
+            self.add(15, fault, Some(self.sound.path(step)), Some("scale"), |edit| {
                 edit.replace(&value, |nodes, sound| {
-                    let scale = nodes.number(1.0 / size.sqrt());
+                    let scale = nodes.number(1.0 / (size as f64).sqrt());
                     nodes.op("Mul", &[sound, &scale])
                 })
             });
@@ -98,21 +92,23 @@ impl Plants<'_> {
     }
 
     pub(super) fn layer_norms(&mut self) {
-        let mut modules = vec!["embeddings".to_string()];
-        for layer in self.sound.layers() {
-            modules
-                .extend(["attention.output", "output"].map(|part| format!("encoder.layer.{layer}.{part}")));
-        }
-        let own = self.sound.config.layer_norm_eps;
-        let other = if own > 1e-8 { 1e-12 } else { 1e-5 };
-        for parent in modules {
-            let module = format!("{parent}.LayerNorm");
-            let sum = self.sound.plain(&parent, Kind::Sum).map(String::from);
-            let (Some(value), Some(sum)) = (self.sound.output(&module), sum) else { continue };
-            let gain = self.sound.tensor(&format!("{module}.weight"));
-            let (Some(gain), Some(bias)) = (gain, self.sound.tensor(&format!("{module}.bias"))) else {
-                continue;
-            };
+        let tried = self.sound.tried_layers();
+        let norms: Vec<(usize, f64)> = self
+            .sound
+            .steps(|op| matches!(op, Op::LayerNorm { .. }))
+            .filter(|&(step, _)| self.sound.layer(step).is_none_or(|layer| tried.contains(&layer)))
+            .filter_map(|(step, of)| match of.op {
+                Op::LayerNorm { eps, .. } => Some((step, eps)),
+                _ => None,
+            })
+            .collect();
+        for (step, own) in norms {
+            let other = if own > 1e-8 { 1e-12 } else { 1e-5 };
+            let module = self.sound.path(step);
+            let sum = self.sound.fed(step).and_then(|before| self.sound.output(before));
+            let (Some(value), Some(sum)) = (self.sound.output(step), sum) else { continue };
+            let parameters = ["weight", "bias"].map(|name| self.sound.parameter(step, name));
+            let [Some(gain), Some(bias)] = parameters else { continue };
             let fault = format!("eps {other:e} for {own:e} in {module}");
             self.add(2, fault, Some(module.clone()), Some("eps"), |edit| {
                 edit.replace(&value, |nodes, _| layer_norm(nodes, &sum, &gain, &bias, other, false))
@@ -136,7 +132,7 @@ impl Plants<'_> {
         names.dedup();
         if let Some(name) = names.into_iter().next() {
             // One constant may serve all layers.
-            let module = Some("encoder.layer.0.attention.self".to_string());
+            let module = self.sound.first_attention();
             self.add(15, "twice the attention scale", module, Some("scale"), |edit| {
                 edit.change(&name, |elements| elements.iter_mut().for_each(|x| *x *= 2.0))
             });
@@ -148,7 +144,7 @@ impl Plants<'_> {
         if self.sound.edit.opset() < 13 {
             return;
         }
-        let module = Some("encoder.layer.0.attention.self".to_string());
+        let module = self.sound.first_attention();
         self.add(28, "softmax over the queries", module, Some("softmax"), |edit| {
             let mut nodes = edit.model.graph.nodes.iter_mut().filter(|node| node.op == "Softmax").peekable();
             nodes.peek()?;
@@ -160,8 +156,7 @@ impl Plants<'_> {
     }
 
     pub(super) fn dropout(&mut self) {
-        let Some(value) = self.sound.output("embeddings.LayerNorm").filter(|_| self.sound.edit.opset() >= 12)
-        else {
+        let Some((value, _)) = self.sound.first_norm().filter(|_| self.sound.edit.opset() >= 12) else {
             return;
         };
         self.add(11, "dropout left in", None, Some("deterministic"), |edit| {

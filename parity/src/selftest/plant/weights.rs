@@ -1,5 +1,6 @@
 //! Faults in the weights, and changes that are none.
 
+use architecture::Op;
 use onnx_graph::Attribute;
 
 use super::{Plants, Side, Wanted};
@@ -58,22 +59,44 @@ impl Plants<'_> {
             }
             Some(())
         });
-        let first = self.sound.carrier("encoder.layer.0.attention.output.dense.weight");
-        if let Some((name, _)) = first {
-            let module = Some("encoder.layer.0.attention.output.dense".to_string());
+        let name = self
+            .projection()
+            .and_then(|step| Some((step, self.sound.carrier(self.sound.named(step, "weight")?)?)));
+        if let Some((step, (name, _))) = name {
+            let module = Some(self.sound.path(step));
             self.add(30, "a weight that is NaN", module, None, |edit| {
                 edit.change(&name, |elements| elements[0] = f32::NAN)
             });
         }
     }
 
+    /// The linear layer that the first attention goes to.
+    fn projection(&self) -> Option<usize> {
+        let (attention, _) = self.sound.steps(|op| matches!(op, Op::Attention { .. })).next()?;
+        let mut users = self.sound.program().consumers(attention).map(|(user, _)| user);
+        users.find(|&user| matches!(self.sound.program().steps[user].op, Op::Linear { .. }))
+    }
+
+    /// The first linear layer of a layer that makes the hidden states wider or narrower.
+    fn widening(&self, layer: usize) -> Option<usize> {
+        let steps = self.sound.steps_in(layer, |op| matches!(op, Op::Linear { .. }));
+        steps.into_iter().find(|&step| {
+            self.sound.fed(step).is_some_and(|before| self.sound.width(before) != self.sound.width(step))
+        })
+    }
+
     fn swaps(&mut self) {
-        let tensor = |layer: usize, part: &str| format!("encoder.layer.{layer}.{part}.weight");
-        let mut swaps = vec![(tensor(0, "attention.self.query"), tensor(0, "attention.self.key"))];
-        if self.sound.config.num_hidden_layers > 1 {
-            swaps.push((tensor(0, "intermediate.dense"), tensor(1, "intermediate.dense")));
+        let attention = self.sound.steps(|op| matches!(op, Op::Attention { .. })).next();
+        let part = |input: usize| attention.and_then(|(_, of)| of.inputs.get(input)?.step());
+        let mut swaps = vec![[part(0), part(1)]];
+        if self.sound.program().layers() > 1 {
+            swaps.push([self.widening(0), self.widening(1)]);
         }
-        for (a, b) in swaps {
+        for swap in swaps {
+            let [Some(a), Some(b)] = swap.map(|step| Some(self.sound.named(step?, "weight")?.to_string()))
+            else {
+                continue;
+            };
             let (Some((first, _)), Some((second, _))) = (self.sound.carrier(&a), self.sound.carrier(&b))
             else {
                 continue;
@@ -84,9 +107,11 @@ impl Plants<'_> {
                 edit.change(&second, |elements| *elements = x)
             });
         }
-        let square = tensor(0, "attention.output.dense");
-        let Some((name, _)) = self.sound.carrier(&square) else { return };
-        let size = self.sound.config.hidden_size;
+        let Some(step) = self.projection() else { return };
+        let Some(square) = self.sound.named(step, "weight").map(String::from) else { return };
+        let size = self.sound.width(step).unwrap_or_default();
+        let given = self.sound.fed(step).and_then(|before| self.sound.width(before));
+        let Some((name, _)) = self.sound.carrier(&square).filter(|_| given == Some(size)) else { return };
         self.add(
             12,
             format!("{square} the wrong way round"),
@@ -135,8 +160,8 @@ impl Plants<'_> {
                 initializers.into_iter().map(|(name, tensor)| (renamed(&name), tensor)).collect();
             Some(())
         });
-        let dense = "encoder.layer.0.intermediate.dense";
-        if let Some(value) = self.sound.output(dense) {
+        let dense = self.widening(0).and_then(|step| Some((self.sound.path(step), self.sound.output(step)?)));
+        if let Some((dense, value)) = dense {
             self.add(25, format!("{dense} negated twice"), None, None, |edit| {
                 edit.replace(&value, |nodes, sound| {
                     let negated = nodes.op("Neg", &[sound]);

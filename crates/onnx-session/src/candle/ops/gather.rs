@@ -2,6 +2,7 @@
 
 use engine::{DType, Value};
 use onnx_graph::Node;
+use onnx_graph::shape as rules;
 
 use super::cast::same;
 use crate::candle::lower::{Lowering, Refusal, int, ints};
@@ -20,8 +21,7 @@ pub(crate) fn gather(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let index_dims = cx.ty(indices)?.shape.clone();
     let index_rank = cx.rank(indices)?;
     let dtype = cx.dtype(x)?;
-    let (front, back) = (&dims[..axis], &dims[axis + 1..]);
-    let shape = [front, index_dims.as_deref().unwrap_or_default(), back].concat();
+    let shape = rules::gather(&dims, axis, index_dims.as_deref().unwrap_or_default());
     let ty = ValueType::new(dtype, Some(shape));
     let attributes = vec![int("axis", axis as i64)];
     let largest = cx.new_constant(&Value::scalar(i64::MAX - 1))?;
@@ -34,7 +34,7 @@ pub(crate) fn gather(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let flat_type = ValueType::new(DType::I64, Some(vec![flat_length]));
     let minus_one = cx.new_ints(&[-1])?;
     let flat = cx.emit("Reshape", &[&bounded, &minus_one], vec![], flat_type)?;
-    let picked_type = ValueType::new(dtype, Some([front, &[flat_length], back].concat()));
+    let picked_type = ValueType::new(dtype, Some(rules::gather(&dims, axis, &[flat_length])));
     let picked = cx.emit("Gather", &[x, &flat], attributes, picked_type)?;
     if index_rank == 0 {
         let axis = cx.new_ints(&[axis as i64])?;
@@ -46,7 +46,7 @@ pub(crate) fn gather(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
         parts.push(cx.new_ints(&vec![0; axis])?);
     }
     parts.push(shape_of(cx, indices)?);
-    if !back.is_empty() {
+    if axis + 1 < dims.len() {
         let data_shape = shape_of(cx, x)?;
         let rest: Vec<i64> = (axis as i64 + 1..dims.len() as i64).collect();
         let rest_type = ValueType::known(DType::I64, &[rest.len()]);
@@ -82,7 +82,7 @@ pub(crate) fn slice(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
         Some(axes) => cx.constant_ints(axes)?,
         None => (0..count as i64).collect(),
     };
-    let axes = axes.iter().map(|&axis| Ok(cx.axis(axis, x)? as i64)).collect::<Result<Vec<_>, Refusal>>()?;
+    let axes = cx.axes(&axes, x)?;
     let steps = match cx.optional(node, 4) {
         Some(steps) => cx.constant_ints(steps)?,
         None => vec![1; count],
@@ -97,6 +97,7 @@ pub(crate) fn slice(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     if count == 0 {
         return same(cx, x, ty, output);
     }
+    let axes: Vec<i64> = axes.iter().map(|&axis| axis as i64).collect();
     let (axes, steps) = (cx.new_ints(&axes)?, cx.new_ints(&steps)?);
     cx.emit_as("Slice", &[x, starts, ends, &axes, &steps], vec![], ty, output)
 }
@@ -106,7 +107,7 @@ fn sliced(
     cx: &Lowering,
     x: &str,
     bounds: [&str; 2],
-    axes: &[i64],
+    axes: &[usize],
     steps: &[i64],
 ) -> Result<Option<Vec<Size>>, Refusal> {
     let Some(mut dims) = cx.ty(x)?.shape.clone() else { return Ok(None) };
@@ -115,13 +116,9 @@ fn sliced(
         _ => None,
     };
     for (position, (&axis, &step)) in axes.iter().zip(steps).enumerate() {
-        let dim = &mut dims[axis as usize];
-        *dim = match (&bounds, *dim) {
+        dims[axis] = match (&bounds, dims[axis]) {
             (Some((starts, ends)), Some(size)) => {
-                let size = size as i64;
-                let clamp = |bound: i64| if bound < 0 { (bound + size).max(0) } else { bound.min(size) };
-                let length = (clamp(ends[position]) - clamp(starts[position])).max(0);
-                usize::try_from(length.unsigned_abs().div_ceil(step.unsigned_abs())).ok()
+                rules::slice(starts[position], ends[position], step, size).map(|cut| cut.count)
             }
             _ => None,
         };
@@ -139,9 +136,7 @@ pub(crate) fn split(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let lengths = match (given, dims[axis]) {
         (Some(lengths), _) => lengths,
         (None, Some(size)) => {
-            let chunk = size.div_ceil(node.outputs.len().max(1));
-            let start = |index: usize| (index * chunk).min(size);
-            (0..node.outputs.len()).map(|index| (start(index + 1) - start(index)) as i64).collect()
+            rules::split(size, node.outputs.len()).into_iter().map(|length| length as i64).collect()
         }
         (None, None) => return Err("the length to split is not known before it runs".into()),
     };

@@ -1,9 +1,9 @@
 //! Matrix products and transposes.
 
-use onnx_graph::Node;
+use onnx_graph::{Node, shape};
 
 use crate::candle::lower::{Lowering, Refusal, ints};
-use crate::candle::types::{ValueType, broadcast};
+use crate::candle::types::ValueType;
 
 /// candle-onnx multiplies operands of rank 2 and above.
 pub(crate) fn mat_mul(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
@@ -18,13 +18,10 @@ pub(super) fn product_type(cx: &Lowering, a: &str, b: &str) -> Result<ValueType,
         return Err(format!("'{a}' is {dtype} and '{b}' is not").into());
     }
     let shape = match (&cx.ty(a)?.shape, &cx.ty(b)?.shape) {
-        (Some(a), Some(b)) => {
-            let ([a_batch @ .., m, _], [b_batch @ .., _, n]) = (a.as_slice(), b.as_slice()) else {
-                return Err("an operand has rank 1 or less, which candle does not multiply".into());
-            };
-            let (a_batch, b_batch) = (Some(a_batch.to_vec()), Some(b_batch.to_vec()));
-            broadcast(&a_batch, &b_batch).map(|batch| [batch.as_slice(), &[*m, *n]].concat())
+        (Some(a), Some(b)) if a.len() < 2 || b.len() < 2 => {
+            return Err("an operand has rank 1 or less, which candle does not multiply".into());
         }
+        (Some(a), Some(b)) => shape::matmul(a, b),
         _ => None,
     };
     Ok(ValueType::new(dtype, shape))
@@ -33,34 +30,19 @@ pub(super) fn product_type(cx: &Lowering, a: &str, b: &str) -> Result<ValueType,
 /// Without `perm` ONNX reverses all axes, candle-onnx swaps the last two.
 pub(crate) fn transpose(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let (x, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
-    let perm = match node.ints("perm")? {
-        Some(perm) => perm.to_vec(),
-        None => (0..cx.rank(x)? as i64).rev().collect(),
-    };
-    let ty = permuted(cx, x, &perm)?;
-    cx.emit_as("Transpose", &[x], vec![ints("perm", perm)], ty, output)
+    transposed(cx, x, node.ints("perm")?, output)
 }
 
-fn permuted(cx: &Lowering, x: &str, perm: &[i64]) -> Result<ValueType, Refusal> {
-    let rank = cx.ty(x)?.rank();
-    let mut sorted = perm.to_vec();
-    sorted.sort_unstable();
-    let complete = sorted.iter().copied().eq(0..perm.len() as i64);
-    if !complete || rank.is_some_and(|rank| rank != perm.len()) {
-        return Err(format!("perm {perm:?} is not a permutation of the axes of '{x}'").into());
-    }
-    let shape = cx.ty(x)?.shape.as_ref().map(|dims| {
-        perm.iter()
-            .filter_map(|&axis| usize::try_from(axis).ok().and_then(|axis| dims.get(axis).copied()))
-            .collect()
-    });
-    Ok(ValueType::new(cx.dtype(x)?, shape))
-}
-
-/// The value with its two axes exchanged.
-fn transposed(cx: &mut Lowering, x: &str) -> Result<String, Refusal> {
-    let ty = permuted(cx, x, &[1, 0])?;
-    cx.emit("Transpose", &[x], vec![ints("perm", [1, 0])], ty)
+fn transposed(cx: &mut Lowering, x: &str, perm: Option<&[i64]>, output: &str) -> Result<(), Refusal> {
+    let ty = cx.ty(x)?;
+    // A permutation tells the rank where nothing else does.
+    let rank = ty.rank().or(perm.map(<[i64]>::len));
+    let order = shape::permutation(perm, rank.map_or_else(|| cx.rank(x), Ok)?).ok_or_else(|| {
+        Refusal(format!("perm {:?} is not a permutation of the axes of '{x}'", perm.unwrap_or_default()))
+    })?;
+    let dims = ty.shape.as_ref().map(|dims| order.iter().map(|&axis| dims[axis]).collect());
+    let ty = ValueType::new(ty.dtype, dims);
+    cx.emit_as("Transpose", &[x], vec![ints("perm", order.iter().map(|&axis| axis as i64))], ty, output)
 }
 
 /// Gemm is alpha·A·B + beta·C on matrices. candle-onnx cannot do without C, builds alpha and beta in A's untransposed shape, in
@@ -71,8 +53,13 @@ pub(crate) fn gemm(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     if (cx.rank(a)?, cx.rank(b)?) != (2, 2) {
         return Err("its operands must be matrices".into());
     }
-    let a = if node.int("transA")?.unwrap_or(0) == 0 { a.to_string() } else { transposed(cx, a)? };
-    let b = if node.int("transB")?.unwrap_or(0) == 0 { b.to_string() } else { transposed(cx, b)? };
+    let [mut a, mut b] = [a, b].map(str::to_owned);
+    for (flag, matrix) in [("transA", &mut a), ("transB", &mut b)] {
+        if node.int(flag)?.unwrap_or(0) != 0 {
+            let original = std::mem::replace(matrix, cx.fresh());
+            transposed(cx, &original, None, matrix)?;
+        }
+    }
     let ty = product_type(cx, &a, &b)?;
     let mut product = (&*a, &*b);
     let scaled;

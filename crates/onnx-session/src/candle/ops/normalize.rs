@@ -2,13 +2,11 @@
 
 use std::f64::consts::{PI, SQRT_2};
 
-use engine::DType;
 use onnx_graph::Node;
 
 use super::cast::same;
 use super::reduce::mean;
 use crate::candle::lower::{Lowering, Refusal, int};
-use crate::candle::types::ValueType;
 
 /// Softmax and LogSoftmax. From opset 13 on they work along one axis, the last by default. Before, they worked on the input
 /// flattened to a matrix at `axis`, 1 by default: the same thing only where that is the last axis.
@@ -87,7 +85,7 @@ pub(crate) fn gelu(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let dtype = cx.float(x)?;
     let ty = cx.ty(x)?.clone();
     match node.string("approximate")?.unwrap_or("none") {
-        "none" => return gelu_erf(cx, x, dtype, ty, output),
+        "none" => return gelu_erf(cx, x, output),
         "tanh" => {}
         other => return Err(format!("approximate = '{other}' is unknown").into()),
     }
@@ -98,26 +96,21 @@ pub(crate) fn gelu(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let inner = cx.emit("Add", &[x, &cube], vec![], ty.clone())?;
     let factor = cx.new_float(dtype, (2.0 / PI).sqrt())?;
     let inner = cx.emit("Mul", &[&inner, &factor], vec![], ty.clone())?;
-    let tanh = cx.emit("Tanh", &[&inner], vec![], ty.clone())?;
-    half_times_one_plus(cx, x, &tanh, dtype, ty, output)
+    let tanh = cx.emit("Tanh", &[&inner], vec![], ty)?;
+    half_times_one_plus(cx, x, &tanh, output)
 }
 
-fn gelu_erf(cx: &mut Lowering, x: &str, dtype: DType, ty: ValueType, output: &str) -> Result<(), Refusal> {
+fn gelu_erf(cx: &mut Lowering, x: &str, output: &str) -> Result<(), Refusal> {
+    let (dtype, ty) = (cx.float(x)?, cx.ty(x)?.clone());
     let root = cx.new_float(dtype, SQRT_2)?;
     let inner = cx.emit("Div", &[x, &root], vec![], ty.clone())?;
-    let erf = cx.emit("Erf", &[&inner], vec![], ty.clone())?;
-    half_times_one_plus(cx, x, &erf, dtype, ty, output)
+    let erf = cx.emit("Erf", &[&inner], vec![], ty)?;
+    half_times_one_plus(cx, x, &erf, output)
 }
 
 /// x/2 · (1 + y)
-fn half_times_one_plus(
-    cx: &mut Lowering,
-    x: &str,
-    y: &str,
-    dtype: DType,
-    ty: ValueType,
-    output: &str,
-) -> Result<(), Refusal> {
+fn half_times_one_plus(cx: &mut Lowering, x: &str, y: &str, output: &str) -> Result<(), Refusal> {
+    let (dtype, ty) = (cx.float(x)?, cx.ty(x)?.clone());
     let one = cx.new_float(dtype, 1.0)?;
     let sum = cx.emit("Add", &[y, &one], vec![], ty.clone())?;
     let half = cx.new_float(dtype, 0.5)?;

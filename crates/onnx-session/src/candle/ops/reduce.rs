@@ -1,40 +1,32 @@
 //! Reductions. Their axes moved from an attribute to an input: ReduceSum at opset 13, the others at 18.
 
 use engine::DType;
-use onnx_graph::Node;
+use onnx_graph::{Node, shape};
 
 use super::cast::same;
 use crate::candle::lower::{Lowering, Refusal, int, ints};
-use crate::candle::types::{Size, ValueType};
+use crate::candle::types::ValueType;
 
-/// The axes to reduce, as indices in ascending order; `None` means that nothing is reduced.
+/// The axes to reduce, in ascending order; `None` means that nothing is reduced.
 fn axes(cx: &Lowering, node: &Node, x: &str, input_since: i64) -> Result<Option<Vec<i64>>, Refusal> {
     let given = cx.ints_by_opset(node, "axes", input_since)?.unwrap_or_default();
-    if given.is_empty() {
-        if node.int("noop_with_empty_axes")?.unwrap_or(0) != 0 {
-            return Ok(None);
-        }
-        return Ok(Some((0..cx.rank(x)? as i64).collect()));
+    let noop = node.int("noop_with_empty_axes")?.unwrap_or(0) != 0;
+    if noop && given.is_empty() {
+        return Ok(None);
     }
-    let mut axes =
-        given.iter().map(|&axis| Ok(cx.axis(axis, x)? as i64)).collect::<Result<Vec<_>, Refusal>>()?;
-    axes.sort_unstable();
-    axes.dedup();
-    Ok(Some(axes))
+    let rank = cx.rank(x)?;
+    let axes = shape::reduced_axes(&given, noop, rank).map_err(|axis| {
+        Refusal(format!("axis {axis} is outside '{x}', which has rank {rank}, or given twice"))
+    })?;
+    Ok(Some(axes.into_iter().map(|axis| axis as i64).collect()))
 }
 
 fn reduced(cx: &Lowering, x: &str, axes: &[i64], keep: bool) -> Result<ValueType, Refusal> {
-    let ty = cx.ty(x)?;
-    let shape = ty.shape.as_ref().map(|dims| {
-        let rank = dims.len() as i64;
-        let is_reduced = |index: i64| axes.contains(&index) || axes.contains(&(index - rank));
-        (0..rank)
-            .zip(dims)
-            .filter(|(index, _)| keep || !is_reduced(*index))
-            .map(|(index, &size)| if is_reduced(index) { Some(1) } else { size })
-            .collect::<Vec<Size>>()
-    });
-    Ok(ValueType::new(ty.dtype, shape))
+    let shape = match &cx.ty(x)?.shape {
+        Some(dims) => Some(shape::reduced(dims, &cx.axes(axes, x)?, keep)),
+        None => None,
+    };
+    Ok(ValueType::new(cx.dtype(x)?, shape))
 }
 
 /// The mean over some axes, kept as axes of size 1. Negative axes may be given where the rank is open.
@@ -68,18 +60,11 @@ pub(crate) fn reduce_sum(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> 
         let ty = cx.ty(x)?.clone();
         return same(cx, x, ty, output);
     };
-    let ty = reduced(cx, x, &axes, keep != 0)?;
-    sum(cx, x, &axes, keep, ty, output)
+    sum(cx, x, &axes, keep, output)
 }
 
-fn sum(
-    cx: &mut Lowering,
-    x: &str,
-    axes: &[i64],
-    keep: i64,
-    ty: ValueType,
-    output: &str,
-) -> Result<(), Refusal> {
+fn sum(cx: &mut Lowering, x: &str, axes: &[i64], keep: i64, output: &str) -> Result<(), Refusal> {
+    let ty = reduced(cx, x, axes, keep != 0)?;
     let axes = cx.new_ints(axes)?;
     cx.emit_as("ReduceSum", &[x, &axes], vec![int("keepdims", keep)], ty, output)
 }
@@ -95,8 +80,8 @@ pub(crate) fn reduce_l2(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     };
     let ty = cx.ty(x)?.clone();
     let square = cx.emit("Mul", &[x, x], vec![], ty)?;
-    let ty = reduced(cx, x, &axes, keep != 0)?;
     let total = cx.fresh();
-    sum(cx, &square, &axes, keep, ty.clone(), &total)?;
+    sum(cx, &square, &axes, keep, &total)?;
+    let ty = cx.ty(&total)?.clone();
     cx.emit_as("Sqrt", &[&total], vec![], ty, output)
 }

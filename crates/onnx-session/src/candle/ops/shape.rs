@@ -4,11 +4,12 @@ use candle_onnx::onnx;
 use candle_onnx::onnx::attribute_proto::AttributeType;
 use engine::{DType, Value};
 use onnx_graph::Node;
+use onnx_graph::shape::{self as rules, Int};
 
 use super::cast::same;
 use super::gather::contiguous;
 use crate::candle::lower::{Lowering, Refusal, int, ints};
-use crate::candle::types::{Size, ValueType, axis_index, broadcast, product};
+use crate::candle::types::{Size, ValueType, broadcast, product};
 
 /// candle-onnx builds a partial shape with the length of the whole, and takes the end as inclusive. The whole shape is right, and a
 /// slice of it clamps `start` and `end` as Shape does.
@@ -22,16 +23,13 @@ pub(crate) fn shape(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
         );
     }
     let whole = ValueType::known(DType::I64, &[rank]);
-    let (start, end) = (node.int("start")?, node.int("end")?);
-    if (start.unwrap_or(0), end) == (0, None) {
+    let part = rules::part(node.int("start")?, node.int("end")?, rank);
+    if part == (0..rank) {
         return cx.emit_as("Shape", &[x], vec![], whole, output);
     }
-    let bound = |at: i64| if at < 0 { (at + rank as i64).max(0) } else { at.min(rank as i64) };
-    let (start, end) = (bound(start.unwrap_or(0)), bound(end.unwrap_or(rank as i64)));
     let all = cx.emit("Shape", &[x], vec![], whole)?;
-    let length = usize::try_from(end - start).unwrap_or(0);
-    let (starts, ends) = (cx.new_ints(&[start])?, cx.new_ints(&[end])?);
-    cx.emit_as("Slice", &[&all, &starts, &ends], vec![], ValueType::known(DType::I64, &[length]), output)
+    let (starts, ends) = (cx.new_ints(&[part.start as i64])?, cx.new_ints(&[part.end as i64])?);
+    cx.emit_as("Slice", &[&all, &starts, &ends], vec![], ValueType::known(DType::I64, &[part.len()]), output)
 }
 
 pub(crate) fn reshape(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
@@ -40,48 +38,30 @@ pub(crate) fn reshape(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
         return Err(format!("the target shape is {}", cx.dtype(target)?).into());
     }
     let allow_zero = node.int("allowzero")?.unwrap_or(0);
-    let ty = ValueType::new(cx.dtype(x)?, reshaped(cx, x, target, allow_zero != 0));
+    let ty = ValueType::new(cx.dtype(x)?, reshaped(cx, x, target, allow_zero != 0)?);
     cx.emit_as("Reshape", &[x, target], vec![int("allowzero", allow_zero)], ty, output)
 }
 
-fn reshaped(cx: &Lowering, x: &str, target: &str, allow_zero: bool) -> Option<Vec<Size>> {
-    let target = cx.partial_ints(target)?;
-    let dims = cx.ty(x).ok()?.shape.clone();
-    let copied = |index: usize| dims.as_ref().and_then(|dims| dims.get(index).copied().flatten());
-    let mut sizes: Vec<Size> = target
-        .iter()
-        .enumerate()
-        .map(|(index, size)| match size {
-            Some(0) if !allow_zero => copied(index),
-            // −1, what is not known yet, and what fails when the graph runs.
-            size => size.and_then(|size| usize::try_from(size).ok()),
-        })
-        .collect();
-    // One −1 among known sizes takes what is left of a known volume.
-    let volume = dims.as_ref().and_then(|dims| product(dims));
-    let mut open = target.iter().enumerate().filter(|(index, _)| sizes[*index].is_none());
-    if let (Some(volume), Some((index, Some(-1))), None) = (volume, open.next(), open.next()) {
-        let rest = sizes.iter().flatten().try_fold(1usize, |rest, &size| rest.checked_mul(size));
-        sizes[index] = rest.and_then(|rest| volume.checked_div(rest));
-    }
-    Some(sizes)
+/// What is known of the shape; nothing if not even the rank is.
+fn reshaped(cx: &Lowering, x: &str, target: &str, allow_zero: bool) -> Result<Option<Vec<Size>>, Refusal> {
+    let Some(target) = cx.partial_ints(target) else { return Ok(None) };
+    let Some(dims) = &cx.ty(x)?.shape else { return Ok(Some(vec![None; target.len()])) };
+    let sizes: Vec<Int<Size>> = target.iter().map(|size| size.map_or(Int::Size(None), Int::Known)).collect();
+    let shape = rules::reshape(dims, &sizes, allow_zero).ok_or_else(|| {
+        let shown = target.iter().map(|size| size.map_or("?".into(), |size| size.to_string()));
+        format!("'{x}' cannot have the shape [{}]", shown.collect::<Vec<_>>().join(", "))
+    })?;
+    Ok(Some(shape))
 }
 
 /// candle-onnx inserts several axes from the back, each counted before the others are there; one at a time, in ascending order, is right.
 pub(crate) fn unsqueeze(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let (x, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
-    let axes = cx.ints_by_opset(node, "axes", 13)?.ok_or("its axes are missing")?;
-    let rank = cx.rank(x)? + axes.len();
-    let mut axes = axes
-        .iter()
-        .map(|&axis| {
-            axis_index(axis, rank).ok_or_else(|| format!("axis {axis} is outside rank {rank}").into())
-        })
-        .collect::<Result<Vec<usize>, Refusal>>()?;
+    let given = cx.ints_by_opset(node, "axes", 13)?.ok_or("its axes are missing")?;
+    let rank = cx.rank(x)? + given.len();
+    let outside = |axis| format!("axis {axis} is outside rank {rank}, or given twice");
+    let mut axes = rules::axes(&given, rank).map_err(outside)?;
     axes.sort_unstable();
-    if axes.windows(2).any(|pair| pair[0] == pair[1]) {
-        return Err(format!("axes {axes:?} name one axis twice").into());
-    }
     let mut ty = cx.ty(x)?.clone();
     let mut current = x.to_string();
     for (position, &axis) in axes.iter().enumerate() {
@@ -101,20 +81,18 @@ pub(crate) fn squeeze(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let (x, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
     let dims = cx.ty(x)?.shape.clone().ok_or("the rank is not known before it runs")?;
     let axes = match cx.ints_by_opset(node, "axes", 13)? {
-        Some(axes) => axes.iter().map(|&axis| cx.axis(axis, x)).collect::<Result<Vec<_>, _>>()?,
+        Some(given) => cx.axes(&given, x)?,
         None if dims.iter().all(Option::is_some) => {
             (0..dims.len()).filter(|&index| dims[index] == Some(1)).collect()
         }
         None => return Err("which axes have size 1 is not known before it runs".into()),
     };
-    let kept = (0..dims.len()).filter(|index| !axes.contains(index)).map(|index| dims[index]).collect();
-    let ty = ValueType::new(cx.dtype(x)?, Some(kept));
+    let ty = ValueType::new(cx.dtype(x)?, Some(rules::reduced(&dims, &axes, false)));
     if axes.is_empty() {
         return same(cx, x, ty, output);
     }
     let mut sorted: Vec<i64> = axes.iter().map(|&axis| axis as i64).collect();
     sorted.sort_unstable();
-    sorted.dedup();
     let axes = cx.new_ints(&sorted)?;
     cx.emit_as("Squeeze", &[x, &axes], vec![], ty, output)
 }
@@ -125,9 +103,8 @@ pub(crate) fn flatten(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let (x, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
     let rank = cx.rank(x)?;
     let axis = node.int("axis")?.unwrap_or(1);
-    // The axis is a place between dimensions, so the rank itself is one too.
-    let index = if axis == rank as i64 { Some(rank) } else { axis_index(axis, rank) };
-    let index = index.ok_or_else(|| Refusal(format!("axis {axis} is outside rank {rank}")))?;
+    let index =
+        rules::boundary(axis, rank).ok_or_else(|| Refusal(format!("axis {axis} is outside rank {rank}")))?;
     let dims = cx.ty(x)?.shape.clone().unwrap_or_default();
     let (front, back) = (product(&dims[..index]), product(&dims[index..]));
     let ty = ValueType::new(cx.dtype(x)?, Some(vec![front, back]));
@@ -151,17 +128,12 @@ pub(crate) fn concat(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let axis = cx.axis(node.int("axis")?.ok_or("attribute 'axis' is missing")?, first)?;
     let mut shape = cx.ty(first)?.shape.clone().unwrap_or_default();
     for name in &inputs[1..] {
-        let ty = cx.ty(name)?;
-        if ty.dtype != cx.dtype(first)? || ty.rank() != Some(shape.len()) {
-            return Err(format!("'{name}' differs from '{first}' in dtype or rank").into());
-        }
-        for (index, size) in ty.shape.iter().flatten().enumerate() {
-            shape[index] = match (shape[index], *size) {
-                (Some(a), Some(b)) if index == axis => a.checked_add(b),
-                _ if index == axis => None,
-                (known, other) => known.or(other),
-            };
-        }
+        let ValueType { dtype, shape: part } = cx.ty(name)?;
+        let same_dtype = *dtype == cx.dtype(first)?;
+        let joined = part.as_ref().and_then(|part| rules::concat(&[&shape, part], axis));
+        shape = joined
+            .filter(|_| same_dtype)
+            .ok_or_else(|| format!("'{name}' differs from '{first}' in dtype or rank"))?;
     }
     if shape.len() == 1 && cx.dtype(first)? == DType::I64 {
         let parts: Option<Vec<_>> = inputs.iter().map(|name| cx.partial_ints(name)).collect();
@@ -237,11 +209,7 @@ pub(crate) fn range(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
         return Err(format!("it counts in {dtype}; candle-onnx would sum up its rounding").into());
     }
     let length = match inputs.map(|name| cx.constant_ints(name).ok()?.first().copied()) {
-        [Some(start), Some(limit), Some(delta)] if delta != 0 => {
-            let span = (i128::from(limit) - i128::from(start)) * i128::from(delta.signum());
-            let length = span.max(0).unsigned_abs().div_ceil(u128::from(delta.unsigned_abs()));
-            Some(usize::try_from(length).unwrap_or(usize::MAX))
-        }
+        [Some(start), Some(limit), Some(delta)] => rules::steps(start.into(), limit.into(), delta.into()),
         _ => None,
     };
     cx.emit_as("Range", &inputs, vec![], ValueType::new(dtype, Some(vec![length])), output)

@@ -9,11 +9,11 @@
 //! heads and queries. ONNX's own `Attention` of opset 23 may stand in the middle.
 
 use engine::Value;
+use onnx_graph::shape::{Size, axis};
 
 use super::binary;
 use super::heads::{Heads, Sizes, join, scaled, split};
 use crate::compiled::dim::Dim;
-use crate::compiled::infer::axis;
 use crate::compiled::ir::{Fact, Guard, Ir, Node, NodeId, Table, ValueId};
 use crate::compiled::ops::{Attention, Op};
 

@@ -1,9 +1,9 @@
 //! Rows looked up by token, by token type and by position, added up and normalised.
 
 use engine::Value;
+use onnx_graph::shape::{Size, axis};
 
 use super::{binary, graph_input, rewrite};
-use crate::compiled::infer::axis;
 use crate::compiled::ir::{Constant, Fact, Ir, Node, NodeId, ValueId};
 use crate::compiled::ops::{Embed, Index, Lookup, Op};
 

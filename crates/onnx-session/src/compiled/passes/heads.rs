@@ -3,8 +3,10 @@
 //! A value is walked back through them to the rows it is made of. Then the shapes are followed forward again, as lists of indivisible dimensions: a
 //! `Transpose` moves them about, a `Reshape` groups them anew and may split one. What counts at the end is where each has come to lie.
 
+use onnx_graph::shape::{Size, volume};
+
 use super::{binary, scalar};
-use crate::compiled::dim::{Dim, product};
+use crate::compiled::dim::Dim;
 use crate::compiled::infer::permutation;
 use crate::compiled::ir::{Ir, ValueId};
 use crate::compiled::ops::Op;
@@ -176,7 +178,7 @@ fn sizes(sizes: &[Dim], origin: &[usize], groups: &[Vec<usize>], width: usize) -
     let (size, sequence, leading) = (wide(last), wide(middle), wide(&leading.concat()));
     let origin = wide(origin);
     let total =
-        |pieces: &[usize]| product(&pieces.iter().map(|&piece| sizes[piece].clone()).collect::<Vec<_>>());
+        |pieces: &[usize]| volume(&pieces.iter().map(|&piece| sizes[piece].clone()).collect::<Vec<_>>());
     // How many of the leading pieces are heads: one, or none if there is one head only.
     (0..=1.min(leading.len())).rev().find_map(|heads| {
         let (batch, heads) = leading.split_at(leading.len() - heads);

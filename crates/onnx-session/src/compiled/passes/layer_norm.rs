@@ -4,8 +4,10 @@
 //! d = x − mean(x);  d / √(mean(d²) + ε) · γ + β
 //! ```
 
+use onnx_graph::shape::axis;
+
 use super::{binary, rewrite, row, scalar, unary, with_scalar};
-use crate::compiled::infer::{axis, known_ints};
+use crate::compiled::infer::known_ints;
 use crate::compiled::ir::{Ir, Node, NodeId, ValueId};
 use crate::compiled::ops::{Norm, Op};
 

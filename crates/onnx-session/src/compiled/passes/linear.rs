@@ -1,9 +1,9 @@
 //! `MatMul` and `Gemm` with a constant matrix, and what follows them: a bias, an activation, a residual.
 
 use kernels::Unary;
+use onnx_graph::shape::volume;
 
 use super::{binary, rewrite, row, rows_of};
-use crate::compiled::dim::product;
 use crate::compiled::ir::{Ir, Node, NodeId, ValueId};
 use crate::compiled::ops::{Linear, Op, Weight};
 
@@ -47,7 +47,7 @@ fn matrix(ir: &Ir, id: NodeId) -> Option<Node> {
     let &[first, second] = constant.shape() else { return None };
     let (inputs, outputs) = if transposed { (second, first) } else { (first, second) };
     let fits = ir.is_f32(x) && ir.shape(x)?.len() >= 2 && ir.width(x)? == inputs && ir.constant(x).is_none();
-    product(ir.shape(output)?)?;
+    volume(ir.shape(output)?)?;
     if !fits || !ir.is_f32(w) || inputs == 0 || outputs == 0 {
         return None;
     }
@@ -134,7 +134,7 @@ pub fn residual(ir: &mut Ir) -> usize {
         let output = node.output()?;
         let [a, b] = binary(ir, output, "Add")?;
         let shape = ir.shape(output)?;
-        product(shape)?;
+        volume(shape)?;
         let (label, outputs) = (node.label.clone(), node.outputs.clone());
         let width = ir.width(output)?;
         let is_row = |value| row(ir, value, width).is_some();

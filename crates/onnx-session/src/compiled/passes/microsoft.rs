@@ -2,6 +2,7 @@
 
 use engine::{DType, Value};
 use kernels::Unary;
+use onnx_graph::shape::Size;
 
 use super::{graph_input, is, row};
 use crate::compiled::dim::Dim;

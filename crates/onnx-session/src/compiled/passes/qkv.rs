@@ -1,5 +1,7 @@
 //! The queries, keys and values of an attention, from the same rows: three matrices side by side are one.
 
+use onnx_graph::shape::Size;
+
 use crate::compiled::dim::Dim;
 use crate::compiled::ir::{Ir, Node, NodeId, ValueId};
 use crate::compiled::ops::{Attention, Linear, Op};

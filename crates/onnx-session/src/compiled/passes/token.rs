@@ -1,7 +1,8 @@
 //! One place of each sequence, such as the first token, which the pooler takes.
 
+use onnx_graph::shape::{Size, axis};
+
 use super::rewrite;
-use crate::compiled::infer::axis;
 use crate::compiled::ir::{Ir, Node, NodeId};
 use crate::compiled::ops::Op;
 

@@ -46,7 +46,7 @@ fn is_view(ir: &Ir, node: &Node) -> bool {
         "Reshape" | "Unsqueeze" | "Squeeze" | "Flatten" | "Identity" | "Cast" => true,
         "Expand" => before == after,
         "Slice" => slice(ir, operation, &node.inputs)
-            .is_some_and(|cuts| before == after && cuts.iter().all(|(start, _)| *start == 0)),
+            .is_some_and(|cuts| before == after && cuts.iter().all(|cut| cut.first == 0)),
         // With a third input it may be in training mode.
         "Dropout" => node.input(2).is_none() && others_unread(),
         _ => false,

@@ -47,13 +47,18 @@ fn an_activation_that_should_not_be_erf() {
     // As if config.json said another one than the checkpoint was exported with.
     let bench = Bench::new("baseline");
     let found = bench.taps.get("encoder.layer.0.intermediate").unwrap();
-    let mut config = bench.subject.config().clone();
-    config.hidden_act = candle_bert::Activation::GeluTanh;
+    let other = architecture::Activation::GeluTanh;
+    let mut program = bench.program.clone();
+    for step in &mut program.steps {
+        if let Op::Activation { function, configured: true } = &mut step.op {
+            *function = other;
+        }
+    }
     let dense = bench.evidence().tap("encoder.layer.0.intermediate.dense").unwrap();
     let mut taps = bench.taps.clone();
-    let reference = Value::from_tensor(&config.hidden_act.forward(&dense).unwrap()).unwrap();
+    let reference = Value::from_tensor(&other.forward(&dense).unwrap()).unwrap();
     taps.insert("encoder.layer.0.intermediate", reference);
-    let evidence = Evidence { config: &config, taps: &taps, ..bench.evidence() };
+    let evidence = Evidence { program: &program, taps: &taps, ..bench.evidence() };
     let explanation = explain(&evidence, "encoder.layer.0.intermediate", found).unwrap().unwrap();
     assert_eq!(explanation.text, "activation is gelu (erf), config.json says gelu_new");
 }

@@ -1,0 +1,234 @@
+use crate::program::{Copied, Input, Module, Op, Output, Program, Shape, Step, Tensor, TensorId, Wire};
+use crate::{Activation, Task};
+
+/// A program in the making: a description writes it block by block, in the order of execution.
+///
+/// Widths are taken from what a block is fed, so a description says each size once.
+pub struct Draft {
+    program: Program,
+    /// The path of the module that is being written.
+    path: String,
+    in_base: bool,
+    /// Of each step so far.
+    shapes: Vec<Shape>,
+}
+
+impl Draft {
+    /// A model of that class, for a task. `base_class` is the class of the model in it that has no head; empty where it is the same.
+    pub fn new(class: &str, base_class: &str, task: Task) -> Self {
+        let base_class = if base_class.is_empty() { class } else { base_class };
+        let program = Program {
+            class: class.into(),
+            base_class: base_class.into(),
+            axes: task.input_axes(),
+            inputs: Vec::new(),
+            tensors: Vec::new(),
+            modules: Vec::new(),
+            steps: Vec::new(),
+            outputs: Vec::new(),
+            copies: Vec::new(),
+            buffers: Vec::new(),
+        };
+        Self { program, path: String::new(), in_base: false, shapes: Vec::new() }
+    }
+
+    /// An input.
+    pub fn input(&mut self, name: &'static str) -> Wire {
+        self.program.inputs.push(Input { name });
+        Wire::Input(self.program.inputs.len() - 1)
+    }
+
+    /// The model without its head, whose tensors may have a prefix of their own.
+    pub fn base<T>(&mut self, write: impl FnOnce(&mut Self) -> T) -> T {
+        self.in_base = true;
+        let written = write(self);
+        self.in_base = false;
+        written
+    }
+
+    /// A module of a class of transformers' own. What `write` gives is its output.
+    pub fn module(&mut self, name: &str, class: &'static str, write: impl FnOnce(&mut Self) -> Wire) -> Wire {
+        self.nested(name, Some(class), None, write)
+    }
+
+    /// The item of that number in a list of modules.
+    pub fn item(
+        &mut self,
+        list: &str,
+        number: usize,
+        class: &'static str,
+        write: impl FnOnce(&mut Self) -> Wire,
+    ) -> Wire {
+        self.nested(&format!("{list}.{number}"), Some(class), Some(number), write)
+    }
+
+    fn nested(
+        &mut self,
+        name: &str,
+        class: Option<&'static str>,
+        item: Option<usize>,
+        write: impl FnOnce(&mut Self) -> Wire,
+    ) -> Wire {
+        let outside = self.path.clone();
+        self.path = if outside.is_empty() { name.into() } else { format!("{outside}.{name}") };
+        let output = write(self);
+        let path = std::mem::replace(&mut self.path, outside);
+        if let Wire::Step(output) = output {
+            self.program.modules.push(Module { path, class, item, output });
+        }
+        output
+    }
+
+    /// An embedding table: a row for each id.
+    pub fn embedding(&mut self, name: &str, ids: Wire, rows: usize, width: usize) -> Wire {
+        self.nested(name, None, None, |m| {
+            let table = m.parameter("weight", vec![rows, width]);
+            m.step(Op::Embedding { table }, [ids])
+        })
+    }
+
+    /// An embedding table: a row for each position of the first input, counted from 0.
+    pub fn positions(&mut self, name: &str, rows: usize, width: usize) -> Wire {
+        self.nested(name, None, None, |m| {
+            let table = m.parameter("weight", vec![rows, width]);
+            m.step(Op::Positions { table }, [])
+        })
+    }
+
+    /// A linear layer with a bias.
+    pub fn linear(&mut self, name: &str, x: Wire, outputs: usize) -> Wire {
+        let inputs = self.width(x);
+        self.nested(name, None, None, |m| {
+            let weight = m.parameter("weight", vec![outputs, inputs]);
+            let bias = m.parameter("bias", vec![outputs]);
+            m.affine(x, weight, bias)
+        })
+    }
+
+    /// A linear layer whose weight, or whose bias, is not its own parameter.
+    pub fn linear_of(&mut self, name: &str, x: Wire, weight: TensorId, bias: TensorId) -> Wire {
+        self.nested(name, None, None, |m| m.affine(x, weight, bias))
+    }
+
+    fn affine(&mut self, x: Wire, weight: TensorId, bias: TensorId) -> Wire {
+        self.step(Op::Linear { weight, bias }, [x])
+    }
+
+    /// A layer norm.
+    pub fn layer_norm(&mut self, name: &str, x: Wire, eps: f64) -> Wire {
+        let width = self.width(x);
+        self.nested(name, None, None, |m| {
+            let weight = m.parameter("weight", vec![width]);
+            let bias = m.parameter("bias", vec![width]);
+            for (tensor, old) in [(weight, "gamma"), (bias, "beta")] {
+                m.program.tensors[tensor].old_name = Some(m.named(old));
+            }
+            m.step(Op::LayerNorm { weight, bias, eps }, [x])
+        })
+    }
+
+    /// What attention makes of a mask `[rows, sequence]`.
+    pub fn mask(&mut self, mask: Wire) -> Wire {
+        self.step(Op::Mask, [mask])
+    }
+
+    /// Multi-head attention; query, key and value have the same width.
+    pub fn attention(&mut self, [query, key, value]: [Wire; 3], mask: Wire, heads: usize) -> Wire {
+        self.step(Op::Attention { heads }, [query, key, value, mask])
+    }
+
+    /// The activation that the architecture has here.
+    pub fn activation(&mut self, x: Wire, function: Activation) -> Wire {
+        self.step(Op::Activation { function, configured: false }, [x])
+    }
+
+    /// The activation that config.json chooses.
+    pub fn configured_activation(&mut self, x: Wire, function: Activation) -> Wire {
+        self.step(Op::Activation { function, configured: true }, [x])
+    }
+
+    /// A sum, such as that of a residual connection.
+    pub fn sum<const N: usize>(&mut self, parts: [Wire; N]) -> Wire {
+        self.step(Op::Sum, parts)
+    }
+
+    /// One token of each text.
+    pub fn token(&mut self, x: Wire, at: usize) -> Wire {
+        self.step(Op::Token { at }, [x])
+    }
+
+    /// One feature of each token or text.
+    pub fn feature(&mut self, x: Wire, at: usize) -> Wire {
+        self.step(Op::Feature { at }, [x])
+    }
+
+    /// An input's leading axes as one, where it has several.
+    pub fn rows(&mut self, input: Wire) -> Wire {
+        if self.program.axes.len() < 3 {
+            return input;
+        }
+        self.step(Op::Rows, [input])
+    }
+
+    /// One number for each row, under the leading axes of the first input.
+    pub fn unrows(&mut self, x: Wire) -> Wire {
+        self.step(Op::Unrows, [x])
+    }
+
+    /// A tensor of the module that is being written.
+    pub fn parameter(&mut self, name: &str, shape: Vec<usize>) -> TensorId {
+        let tensor = Tensor { name: self.named(name), shape, in_base: self.in_base, old_name: None };
+        self.program.tensors.push(tensor);
+        self.program.tensors.len() - 1
+    }
+
+    /// The tensor of that name, if it was written before.
+    pub fn tensor(&self, name: &str) -> Option<TensorId> {
+        self.program.tensors.iter().position(|tensor| tensor.name == name)
+    }
+
+    /// A name of the module that is being written, under which checkpoints may hold a tensor a second time. One that differs contradicts the config if the two are
+    /// `tied`, and is left over if not.
+    pub fn copied(&mut self, name: &str, of: TensorId, tied: bool) {
+        let name = self.named(name);
+        self.program.copies.push(Copied { name, of, tied });
+    }
+
+    /// A name of the module that is being written, under which checkpoints may hold what is no weight.
+    pub fn buffer(&mut self, name: &str) {
+        let name = self.named(name);
+        self.program.buffers.push(name);
+    }
+
+    /// Gives a value a name among the outputs.
+    pub fn output(&mut self, name: &'static str, value: Wire) {
+        if let Wire::Step(step) = value {
+            self.program.outputs.push(Output { name, step });
+        }
+    }
+
+    /// The program.
+    pub fn finish(self) -> Program {
+        self.program
+    }
+
+    fn named(&self, name: &str) -> String {
+        if self.path.is_empty() { name.into() } else { format!("{}.{name}", self.path) }
+    }
+
+    fn step<const N: usize>(&mut self, op: Op, inputs: [Wire; N]) -> Wire {
+        let fed = inputs.first().map_or(Shape::IDS, |&wire| self.shape(wire));
+        self.shapes.push(op.shape(fed, &self.program.tensors));
+        let module = self.path.clone();
+        self.program.steps.push(Step { op, inputs: inputs.into(), module });
+        Wire::Step(self.program.steps.len() - 1)
+    }
+
+    fn shape(&self, wire: Wire) -> Shape {
+        wire.step().map_or(Shape::IDS, |step| self.shapes[step])
+    }
+
+    fn width(&self, wire: Wire) -> usize {
+        self.shape(wire).width.unwrap_or(1)
+    }
+}

@@ -1,0 +1,80 @@
+//! Multi-head self-attention (Vaswani et al. 2017, sections 3.2.1 and 3.2.2):
+//!
+//! ```text
+//! Attention(Q, K, V) = softmax(Q Kᵀ / √d_k) V
+//! MultiHead(h) = Concat(head₁, …, head_A) Wᵒ + bᵒ,   head = Attention(h Wᑫ + bᑫ, h Wᵏ + bᵏ, h Wᵛ + bᵛ)
+//! ```
+
+use candle_core::{DType, Result, Tensor};
+use candle_nn::ops::softmax_last_dim;
+
+use crate::compute_dtype;
+
+/// Multi-head attention of projections `[batch, sequence, width]`; everything between these and Wᵒ.
+pub(crate) fn attention(
+    [query, key, value]: [&Tensor; 3],
+    mask: Option<&AttentionMask>,
+    heads: usize,
+) -> Result<Tensor> {
+    let split = |x| split_heads(x, heads);
+    let context = scaled_dot_product_attention(&split(query)?, &split(key)?, &split(value)?, mask)?;
+    context.transpose(1, 2)?.flatten_from(2)?.to_dtype(query.dtype())
+}
+
+/// `[batch, sequence, width]` to `[batch, heads, sequence, head_size]`, widened to `f32` where it is half
+/// precision: a score of more than 65504 would be infinite in `f16`, and a softmax over it NaN.
+fn split_heads(x: &Tensor, heads: usize) -> Result<Tensor> {
+    let (batch, sequence, width) = x.dims3()?;
+    x.to_dtype(compute_dtype(x.dtype()))?
+        .reshape((batch, sequence, heads, width / heads))?
+        .transpose(1, 2)?
+        .contiguous()
+}
+
+/// Equation 1 of Vaswani et al. for each head; all tensors `[batch, heads, sequence, head_size]`.
+fn scaled_dot_product_attention(
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    mask: Option<&AttentionMask>,
+) -> Result<Tensor> {
+    let head_size = query.dims4()?.3 as f64;
+    // Fewer numbers than the scores are.
+    let query = (query / head_size.sqrt())?;
+    let mut scores = query.matmul(&key.t()?)?;
+    if let Some(mask) = mask {
+        scores = mask.apply(&scores)?;
+    }
+    softmax_last_dim(&scores)?.matmul(value)
+}
+
+/// Which tokens may be attended to, the same for every head and every layer.
+#[derive(Debug, Clone)]
+pub(crate) struct AttentionMask {
+    /// `u8` `[batch, 1, 1, sequence]`, not 0 where the token is real.
+    keep: Tensor,
+    /// What the score of any other token becomes; a scalar.
+    lowest: Tensor,
+}
+
+impl AttentionMask {
+    /// From a mask `[batch, sequence]` of `u8`, for a model of the given dtype.
+    pub(crate) fn new(mask: &Tensor, dtype: DType) -> Result<Self> {
+        let device = mask.device();
+        let lowest = match compute_dtype(dtype) {
+            DType::F64 => Tensor::new(f64::MIN, device)?,
+            _ => Tensor::new(f32::MIN, device)?,
+        };
+        Ok(Self { keep: mask.unsqueeze(1)?.unsqueeze(1)?, lowest })
+    }
+
+    /// Puts the most negative finite number in place of a masked score.
+    ///
+    /// `transformers` adds it to the score, which rounds to the same number. It becomes an exact 0 in the softmax,
+    /// except in a row without any real token: all its scores are equal then, and attention is uniform, where −∞ would
+    /// make NaN.
+    fn apply(&self, scores: &Tensor) -> Result<Tensor> {
+        let shape = scores.shape();
+        self.keep.broadcast_as(shape)?.where_cond(scores, &self.lowest.broadcast_as(shape)?)
+    }
+}

@@ -1,0 +1,305 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use architecture::{Activation, Op, Program, Step, TensorId, Wire};
+use candle_core::{D, DType, Device, IndexOp, Result, Tensor};
+use candle_nn::{Embedding, Init, Module as _, VarBuilder};
+
+use crate::attention::{AttentionMask, attention};
+use crate::inputs;
+use crate::linear::Linear;
+use crate::{Activate, LayerNorm, ModelError};
+
+/// Is shown a module's path and its output.
+pub type Visitor<'a> = dyn FnMut(&str, &Tensor) -> Result<()> + 'a;
+
+/// A program with its weights. Cloning shares them.
+///
+/// It is not generic over its dtype: that is decided when it is loaded.
+#[derive(Debug, Clone)]
+pub struct Model(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    program: Program,
+    /// One for each step.
+    blocks: Vec<Block>,
+    /// For each step, the modules whose output it gives, the innermost first.
+    ends: Vec<Vec<usize>>,
+    /// For each step, the steps whose values nobody takes after it.
+    spent: Vec<Vec<usize>>,
+    dtype: DType,
+    device: Device,
+}
+
+/// What a step computes with.
+#[derive(Debug, Clone)]
+enum Block {
+    Rows,
+    Unrows,
+    Mask,
+    Embedding(Embedding),
+    Positions(Tensor),
+    Linear(Linear),
+    LayerNorm(LayerNorm),
+    Attention { heads: usize },
+    Activation(Activation),
+    Sum,
+    Token { at: usize },
+    Feature { at: usize },
+}
+
+/// A value on the way.
+enum Value {
+    Tensor(Tensor),
+    /// Nothing is masked where there is none.
+    Mask(Option<AttentionMask>),
+    /// An input that was left out, or a value that nobody takes any more.
+    None,
+}
+
+impl Model {
+    /// Loads a program. `base` stands where the names of the model without its head begin, `head` where those of the head do.
+    ///
+    /// # Errors
+    /// If `base` is not of a float dtype, or a tensor is missing or of another shape.
+    pub fn load(
+        program: Program,
+        base: &VarBuilder,
+        head: &VarBuilder,
+    ) -> std::result::Result<Self, ModelError> {
+        let dtype = base.dtype();
+        if !matches!(dtype, DType::F16 | DType::BF16 | DType::F32 | DType::F64) {
+            return Err(ModelError::ModelDType { found: dtype });
+        }
+        let mut reader = Reader { program: &program, base, head, read: HashMap::new() };
+        let blocks = program.steps.iter().map(|step| reader.block(&step.op)).collect::<Result<_>>()?;
+        Ok(Self::of(program, blocks, dtype, base.device().clone()))
+    }
+
+    fn of(program: Program, blocks: Vec<Block>, dtype: DType, device: Device) -> Self {
+        let mut ends = vec![Vec::new(); program.steps.len()];
+        for (number, module) in program.modules.iter().enumerate() {
+            ends[module.output].push(number);
+        }
+        let mut last: Vec<usize> = (0..program.steps.len()).collect();
+        for (at, step) in program.steps.iter().enumerate() {
+            step.inputs.iter().filter_map(|wire| wire.step()).for_each(|before| last[before] = at);
+        }
+        let mut spent = vec![Vec::new(); program.steps.len()];
+        for (step, &at) in last.iter().enumerate() {
+            if program.outputs.iter().all(|output| output.step != step) {
+                spent[at].push(step);
+            }
+        }
+        Self(Arc::new(Inner { program, blocks, ends, spent, dtype, device }))
+    }
+
+    /// A model of a smaller program, with the weights of this one; nothing if it lacks some.
+    pub fn part(&self, program: Program) -> Option<Self> {
+        let Inner { program: whole, blocks, dtype, device, .. } = &*self.0;
+        let names = |program: &Program, step: &Step| -> Vec<String> {
+            step.op.tensors().iter().map(|&(_, id)| program.tensors[id].name.clone()).collect()
+        };
+        let same = |step: &Step, other: &Step| {
+            std::mem::discriminant(&step.op) == std::mem::discriminant(&other.op)
+                && step.module == other.module
+                && names(&program, step) == names(whole, other)
+        };
+        let block = |step: &Step| {
+            let at = whole.steps.iter().position(|other| same(step, other))?;
+            Some(blocks[at].clone())
+        };
+        let blocks = program.steps.iter().map(block).collect::<Option<_>>()?;
+        Some(Self::of(program, blocks, *dtype, device.clone()))
+    }
+
+    /// What it is made of.
+    pub fn program(&self) -> &Program {
+        &self.0.program
+    }
+
+    /// The dtype of its weights and outputs: `f16`, `bf16`, `f32` or `f64`.
+    pub fn dtype(&self) -> DType {
+        self.0.dtype
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> &Device {
+        &self.0.device
+    }
+
+    /// Runs the model on inputs by name: integers of any dtype, on any device, with the axes of [`Program::axes`]. All but the first may be left out: then nothing
+    /// is masked, and every other id is 0. Values are checked, which reads them back from a device that is not the CPU.
+    ///
+    /// A `visitor` is shown the output of every module, in the order of [`Program::module_paths`]: the tensors that a PyTorch forward hook on the module of that
+    /// name is given (the first one, where a module gives several).
+    ///
+    /// In a row whose mask is 0 throughout, every token attends to all of them equally, as in `transformers`.
+    ///
+    /// # Errors
+    /// If an input has the wrong rank, shape, dtype, or a value outside its range, the sequence is longer than the
+    /// model has positions for, or the device fails; and whatever `visitor` returns, which ends the pass.
+    pub fn run(
+        &self,
+        given: &[(&str, &Tensor)],
+        mut visitor: Option<&mut Visitor<'_>>,
+    ) -> std::result::Result<Vec<(&'static str, Tensor)>, ModelError> {
+        let Inner { program, blocks, ends, spent, device, .. } = &*self.0;
+        let inputs = inputs::check(program, device, given)?;
+        let mut values: Vec<Value> = Vec::with_capacity(blocks.len());
+        for (at, (step, block)) in program.steps.iter().zip(blocks).enumerate() {
+            let pass = Pass { step, inputs: &inputs, values: &values, dtype: self.0.dtype };
+            let value = pass.compute(block)?;
+            if let (Some(visitor), Value::Tensor(tensor)) = (&mut visitor, &value) {
+                for &module in &ends[at] {
+                    visitor(&program.modules[module].path, tensor)?;
+                }
+            }
+            values.push(value);
+            spent[at].iter().for_each(|&step| values[step] = Value::None);
+        }
+        let outputs = program.outputs.iter().filter_map(|output| match &values[output.step] {
+            Value::Tensor(tensor) => Some((output.name, tensor.clone())),
+            _ => None,
+        });
+        Ok(outputs.collect())
+    }
+}
+
+/// Reads tensors, each once.
+struct Reader<'a, 'b> {
+    program: &'a Program,
+    base: &'a VarBuilder<'b>,
+    head: &'a VarBuilder<'b>,
+    read: HashMap<TensorId, Tensor>,
+}
+
+impl Reader<'_, '_> {
+    fn block(&mut self, op: &Op) -> Result<Block> {
+        /// As candle-nn begins a table that is to be trained.
+        const TABLE: Init = Init::Randn { mean: 0., stdev: 1. };
+        Ok(match *op {
+            Op::Rows => Block::Rows,
+            Op::Unrows => Block::Unrows,
+            Op::Mask => Block::Mask,
+            Op::Embedding { table } => {
+                let table = self.tensor(table, TABLE)?;
+                let width = table.dim(1)?;
+                Block::Embedding(Embedding::new(table, width))
+            }
+            Op::Positions { table } => Block::Positions(self.tensor(table, TABLE)?),
+            Op::Linear { weight, bias } => {
+                let is_tied = self.read.contains_key(&weight);
+                let weight = self.tensor(weight, candle_nn::init::DEFAULT_KAIMING_NORMAL)?;
+                // In memory it lies as the product reads it, `[in, out]`: for few rows that takes a seventh off the product.
+                let weight = if is_tied { weight } else { weight.t()?.contiguous()?.t()? };
+                Block::Linear(Linear::new(&weight, &self.tensor(bias, Init::Const(0.))?)?)
+            }
+            Op::LayerNorm { weight, bias, eps } => {
+                let weight = self.tensor(weight, Init::Const(1.))?;
+                Block::LayerNorm(LayerNorm::new(&weight, &self.tensor(bias, Init::Const(0.))?, eps)?)
+            }
+            Op::Attention { heads } => Block::Attention { heads },
+            Op::Activation { function, .. } => Block::Activation(function),
+            Op::Sum => Block::Sum,
+            Op::Token { at } => Block::Token { at },
+            Op::Feature { at } => Block::Feature { at },
+        })
+    }
+
+    fn tensor(&mut self, id: TensorId, init: Init) -> Result<Tensor> {
+        if let Some(read) = self.read.get(&id) {
+            return Ok(read.clone());
+        }
+        let tensor = &self.program.tensors[id];
+        let vb = if tensor.in_base { self.base } else { self.head };
+        let old = tensor
+            .old_name
+            .as_ref()
+            .filter(|old| !vb.contains_tensor(&tensor.name) && vb.contains_tensor(old));
+        let read = vb.get_with_hints(tensor.shape.as_slice(), old.unwrap_or(&tensor.name), init)?;
+        self.read.insert(id, read.clone());
+        Ok(read)
+    }
+}
+
+/// A step of one run.
+struct Pass<'a> {
+    step: &'a Step,
+    inputs: &'a [Option<Tensor>],
+    values: &'a [Value],
+    dtype: DType,
+}
+
+impl Pass<'_> {
+    fn compute(&self, block: &Block) -> Result<Value> {
+        Ok(Value::Tensor(match block {
+            Block::Rows => match self.optional(0) {
+                Some(x) => x.reshape(((), x.dim(D::Minus1)?))?,
+                None => return Ok(Value::None),
+            },
+            Block::Mask => {
+                let mask =
+                    self.optional(0).map(|mask| AttentionMask::new(&mask.to_dtype(DType::U8)?, self.dtype));
+                return Ok(Value::Mask(mask.transpose()?));
+            }
+            Block::Unrows => {
+                let axes = self.given()?.dims();
+                self.tensor(0)?.reshape(&axes[..axes.len().saturating_sub(1)])?
+            }
+            Block::Embedding(table) => table.forward(self.tensor(0)?)?,
+            // 0, 1, 2, …, the same for every row: [1, sequence, width].
+            Block::Positions(table) => table.narrow(0, 0, self.given()?.dim(D::Minus1)?)?.unsqueeze(0)?,
+            Block::Linear(linear) => linear.forward(self.tensor(0)?)?,
+            Block::LayerNorm(norm) => norm.forward(self.tensor(0)?)?,
+            Block::Attention { heads } => {
+                attention([self.tensor(0)?, self.tensor(1)?, self.tensor(2)?], self.mask(3), *heads)?
+            }
+            Block::Activation(function) => function.forward(self.tensor(0)?)?,
+            Block::Sum => {
+                let mut sum = self.tensor(0)?.clone();
+                for part in 1..self.step.inputs.len() {
+                    sum = sum.broadcast_add(self.tensor(part)?)?;
+                }
+                sum
+            }
+            Block::Token { at } => self.tensor(0)?.i((.., *at))?,
+            Block::Feature { at } => {
+                self.tensor(0)?.narrow(D::Minus1, *at, 1)?.squeeze(D::Minus1)?.contiguous()?
+            }
+        }))
+    }
+
+    fn optional(&self, input: usize) -> Option<&Tensor> {
+        match self.step.inputs.get(input)? {
+            Wire::Input(input) => self.inputs.get(*input)?.as_ref(),
+            Wire::Step(step) => match self.values.get(*step)? {
+                Value::Tensor(tensor) => Some(tensor),
+                _ => None,
+            },
+        }
+    }
+
+    /// The first input of the model.
+    fn given(&self) -> Result<&Tensor> {
+        match self.inputs.first() {
+            Some(Some(tensor)) => Ok(tensor),
+            _ => candle_core::bail!("the model has no first input"),
+        }
+    }
+
+    fn tensor(&self, input: usize) -> Result<&Tensor> {
+        match self.optional(input) {
+            Some(tensor) => Ok(tensor),
+            None => candle_core::bail!("a block in '{}' is fed no tensor", self.step.module),
+        }
+    }
+
+    fn mask(&self, input: usize) -> Option<&AttentionMask> {
+        match self.values.get(self.step.inputs.get(input)?.step()?)? {
+            Value::Mask(mask) => mask.as_ref(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,469 @@
+//! Descriptions are held to PyTorch, field by field: whatever is changed in one, something that PyTorch recorded says so.
+//!
+//! Reference and exporter read the same description, so that an error in it would be on both sides. Three records judge it: the outputs and modules'
+//! outputs of PyTorch in f64, the scopes and classes that torch's exporter writes beside each operator, and the checkpoints' own tensors.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use architecture::{
+    Activation, Copied, Family as _, Input, Module, Op, Output, Program, Step, Task, Tensor, Wire,
+    bind_program,
+};
+use candle_bert::BertConfig;
+use candle_blocks::Model;
+use candle_core::{DType, Device, Tensor as Value};
+use checkpoint::{Checkpoint, ModelFiles};
+use onnx_graph::Model as Graph;
+
+use crate::common::fixture;
+
+/// How far f64 may be from PyTorch's f64, as a part of the largest absolute value: see `candle-bert/tests/golden.rs`. What is changed here is off by far more.
+const BOUND: f64 = 1e-12;
+
+/// A model, and what PyTorch made of it.
+struct Recorded {
+    name: String,
+    task: Task,
+    config: BertConfig,
+    checkpoint: Checkpoint,
+    program: Program,
+    prefixes: [String; 2],
+    unused: Vec<String>,
+    values: BTreeMap<String, Value>,
+    /// The classes on the way to each module, and how often each of torch's operators stands in it.
+    classes: BTreeMap<String, String>,
+    operators: BTreeMap<(String, &'static str), usize>,
+}
+
+impl Recorded {
+    fn open(name: &str, exported: &str) -> Self {
+        let folder = fixture(name);
+        let files = ModelFiles::from_folder(&folder).unwrap();
+        let config = BertConfig::from_json(&files.config().unwrap()).unwrap();
+        let checkpoint = files.checkpoint().unwrap();
+        let task = config.task().unwrap();
+        let bound = architecture::bind(&checkpoint, &config, task).unwrap();
+        let (program, prefixes) = (bound.program.clone(), [bound.prefix.clone(), bound.head_prefix.clone()]);
+        let unused = bound.unused.clone();
+        let values = candle_core::safetensors::load(folder.join("golden.safetensors"), &Device::Cpu).unwrap();
+        let (classes, operators) = scopes(&folder.join("onnx").join(exported));
+        Self {
+            name: name.into(),
+            task,
+            config,
+            program,
+            prefixes,
+            unused,
+            values: values.into_iter().collect(),
+            classes,
+            operators,
+            checkpoint,
+        }
+    }
+
+    /// What of the records a program contradicts; nothing if it is the model's.
+    fn contradiction(&self, program: &Program) -> Option<String> {
+        self.other_structure(program).or_else(|| self.other_values(program).err())
+    }
+
+    /// Classes, scopes and operators.
+    fn other_structure(&self, program: &Program) -> Option<String> {
+        let mut found: BTreeMap<(String, &'static str), usize> = BTreeMap::new();
+        for (at, step) in program.steps.iter().enumerate() {
+            if let Some((operator, count)) = operator(step) {
+                *found.entry((program.owner(at).to_string(), operator)).or_default() += count;
+            }
+        }
+        if found != self.operators {
+            return Some("operators stand in other modules".into());
+        }
+        let tags = |module: &Module| (module.path.clone(), program.hierarchy_tag(&module.path));
+        let tags: BTreeMap<String, String> = program.modules.iter().map(tags).collect();
+        let known = self.classes.iter().all(|(path, tag)| tags.get(path) == Some(tag));
+        let all = tags.keys().all(|path| self.classes.contains_key(path));
+        (!known || !all).then(|| "modules are of other classes".into())
+    }
+
+    /// Tensors, outputs, and the outputs of modules.
+    fn other_values(&self, program: &Program) -> Result<(), String> {
+        let [prefix, head_prefix] = self.prefixes.clone();
+        let bound = bind_program(&self.checkpoint, program.clone(), prefix, head_prefix)
+            .map_err(|error| error.to_string())?;
+        if bound.unused != self.unused {
+            return Err(format!("unused are {:?}", bound.unused));
+        }
+        let model = Model::from_bound(&self.checkpoint, bound, DType::F64, &Device::Cpu)
+            .map_err(|error| error.to_string())?
+            .model;
+        let inputs = ["input_ids", "attention_mask", "token_type_ids"];
+        for case in self.values.keys().filter_map(|key| key.strip_suffix("/input_ids")) {
+            let value = |name: &str| self.values.get(&format!("{case}/{name}"));
+            let given: Vec<(&str, &Value)> =
+                inputs.iter().filter_map(|name| Some((*name, value(name)?))).collect();
+            let mut found: BTreeMap<String, Value> = BTreeMap::new();
+            let outputs = model
+                .run(
+                    &given,
+                    Some(&mut |module, tensor| {
+                        found.insert(format!("{case}/taps/{module}"), tensor.clone());
+                        Ok(())
+                    }),
+                )
+                .map_err(|error| error.to_string())?;
+            let outputs = outputs.into_iter().map(|(name, tensor)| (format!("{case}/{name}"), tensor));
+            found.extend(outputs);
+            let recorded = self.values.iter().filter(|(key, _)| {
+                key.strip_prefix(&format!("{case}/")).is_some_and(|name| !inputs.contains(&name))
+            });
+            for (key, expected) in recorded {
+                let found = found.get(key).ok_or_else(|| format!("{key} is missing"))?;
+                if !same(found, expected) {
+                    return Err(format!("{key} differs"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn same(found: &Value, expected: &Value) -> bool {
+    let flat = |value: &Value| value.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+    if found.dims() != expected.dims() {
+        return false;
+    }
+    let (found, expected) = (flat(found), flat(expected));
+    let largest = expected.iter().fold(0f64, |largest, x| largest.max(x.abs()));
+    !found.is_empty() && found.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= BOUND * largest)
+}
+
+/// What torch calls a step, and how often it does it; nothing for steps that have no operator of their own.
+fn operator(step: &Step) -> Option<(&'static str, usize)> {
+    Some(match step.op {
+        Op::Embedding { .. } | Op::Positions { .. } => ("embedding", 1),
+        Op::Linear { .. } => ("linear", 1),
+        Op::LayerNorm { .. } => ("layer_norm", 1),
+        Op::Attention { .. } => ("scaled_dot_product_attention", 1),
+        Op::Activation { function: Activation::Tanh, .. } => ("tanh", 1),
+        Op::Activation { .. } => ("gelu", 1),
+        Op::Sum => ("add", step.inputs.len() - 1),
+        Op::Token { .. } => ("select", 1),
+        Op::Rows | Op::Unrows | Op::Mask | Op::Feature { .. } => return None,
+    })
+}
+
+/// What torch's exporter wrote beside each operator: the modules that it stood in, and their classes.
+fn scopes(graph: &Path) -> (BTreeMap<String, String>, BTreeMap<(String, &'static str), usize>) {
+    const OPERATORS: [&str; 8] = [
+        "embedding",
+        "linear",
+        "layer_norm",
+        "scaled_dot_product_attention",
+        "tanh",
+        "gelu",
+        "add",
+        "select",
+    ];
+    let list = |text: &str| -> Vec<String> {
+        text.trim_matches(['[', ']']).split(", ").map(|word| word.trim_matches('\'').to_string()).collect()
+    };
+    let (mut classes, mut operators) = (BTreeMap::new(), BTreeMap::new());
+    let mut seen = BTreeSet::new();
+    for node in &Graph::open(graph).unwrap().graph.nodes {
+        let metadata =
+            |name: &str| node.metadata.get(&format!("pkg.torch.onnx.{name}")).map(|text| list(text));
+        let (Some(names), Some(of)) = (metadata("name_scopes"), metadata("class_hierarchy")) else {
+            continue;
+        };
+        // What names a model is left out: the wrapper, the model itself, and where it has a head, the attribute of its encoder.
+        let path = |name: &str| {
+            let inner = name.strip_prefix("model").unwrap_or(name).trim_start_matches('.');
+            inner.strip_prefix("bert").map_or(inner, |inner| inner.trim_start_matches('.')).to_string()
+        };
+        let mut tag = String::new();
+        for (name, class) in names.iter().zip(&of).take(names.len() - 1) {
+            let Some(class) = class.rsplit_once("modeling_bert.").map(|(_, class)| class) else {
+                if class.starts_with("torch.nn.modules.") && !class.contains("container") {
+                    classes.insert(path(name), tag.clone());
+                }
+                continue;
+            };
+            let number = name.rsplit('.').next().filter(|word| word.parse::<usize>().is_ok());
+            tag = match number {
+                Some(number) => format!("{tag}/{class}.{number}"),
+                None => format!("{tag}/{class}"),
+            };
+            if !path(name).is_empty() {
+                classes.insert(path(name), tag.clone());
+            }
+        }
+        // One operator of torch's may be many nodes.
+        let (Some(unique), Some(target)) = (names.last(), of.last()) else { continue };
+        let operator = target.trim_start_matches("aten.").split('.').next().unwrap_or_default();
+        if let Some(operator) = OPERATORS.into_iter().find(|known| *known == operator)
+            && seen.insert(unique.clone())
+        {
+            let scope = path(&names[names.len() - 2]);
+            *operators.entry((scope, operator)).or_default() += 1;
+        }
+    }
+    (classes, operators)
+}
+
+/// A change, and the program with it.
+type Mutant = (String, Program);
+
+/// Every field and every edge, each changed by itself.
+fn mutants(original: &Program) -> Vec<Mutant> {
+    // A field that is added must be changed here, too: nothing is left out by `..`.
+    let Program { class: _, base_class, axes, inputs, tensors, modules, steps, outputs, copies, buffers } =
+        original;
+    let mut all: Vec<Mutant> = Vec::new();
+    let mut push = |what: String, change: &dyn Fn(&mut Program)| {
+        let mut program = original.clone();
+        change(&mut program);
+        assert_ne!(program, *original, "{what} changes nothing");
+        all.push((what, program));
+    };
+    push("the class".into(), &|p| p.class.push('2'));
+    if base_class != &original.class {
+        push("the class of the encoder".into(), &|p| p.base_class.push('2'));
+    }
+    push("the axes".into(), &|p| p.axes = if axes.len() == 2 { &["a", "b", "c"] } else { &["a", "b"] });
+    for (at, Input { name: _ }) in inputs.iter().enumerate() {
+        push(format!("the name of input {at}"), &|p| p.inputs[at].name = "other");
+        push(format!("no input {at}"), &|p| drop(p.inputs.remove(at)));
+    }
+    for (at, Tensor { name, shape: _, in_base: _, old_name: _ }) in tensors.iter().enumerate() {
+        push(format!("the name of {name}"), &|p| p.tensors[at].name.push('2'));
+        push(format!("the shape of {name}"), &|p| p.tensors[at].shape[0] += 1);
+        // Where there is no head, no prefix tells the two apart.
+        if base_class != &original.class {
+            push(format!("the side of {name}"), &|p| p.tensors[at].in_base ^= true);
+        }
+    }
+    for (at, Module { path, class, item, output }) in modules.iter().enumerate() {
+        push(format!("the path of {path}"), &|p| p.modules[at].path.push('2'));
+        push(format!("the output of {path}"), &|p| {
+            p.modules[at].output = output.wrapping_sub(1).min(steps.len() - 1)
+        });
+        push(format!("no module {path}"), &|p| drop(p.modules.remove(at)));
+        if class.is_some() {
+            push(format!("the class of {path}"), &|p| p.modules[at].class = Some("Other"));
+            push(format!("no class of {path}"), &|p| p.modules[at].class = None);
+        } else {
+            push(format!("a class of {path}"), &|p| p.modules[at].class = Some("Other"));
+        }
+        if item.is_some() {
+            push(format!("the number of {path}"), &|p| p.modules[at].item = Some(77));
+        }
+    }
+    for (at, Step { op, inputs, module }) in steps.iter().enumerate() {
+        let what = |part: &str| format!("{part} of step {at} in '{module}'");
+        if operator(&steps[at]).is_some() {
+            push(what("the module"), &|p| p.steps[at].module.push('2'));
+        }
+        for (edge, wire) in inputs.iter().enumerate() {
+            for other in others(original, at, *wire) {
+                push(what(&format!("edge {edge} to {other:?}")), &|p| p.steps[at].inputs[edge] = other);
+            }
+            push(what(&format!("no edge {edge}")), &|p| {
+                p.steps[at].inputs.remove(edge);
+            });
+        }
+        for (change, other) in other_ops(original, op) {
+            push(what(&change), &|p| p.steps[at].op = other.clone());
+        }
+    }
+    for (at, Output { name, step }) in outputs.iter().enumerate() {
+        push(format!("the name of output {name}"), &|p| p.outputs[at].name = "other");
+        push(format!("the step of output {name}"), &|p| p.outputs[at].step = step - 1);
+        push(format!("no output {name}"), &|p| drop(p.outputs.remove(at)));
+    }
+    // What only some checkpoints have is changed in the tests below.
+    for Copied { name: _, of: _, tied: _ } in copies {}
+    for _ in buffers {}
+    all
+}
+
+/// Other wires that could feed a step: of the same shape, so that only the numbers tell.
+fn others(program: &Program, step: usize, wire: Wire) -> Vec<Wire> {
+    let shapes = program.shapes();
+    let shape = |wire: Wire| match wire {
+        Wire::Input(_) => None,
+        Wire::Step(step) => Some(shapes[step]),
+    };
+    let inputs = (0..program.inputs.len()).map(Wire::Input);
+    let earlier = (0..step).map(Wire::Step);
+    let alike = inputs.chain(earlier).filter(|&other| other != wire && shape(other) == shape(wire));
+    // The nearest ones; all of them would be thousands.
+    let mut alike: Vec<Wire> = alike.collect();
+    alike.reverse();
+    alike.truncate(3);
+    alike
+}
+
+/// An op with each of its fields changed, one at a time.
+fn other_ops(program: &Program, op: &Op) -> Vec<(String, Op)> {
+    let another = |tensor: usize| {
+        let shape = &program.tensors[tensor].shape;
+        (0..program.tensors.len()).find(|&other| other != tensor && program.tensors[other].shape == *shape)
+    };
+    let mut all = Vec::new();
+    let mut push = |what: &str, op: Option<Op>| all.extend(op.map(|op| (what.to_string(), op)));
+    match *op {
+        Op::Rows | Op::Unrows | Op::Mask | Op::Sum => {}
+        Op::Embedding { table } => {
+            push("the table", another(table).map(|table| Op::Embedding { table }));
+            push("the kind", Some(Op::Positions { table }));
+        }
+        Op::Positions { table } => push("the table", another(table).map(|table| Op::Positions { table })),
+        Op::Linear { weight, bias } => {
+            push("the weight", another(weight).map(|weight| Op::Linear { weight, bias }));
+            push("the bias", another(bias).map(|bias| Op::Linear { weight, bias }));
+        }
+        Op::LayerNorm { weight, bias, eps } => {
+            push("the weight", another(weight).map(|weight| Op::LayerNorm { weight, bias, eps }));
+            push("the bias", another(bias).map(|bias| Op::LayerNorm { weight, bias, eps }));
+            push("the eps", Some(Op::LayerNorm { weight, bias, eps: if eps < 1e-8 { 1e-5 } else { 1e-12 } }));
+        }
+        Op::Attention { heads } => {
+            push("the heads", Some(Op::Attention { heads: if heads == 1 { 2 } else { 1 } }))
+        }
+        Op::Activation { function, configured } => {
+            for other in Activation::ALL.into_iter().filter(|other| *other != function) {
+                push(
+                    &format!("{other} for {function}"),
+                    Some(Op::Activation { function: other, configured }),
+                );
+            }
+        }
+        Op::Token { at } => push("the token", Some(Op::Token { at: at + 1 })),
+        Op::Feature { at } => push("the feature", Some(Op::Feature { at: 1 - at })),
+    }
+    all
+}
+
+/// The models with their exports by torch in which attention is one operator.
+fn recorded() -> Vec<Recorded> {
+    let heads = [
+        "sequence_classification",
+        "token_classification",
+        "question_answering",
+        "masked_lm",
+        "masked_lm_untied",
+        "multiple_choice",
+        "next_sentence_prediction",
+    ];
+    let heads = heads.map(|head| Recorded::open(&format!("heads/{head}"), "dynamo20-sdpa.onnx"));
+    [Recorded::open("baseline", "dynamo20-sdpa-dynamic.onnx")].into_iter().chain(heads).collect()
+}
+
+#[test]
+fn whatever_is_changed_in_a_description_pytorch_contradicts() {
+    let mut count = 0;
+    for model in recorded() {
+        let own = model.contradiction(&model.program);
+        assert_eq!(own, None, "{}", model.name);
+        for (what, mutant) in mutants(&model.program) {
+            assert!(model.contradiction(&mutant).is_some(), "{}: nobody sees {what}", model.name);
+            count += 1;
+        }
+    }
+    println!("{count} changes were contradicted");
+    assert!(count > 2000, "only {count}");
+}
+
+/// What config.json chooses follows it, and nothing else does.
+#[test]
+fn configured_activations_are_those_that_follow_the_config() {
+    for model in recorded() {
+        let other = BertConfig { hidden_act: Activation::Relu, ..model.config.clone() };
+        let has_pooler = model.program.tensors.iter().any(|tensor| tensor.name.starts_with("pooler"));
+        let changed = other.program(model.task, &|_| has_pooler).unwrap();
+        for (step, other) in model.program.steps.iter().zip(&changed.steps) {
+            if let Op::Activation { configured, .. } = step.op {
+                assert_eq!(configured, step.op != other.op, "{}, {}", model.name, step.module);
+            }
+        }
+    }
+}
+
+/// The names that only some checkpoints have: those converted from TensorFlow, copies, old buffers, prefixes.
+#[test]
+fn names_that_only_some_checkpoints_have() {
+    let open = |folder: PathBuf| ModelFiles::from_folder(folder).unwrap();
+    let config = BertConfig::from_json(&open(fixture("baseline")).config().unwrap()).unwrap();
+    let of = |name: &str| open(fixture(name)).checkpoint().unwrap();
+    let bound = |checkpoint: &Checkpoint, change: &dyn Fn(&mut Program)| {
+        let bound = architecture::bind(checkpoint, &config, Task::FeatureExtraction).unwrap();
+        let (mut program, prefix, head) =
+            (bound.program.clone(), bound.prefix.clone(), bound.head_prefix.clone());
+        change(&mut program);
+        bind_program(checkpoint, program, prefix, head)
+            .map(|bound| bound.unused.len())
+            .map_err(|e| e.to_string())
+    };
+    let old = of("checkpoints/legacy-bert-gamma-tied");
+    let as_it_is = bound(&old, &|_| ());
+    assert!(as_it_is.is_ok());
+    let norms = bound(&old, &|_| ()).is_ok();
+    assert!(norms);
+    for at in 0..config.program(Task::FeatureExtraction, &|_| true).unwrap().tensors.len() {
+        let has_old_name = |p: &Program| p.tensors[at].old_name.is_some();
+        let program = config.program(Task::FeatureExtraction, &|_| true).unwrap();
+        if has_old_name(&program) {
+            assert!(bound(&old, &|p| p.tensors[at].old_name = None).is_err());
+        }
+        // Under another prefix than the encoder's it is not there.
+        let with_head = of("prefixed");
+        let other = BertConfig::from_json(&open(fixture("prefixed")).config().unwrap()).unwrap();
+        let bound = architecture::bind(&with_head, &other, Task::FeatureExtraction).unwrap();
+        let (mut program, prefix) = (bound.program.clone(), bound.prefix.clone());
+        program.tensors[at].in_base = false;
+        assert!(bind_program(&with_head, program, prefix, String::new()).is_err(), "{at}");
+    }
+    let buffers = of("position_ids");
+    let other = BertConfig::from_json(&open(fixture("position_ids")).config().unwrap()).unwrap();
+    let bound = architecture::bind(&buffers, &other, Task::FeatureExtraction).unwrap();
+    let (mut program, prefix) = (bound.program.clone(), bound.prefix.clone());
+    let unused = bound.unused.len();
+    program.buffers.clear();
+    let more = bind_program(&buffers, program, prefix.clone(), prefix).unwrap().unused.len();
+    assert_eq!(more, unused + 1);
+}
+
+/// Copies under a second name: one that is told from the checkpoint's own, and one that contradicts the config.
+#[test]
+fn copies_are_known_by_name_and_by_what_they_are_copies_of() {
+    const DECODER: &str = "cls.predictions.decoder";
+    let model = Recorded::open("heads/masked_lm", "dynamo20-sdpa.onnx");
+    let copy = |of: &str, name: String| checkpoint::TensorEntry {
+        name,
+        ..model.checkpoint.get(of).unwrap().clone()
+    };
+    let both = model.checkpoint.replacing([
+        copy("bert.embeddings.word_embeddings.weight", format!("{DECODER}.weight")),
+        copy("cls.predictions.bias", format!("{DECODER}.bias")),
+    ]);
+    let bind = |checkpoint: &Checkpoint, program: &Program| {
+        let [prefix, head] = model.prefixes.clone();
+        bind_program(checkpoint, program.clone(), prefix, head).map(|bound| bound.unused)
+    };
+    assert_eq!(bind(&both, &model.program).unwrap(), [""; 0]);
+    for at in 0..model.program.copies.len() {
+        for change in [|copied: &mut Copied| copied.name.push('2'), |copied: &mut Copied| copied.of += 1] {
+            let mut program = model.program.clone();
+            change(&mut program.copies[at]);
+            assert!(bind(&both, &program).map_or(true, |unused| !unused.is_empty()), "copy {at}");
+        }
+        // One that differs: that of the weight contradicts the config, and that of the bias is left over.
+        let other = copy("bert.embeddings.LayerNorm.weight", model.program.copies[at].name.clone());
+        let differs = model.checkpoint.replacing([other]);
+        let tied = model.program.copies[at].tied;
+        assert_eq!(bind(&differs, &model.program).is_err(), tied);
+        let mut program = model.program.clone();
+        program.copies[at].tied = !tied;
+        assert_eq!(bind(&differs, &program).is_err(), !tied);
+    }
+}
