@@ -38,7 +38,7 @@ pub use audit::{
     Audit, Cast, Constant, Expect, Finding, FindingKind, FirstDifference, Layout, Leftover, Origin, Trace,
 };
 pub use conversion::{Conversion, Loss};
-pub use modules::{Culprit, Located, ModuleError};
+pub use modules::{Culprit, Located, ModuleError, ModulePlace};
 pub use output::{Decisions, EngineCheck, FromTruth, NonFinite, OutputReport, Padding};
 pub use proof::{DEFAULT_PROOF_TOL, Promoted, Proof, ProofOutput};
 pub use read::{ReadError, Saved, read};

@@ -46,6 +46,24 @@ pub struct ModuleError {
     pub single: Option<f64>,
     /// Whether it is one of the culprits.
     pub culprit: bool,
+    /// Where it stands in a table of all.
+    #[serde(default)]
+    pub place: ModulePlace,
+}
+
+/// Where a module stands in a table of all modules: a row for each layer, a column for each of its parts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModulePlace {
+    /// The name of the row: `layer 0`, or the part of the model that is no layer.
+    pub row: String,
+    /// The number of the layer; null outside all.
+    pub layer: Option<usize>,
+    /// The column, from 0 in each row. Modules of one column are one cell, as a layer norm and what it ends.
+    pub column: usize,
+    /// What stands over the column and its neighbours; empty outside layers.
+    pub group: String,
+    /// What the column is called: `dense`.
+    pub label: String,
 }
 
 impl ModuleError {

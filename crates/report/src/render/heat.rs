@@ -1,9 +1,9 @@
-//! The modules of a BERT as a strip for each layer, with a shade for each module's own error.
+//! The modules of a model as a strip for each layer, with a shade for each module's own error.
 
 use std::collections::BTreeMap;
 
 use super::words::shown;
-use crate::{Located, ModuleError};
+use crate::{Located, ModuleError, ModulePlace};
 
 /// How far a module is off by itself, on a logarithmic scale; the steps are [`Heat::STEPS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,78 +61,64 @@ pub struct Cell<'a> {
     pub heat: Heat,
 }
 
-/// A row of the strip: `embeddings`, `layer 0` and so on, `pooler`.
+/// A row of the strip.
 #[derive(Debug, Clone)]
 pub struct Row<'a> {
     /// Its name.
-    pub label: String,
-    /// Whether its columns are those of a layer; parts of a layer that no BERT has follow in a row that is none.
+    pub label: &'a str,
+    /// Whether its columns are those of a layer.
     pub layer: bool,
     /// Its parts in the order of execution; none where the report has no such module.
     pub cells: Vec<Option<Cell<'a>>>,
 }
-
-/// What a layer consists of, in the order of execution: the column and the modules that give its value, the deepest first.
-const LAYER: [(&str, &[&str]); 10] = [
-    ("q", &["attention.self.query"]),
-    ("k", &["attention.self.key"]),
-    ("v", &["attention.self.value"]),
-    ("self", &["attention.self"]),
-    ("dense", &["attention.output.dense"]),
-    ("LN", &["attention.output.LayerNorm", "attention.output", "attention"]),
-    ("dense", &["intermediate.dense"]),
-    ("act", &["intermediate"]),
-    ("dense", &["output.dense"]),
-    ("LN", &["output.LayerNorm", "output", ""]),
-];
-
-/// The headings over a layer's columns: a name, and how many columns it spans.
-pub const GROUPS: [(&str, usize); 4] = [("attention", 4), ("output", 2), ("intermediate", 2), ("output", 2)];
-
-const EMBEDDINGS: [(&str, &[&str]); 4] = [
-    ("word", &["word_embeddings"]),
-    ("type", &["token_type_embeddings"]),
-    ("position", &["position_embeddings"]),
-    ("LN", &["LayerNorm", ""]),
-];
-
-const POOLER: [(&str, &[&str]); 2] = [("dense", &["dense"]), ("tanh", &["activation", ""])];
 
 /// All rows of a report.
 #[derive(Debug, Clone)]
 pub struct Grid<'a> {
     /// In the order of execution.
     pub rows: Vec<Row<'a>>,
+    /// The headings over a layer's columns: a name, and how many columns it spans.
+    pub groups: Vec<(&'a str, usize)>,
     /// What a module may be off, over the larger of 1 and its largest value.
     pub allowed: f64,
 }
 
+/// The most columns of a row: what a report says of itself may be anything.
+const COLUMNS: usize = 1000;
+
 impl<'a> Grid<'a> {
     /// Sorts the modules into rows. `allowed` is the bound of the proof.
     pub fn new(located: &'a Located, allowed: f64) -> Self {
-        let mut parts: BTreeMap<Place, Vec<(&'a str, &'a ModuleError)>> = BTreeMap::new();
+        let mut rows: Vec<(&ModulePlace, BTreeMap<usize, Vec<&ModuleError>>)> = Vec::new();
         for module in &located.modules {
-            let (place, part) = place(&module.module);
-            parts.entry(place).or_default().push((part, module));
+            let place = &module.place;
+            let column = place.column.min(COLUMNS);
+            let own = rows.iter_mut().find(|(row, _)| (&row.row, row.layer) == (&place.row, place.layer));
+            match own {
+                Some((_, columns)) => columns.entry(column).or_default().push(module),
+                None => rows.push((place, BTreeMap::from([(column, vec![module])]))),
+            }
         }
-        // It gives what its last layer gives.
-        parts.remove(&Place::Encoder);
-        let rows = |(place, parts): (Place, Vec<(&'a str, &'a ModuleError)>)| match place {
-            Place::Embeddings => vec![Row::new("embeddings".into(), &EMBEDDINGS, &parts, allowed)],
-            Place::Layer(layer) => {
-                let label = format!("layer {layer}");
-                let mut row = Row { layer: true, ..Row::new(label.clone(), &LAYER, &parts, allowed) };
-                let cells = row.cells.split_off(LAYER.len());
-                let others = (!cells.is_empty()).then_some(Row { label, layer: false, cells });
-                std::iter::once(row).chain(others).collect()
-            }
-            Place::Pooler => vec![Row::new("pooler".into(), &POOLER, &parts, allowed)],
-            Place::Encoder | Place::Head => {
-                let cell = |&(label, module): &_| Cell::new(label, &[module], allowed);
-                vec![Row { label: "head".into(), layer: false, cells: parts.iter().map(cell).collect() }]
-            }
+        let width = |columns: &BTreeMap<usize, Vec<&ModuleError>>| {
+            columns.last_key_value().map_or(0, |(last, _)| last + 1)
         };
-        Self { rows: parts.into_iter().flat_map(rows).collect(), allowed }
+        let layers = || rows.iter().filter(|(place, _)| place.layer.is_some());
+        let widest = layers().map(|(_, columns)| width(columns)).max().unwrap_or(0);
+        let mut groups: Vec<(&str, usize)> = Vec::new();
+        for column in 0..widest {
+            let group = layers().find_map(|(_, columns)| Some(columns.get(&column)?.first()?.place.group.as_str()));
+            match (groups.last_mut(), group.unwrap_or_default()) {
+                (Some((last, count)), group) if *last == group => *count += 1,
+                (_, group) => groups.push((group, 1)),
+            }
+        }
+        let rows = rows.iter().map(|(place, columns)| {
+            let layer = place.layer.is_some();
+            let count = if layer { widest } else { width(columns) };
+            let cells = (0..count).map(|column| Cell::new(columns.get(&column)?, allowed)).collect();
+            Row { label: &place.row, layer, cells }
+        });
+        Self { rows: rows.collect(), groups, allowed }
     }
 
     /// Every part, in the order of execution.
@@ -159,13 +145,15 @@ impl<'a> Grid<'a> {
         for row in &self.rows {
             let label = format!("{:<LABEL$}", row.label);
             if row.layer && !headed {
-                let headings: Vec<String> = LAYER.iter().map(|(label, _)| format!("{label:<6}")).collect();
-                lines.push(format!("{:LABEL$}{}", "", grouped(&headings)).trim_end().into());
+                let label = |cell: &Option<Cell>| cell.as_ref().map_or("", |cell| cell.label).to_string();
+                let headings: Vec<String> =
+                    row.cells.iter().map(|cell| format!("{:<6}", shown(&label(cell), PART))).collect();
+                lines.push(format!("{:LABEL$}{}", "", self.grouped(&headings)).trim_end().into());
                 headed = true;
             }
             let line = if row.layer {
                 let cells: Vec<String> = row.cells.iter().map(|part| cell(part.as_ref()) + "   ").collect();
-                grouped(&cells)
+                self.grouped(&cells)
             } else {
                 let cells = row.cells.iter().flatten();
                 cells.map(|part| format!("{} {} ", shown(part.label, PART), cell(Some(part)))).collect()
@@ -183,74 +171,23 @@ impl<'a> Grid<'a> {
         lines.push(format!("{:LABEL$}{}  {beyond} above  ? not seen  ! culprit", "", bounds.join("  ")));
         lines
     }
-}
 
-/// A layer's columns with a line between its parts.
-fn grouped(cells: &[String]) -> String {
-    let mut cells = cells.iter();
-    let groups: Vec<String> =
-        GROUPS.iter().map(|(_, width)| cells.by_ref().take(*width).cloned().collect()).collect();
-    groups.join("│ ")
-}
-
-impl<'a> Row<'a> {
-    fn new(
-        label: String,
-        columns: &[(&'static str, &[&str])],
-        parts: &[(&'a str, &'a ModuleError)],
-        allowed: f64,
-    ) -> Self {
-        let of = |names: &[&str]| -> Vec<&'a ModuleError> {
-            let named = |name: &&str| parts.iter().find(|(part, _)| part == name).map(|&(_, module)| module);
-            names.iter().filter_map(named).collect()
-        };
-        let mut cells: Vec<Option<Cell<'a>>> =
-            columns.iter().map(|&(label, names)| Cell::new(label, &of(names), allowed)).collect();
-        // A part that no column is for has one of its own.
-        let known = |part: &str| columns.iter().any(|(_, names)| names.contains(&part));
-        let others = parts.iter().filter(|(part, _)| !known(part));
-        cells.extend(others.map(|&(part, module)| Cell::new(part, &[module], allowed)));
-        Self { label, layer: false, cells }
+    /// A layer's columns with a line between its parts.
+    fn grouped(&self, cells: &[String]) -> String {
+        let mut cells = cells.iter();
+        let groups: Vec<String> =
+            self.groups.iter().map(|(_, width)| cells.by_ref().take(*width).cloned().collect()).collect();
+        groups.join("│ ")
     }
 }
 
 impl<'a> Cell<'a> {
-    /// One of the modules that give the same value, the deepest first; nothing where there is none.
-    fn new(label: &'a str, modules: &[&'a ModuleError], allowed: f64) -> Option<Self> {
+    /// The modules of one column; nothing where there is none.
+    fn new(modules: &[&'a ModuleError], allowed: f64) -> Option<Self> {
         let heat = |module: &ModuleError| Heat::of(module.relative(), allowed);
-        // The first of those that are worst.
-        let module = modules.iter().rev().max_by_key(|module| (module.culprit, heat(module)))?;
+        // The deepest of those that are worst.
+        let module = modules.iter().max_by_key(|module| (module.culprit, heat(module), module.module.len()))?;
+        let label = if module.place.label.is_empty() { &module.module } else { &module.place.label };
         Some(Self { label, module, heat: heat(module) })
     }
-}
-
-/// A row, in the order of execution.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
-    Embeddings,
-    Layer(usize),
-    Encoder,
-    Pooler,
-    Head,
-}
-
-/// The row of a module, and its path within it.
-fn place(module: &str) -> (Place, &str) {
-    let within = |start: &str| {
-        let rest = module.strip_prefix(start)?;
-        if rest.is_empty() { Some(rest) } else { rest.strip_prefix('.') }
-    };
-    if let Some(part) = within("embeddings") {
-        return (Place::Embeddings, part);
-    }
-    if let Some(part) = within("pooler") {
-        return (Place::Pooler, part);
-    }
-    if let Some(rest) = within("encoder.layer") {
-        let (layer, part) = rest.split_once('.').unwrap_or((rest, ""));
-        if let Ok(layer) = layer.parse() {
-            return (Place::Layer(layer), part);
-        }
-    }
-    if module == "encoder" { (Place::Encoder, "") } else { (Place::Head, module) }
 }

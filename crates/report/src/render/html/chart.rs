@@ -100,7 +100,7 @@ fn bands(axes: &Axes, grid: &Grid) -> String {
         const LETTER: f64 = 6.5;
         let fits = |label: &str| LETTER * label.chars().count() as f64 <= width;
         let number: String = row.label.chars().filter(char::is_ascii_digit).collect();
-        let label = match row.label.as_str() {
+        let label = match row.label {
             label if fits(label) => label,
             _ if row.layer => &number,
             "embeddings" => "emb",

@@ -1,6 +1,6 @@
 //! The modules as a table of shades, a row for each layer.
 
-use super::super::heat::{Cell, GROUPS, Grid, Heat, Row};
+use super::super::heat::{Cell, Grid, Heat, Row};
 use super::super::words::{NAME, escaped, or_dash};
 
 /// The style of a shade; see `page.css`.
@@ -29,17 +29,17 @@ pub(super) fn strip(grid: &Grid) -> String {
         .unwrap_or_default();
     let mut table = String::new();
     if !columns.is_empty() {
-        let groups: String = GROUPS
-            .iter()
-            .map(|(name, width)| format!("<th colspan=\"{width}\" scope=\"colgroup\">{name}</th>"))
-            .collect();
+        let groups = grid.groups.iter().map(|(name, width)| {
+            format!("<th colspan=\"{width}\" scope=\"colgroup\">{}</th>", escaped(name, NAME))
+        });
+        let groups: String = groups.collect();
         let labels: String =
             columns.iter().map(|label| format!("<th scope=\"col\">{}</th>", escaped(label, NAME))).collect();
         let rows: String = layers
             .iter()
             .map(|row| {
                 let cells: String = row.cells.iter().map(|part| cell(part.as_ref(), "td")).collect();
-                format!("<tr><th scope=\"row\">{}</th>{cells}</tr>\n", row.label)
+                format!("<tr><th scope=\"row\">{}</th>{cells}</tr>\n", escaped(row.label, NAME))
             })
             .collect();
         table = format!(
@@ -57,7 +57,7 @@ pub(super) fn strip(grid: &Grid) -> String {
                 )
             })
             .collect();
-        format!("<p class=\"parts\"><b>{}</b> {cells}</p>\n", escaped(&row.label, NAME))
+        format!("<p class=\"parts\"><b>{}</b> {cells}</p>\n", escaped(row.label, NAME))
     };
     let at = grid.rows.iter().position(|row| row.layer).unwrap_or(grid.rows.len());
     let (before, after) = grid.rows.split_at(at);

@@ -409,6 +409,53 @@ fn modules(layers: usize) -> Vec<String> {
     modules
 }
 
+/// Where those stand.
+fn place(module: &str, layers: usize) -> ModulePlace {
+    const LAYER: [(&str, &str, &str); 10] = [
+        ("attention", "q", "attention.self.query"),
+        ("attention", "k", "attention.self.key"),
+        ("attention", "v", "attention.self.value"),
+        ("attention", "self", "attention.self"),
+        ("output", "dense", "attention.output.dense"),
+        ("output", "LN", "attention.output.LayerNorm"),
+        ("intermediate", "dense", "intermediate.dense"),
+        ("intermediate", "act", "intermediate"),
+        ("output", "dense", "output.dense"),
+        ("output", "LN", "output.LayerNorm"),
+    ];
+    let row = |row: &str, column: usize, label: &str| ModulePlace {
+        row: row.into(),
+        column,
+        label: label.into(),
+        ..ModulePlace::default()
+    };
+    match module {
+        "embeddings.word_embeddings" => return row("embeddings", 0, "word"),
+        "embeddings.token_type_embeddings" => return row("embeddings", 1, "type"),
+        "embeddings.position_embeddings" => return row("embeddings", 2, "position"),
+        "embeddings.LayerNorm" | "embeddings" => return row("embeddings", 3, "LN"),
+        "pooler.dense" => return row("pooler", 0, "dense"),
+        "pooler" => return row("pooler", 1, "tanh"),
+        _ => {}
+    }
+    let last = format!("encoder.layer.{}", layers - 1);
+    let module = if module == "encoder" { last.as_str() } else { module };
+    let rest = module.trim_start_matches("encoder.layer.");
+    let (layer, part) = rest.split_once('.').unwrap_or((rest, ""));
+    let part = match part {
+        "attention.output" | "attention" => "attention.output.LayerNorm",
+        "output" | "" => "output.LayerNorm",
+        part => part,
+    };
+    let column = LAYER.iter().position(|(_, _, path)| *path == part).unwrap();
+    let (group, label, _) = LAYER[column];
+    ModulePlace {
+        layer: layer.parse().ok(),
+        group: group.into(),
+        ..row(&format!("layer {layer}"), column, label)
+    }
+}
+
 fn located(layers: usize) -> Located {
     let modules = modules(layers).into_iter().enumerate().map(|(at, module)| {
         // Some spread, as rounding has.
@@ -427,6 +474,7 @@ fn located(layers: usize) -> Located {
             scale: 4.0,
             single: (!hidden && at % 9 != 0).then_some(2e-8 * noise * (1.0 + at as f64 / 8.0)),
             culprit: false,
+            place: place(&module, layers),
             module,
         }
     });
