@@ -31,7 +31,7 @@ fn against(raw: &Model, optimised: &Model) -> GraphReport {
     let engine: &dyn Engine = session.as_ref().map_or(&oracle, |session| session);
     let bounds = Bounds::default();
     let comparison = Comparison { cases: &cases, engines: &[engine], bounds: &bounds };
-    judge(&original, "optimised", optimised, comparison, |_| ()).unwrap()
+    judge(&original, "optimised", optimised, comparison, |_| ()).unwrap().report
 }
 
 /// The exports of a fixture that forms were made of: those of the folder beside, by the form's middle name.

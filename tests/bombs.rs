@@ -228,6 +228,16 @@ fn tables_of_a_model() {
     }
 }
 
+#[test]
+fn saved_reports() {
+    let folder = Folder::new();
+    for (file, lists) in [("texts.json", "\"\",".repeat(SIZE / 3)), ("maps.json", "{},".repeat(SIZE / 3))] {
+        let later = format!(r#"{{"schema":"parity-report/1","notes":[],"later":[{lists}0]}}"#);
+        folder.write(file, later);
+        is_refused(&folder, file, &["render", file]);
+    }
+}
+
 /// What `torch.save` wrote before version 1.6: a magic number, the protocol, the byte order, and
 /// then the object.
 const LEGACY: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.\x80\x02}X\x0d\0\0\0little_endian\x88s.";

@@ -377,7 +377,7 @@ fn an_overflow_names_the_node_and_the_module() {
         let explanation = culprit.explanation.as_ref().unwrap();
         assert!(explanation.contains("overflow") && explanation.contains("65504"), "{explanation}");
         assert!(culprit.nodes.iter().any(|node| explanation.contains(node.as_str())), "{culprit:?}");
-        assert!(report.precision.unwrap().loss.iter().any(|loss| loss.max_abs.is_none()));
+        assert!(report.parts.precision.unwrap().loss.iter().any(|loss| loss.max_abs.is_none()));
     }
 }
 

@@ -65,7 +65,7 @@ fn every_graph_is_proven_against_the_checkpoint_in_half_precision() {
             let proof = report.proof.max_rel.unwrap();
             assert!(proof <= PROVEN, "{what}: {proof:.1e}");
             assert!(report.culprits.is_empty() && report.explanation.is_none(), "{what}: {report:?}");
-            let precision = report.precision.unwrap();
+            let precision = report.parts.precision.unwrap();
             assert!(precision.loss.len() == report.proof.outputs.len(), "{what}: {precision:?}");
             let bound = if name == "stiff" { LOSS_STIFF } else { LOSS };
             for loss in precision.loss {

@@ -15,6 +15,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("engine", &[]),
     ("kernels", &[]),
+    ("report", &[]),
     ("checkpoint", &["engine"]),
     ("onnx-graph", &["engine"]),
     ("architecture", &["engine", "checkpoint"]),
@@ -28,6 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "parity",
         &[
+            "report",
             "engine",
             "checkpoint",
             "onnx-graph",

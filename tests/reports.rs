@@ -1,6 +1,6 @@
 //! The report of a check as Markdown, HTML and JUnit, as the real binary writes them.
 
-use crate::common::{Folder, fixture, in_fixture};
+use crate::common::{Folder, Run, fixture, in_fixture};
 use serde_json::Value as Json;
 
 const FILES: [&str; 8] = ["--json", "r.json", "--markdown", "r.md", "--html", "r.html", "--junit", "r.xml"];
@@ -73,6 +73,84 @@ fn a_file_that_cannot_be_written_is_an_error_and_keeps_no_other_from_it() {
     assert!(folder.at("r.xml").exists());
 }
 
+/// What `parity check` wrote and showed, `parity render` makes again of its JSON, to the byte.
+#[test]
+fn a_saved_report_is_rendered_as_it_was() {
+    let folder = Folder::new();
+    let [baseline, raw] = ["", "onnx/ts17-eager-dynamic.onnx"].map(|file| in_fixture("baseline", file));
+    let head = in_fixture("heads", "question_answering");
+    let [int8, wrong, other] = ["int8", "ort-transformers-ts14-approximation", "onnxsim-ts17"]
+        .map(|form| in_fixture("forms", &format!("baseline/{form}.onnx")));
+    let checks: [(&[&str], i32); 6] = [
+        (&[], 0),
+        (&[&baseline, "--onnx", &wrong], 1),
+        (&[&baseline, "--onnx", &raw, "--onnx", &wrong], 1),
+        (&[&baseline, "--onnx", &int8, "--expect", "int8"], 0),
+        (&[&head], 0),
+        (&[&raw, "--onnx", &other], 0),
+    ];
+    for (args, code) in checks {
+        let check = folder.run(&[args, &FILES].concat());
+        assert_eq!(check.code, code, "{check}");
+        assert_eq!(folder.run(&["render", "r.json"]).exits(0).stdout, check.stdout);
+        let forms = ["--markdown", "2.md", "--html", "2.html", "--junit", "2.xml"];
+        let run = folder.run(&[&["render", "r.json"], &forms[..]].concat()).exits(0);
+        assert!(run.stdout.is_empty(), "{run}");
+        let read = |name: &str| std::fs::read(folder.at(name)).unwrap();
+        for (was, is) in [("r.md", "2.md"), ("r.html", "2.html"), ("r.xml", "2.xml")] {
+            assert!(read(was) == read(is), "{is} of {args:?}");
+        }
+    }
+    folder.run(&["--onnx", "missing.onnx", "--json", "error.json"]);
+    let run = folder.run(&["render", "error.json"]).exits(0);
+    assert!(run.stdout.starts_with("ERROR  the check of bert-tiny could not be run: "), "{run}");
+}
+
+#[test]
+fn what_is_no_saved_report_is_refused() {
+    let folder = Folder::new();
+    let refused = |name: &str, json: &str, words: &[&str]| {
+        folder.write(name, json);
+        folder.run(&["render", name]).is_mistake(&[&[name, "is no saved report"], words].concat());
+        let file = std::fs::File::open(folder.at(name)).unwrap();
+        let run = Run::of(folder.parity(&["render", "-"]).stdin(file));
+        run.is_mistake(&[&["standard input is no saved report"], words].concat());
+    };
+    refused("empty.json", "", &["no JSON", "parity check --json FILE"]);
+    refused(
+        "other.json",
+        "{\"results\": []}",
+        &["without the `schema` parity-report/1", "parity check --json FILE"],
+    );
+    refused(
+        "later.json",
+        "{\"schema\": \"parity-report/2\"}",
+        &["'parity-report/2'", "the version of parity that wrote it"],
+    );
+    refused(
+        "cut.json",
+        "{\"schema\": \"parity-report/1\"}",
+        &["missing field `verdict`", "parity check --json FILE"],
+    );
+    folder.run(&["render", "missing.json"]).is_mistake(&["missing.json"]);
+    folder.run(&["render", "."]).is_mistake(&["folder"]);
+    folder.run(&["render", "later.json", "--max-memory", "100"]).is_mistake(&[
+        "later.json",
+        "of memory",
+        "--max-memory",
+    ]);
+    folder.write("self.json", SELFTEST);
+    assert!(folder.run(&["render", "self.json"]).exits(0).stdout.starts_with("PASS  1 of 1 planted faults"));
+    folder
+        .run(&["render", "self.json", "--html", "a.html"])
+        .is_mistake(&["self.json is a selftest", "--html"]);
+}
+
+const SELFTEST: &str = r#"{
+    "schema": "parity-selftest/1", "verdict": "pass", "model": "m", "onnx": "m.onnx", "faults": 1, "caught": 1, "locatable": 0,
+    "located": 0, "explainable": 0, "explained": 0, "harmless": 0, "false_alarms": 0, "outcomes": []
+}"#;
+
 /// Every key of a real report has its line in REPORT.md.
 #[test]
 fn every_field_is_documented() {
@@ -86,7 +164,7 @@ fn every_field_is_documented() {
             _ => {}
         }
     }
-    let documentation = include_str!("../parity/REPORT.md");
+    let documentation = include_str!("../crates/report/REPORT.md");
     let mut found = Vec::new();
     keys(&reports(&[], 0).0, &mut found);
     assert!(found.len() > 100, "{found:?}");

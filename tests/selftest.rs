@@ -95,6 +95,7 @@ fn the_command_tells_what_was_caught() {
     assert_eq!(report["schema"], "parity-selftest/1");
     assert_eq!(report["faults"], report["caught"]);
     assert_eq!(report["false_alarms"], 0);
+    assert_eq!(folder.run(&["render", "selftest.json"]).exits(0).stdout, run.stdout);
 }
 
 fn graph() -> String {

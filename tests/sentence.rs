@@ -334,7 +334,7 @@ fn an_engine_whose_runs_are_not_alike_fails_though_each_is_near_enough() {
     let engine =
         Restless { engine: Session::new(&model, EngineKind::Candle).unwrap(), runs: AtomicUsize::new(0) };
     let judge = |engine: &dyn Engine| {
-        trial.judge(&subject, &onnx, &model, &[engine], &Bounds::default(), |_| ()).unwrap()
+        trial.judge(&subject, &onnx, &model, &[engine], &Bounds::default(), |_| ()).unwrap().report
     };
     assert_ne!(judge(&engine.engine).verdict, Verdict::Fail);
     let report = judge(&engine);
@@ -342,7 +342,7 @@ fn an_engine_whose_runs_are_not_alike_fails_though_each_is_near_enough() {
     assert_eq!((report.proof.verdict, report.verdict), (Verdict::Pass, Verdict::Fail));
     let violated: Vec<_> = report.relations.iter().filter(|relation| relation.is_violated()).collect();
     assert_eq!(violated.len(), 1, "{violated:?}");
-    assert_eq!((violated[0].name, violated[0].side.as_str()), ("run twice", "candle in f32"));
+    assert_eq!((&*violated[0].name, violated[0].side.as_str()), ("run twice", "candle in f32"));
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn a_fault_in_a_head_is_caught_and_named() {
     for (head, files) in heads() {
         let subject = subject(&head);
         let (onnx, model) = graphs(&head, &files).into_iter().next().unwrap();
-        let audit = checked(&subject, &onnx, &model).weights.unwrap();
+        let audit = checked(&subject, &onnx, &model).parts.weights.unwrap();
         let of_head = |tensor: &str| !tensor.starts_with("embeddings.") && !tensor.starts_with("encoder.");
         for trace in audit.traced.iter().filter(|trace| of_head(&trace.tensor)) {
             if !model.graph.initializers.contains_key(&trace.initializer) {

@@ -94,7 +94,8 @@ fn a_report_that_fails() {
         assert_ne!(run.code, 0, "{run}");
         is_inert(&run);
     }
-    shows(&folder.run(&["check", &model, "--onnx", "graph.onnx"]));
+    shows(&folder.run(&["check", &model, "--onnx", "graph.onnx", "--json", "saved.json"]));
+    shows(&folder.run(&["render", "saved.json"]));
 }
 
 #[test]

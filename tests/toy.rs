@@ -15,6 +15,7 @@ use onnx_export::{Options, Shape, Target, export};
 use onnx_graph::{Model, Tensor as Constant};
 use onnx_session::{EngineKind, Session};
 use parity::judge::{Bounds, References, Trial};
+use parity::report::GraphReport;
 use parity::selftest::{Outcome, selftest};
 use parity::suite::{Case, cases_for};
 use parity::{Subject, Verdict};
@@ -168,7 +169,7 @@ fn exported(subject: &Subject) -> Model {
 }
 
 /// What a check makes of a graph.
-fn checked(subject: &Subject, model: &Model) -> parity::report::GraphReport {
+fn checked(subject: &Subject, model: &Model) -> GraphReport {
     let references = References::load(subject).unwrap();
     let mut cases = cases(subject, model);
     for case in &mut cases {
@@ -176,7 +177,7 @@ fn checked(subject: &Subject, model: &Model) -> parity::report::GraphReport {
     }
     let session = Session::new(model, EngineKind::Compiled).unwrap();
     let trial = Trial::new(&references, &cases, |_| ()).unwrap();
-    trial.judge(subject, "toy.onnx", model, &[&session], &Bounds::default(), |_| ()).unwrap()
+    trial.judge(subject, "toy.onnx", model, &[&session], &Bounds::default(), |_| ()).unwrap().report
 }
 
 #[test]

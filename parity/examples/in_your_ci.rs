@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let references = References::load(&subject)?;
     let engines: [&dyn Engine; 1] = [&session];
     let trial = Trial::new(&references, &cases, |_| ())?;
-    let report = trial.judge(&subject, &onnx, &graph, &engines, &Bounds::default(), |_| ())?;
+    let report = trial.judge(&subject, &onnx, &graph, &engines, &Bounds::default(), |_| ())?.report;
     if report.verdict > Verdict::Rounding {
         return Err(serde_json::to_string_pretty(&report)?.into());
     }

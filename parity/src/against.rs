@@ -17,12 +17,13 @@ use onnx_graph::Model;
 pub use inputs::cases;
 
 use crate::ParityError;
+use crate::Verdict;
 use crate::check::Expected;
-use crate::judge::Bounds;
-use crate::proof::{Known, Oracles, Promoted, Proven, Runs, Truth, promotions_to};
-use crate::report::{GraphReport, TokenErrors};
+use crate::judge::{Bounds, Judged};
+use crate::proof::{Known, Oracles, Promoted, Proven, Runs, Truth, promotions_to, telling_case};
+use crate::report::GraphReport;
 use crate::suite::Case;
-use crate::verdict::Verdict;
+use crate::tokens::token_errors;
 
 /// The first graph, made ready for comparison with the second.
 pub struct Original {
@@ -142,7 +143,7 @@ pub fn judge(
     optimised: &Model,
     comparison: Comparison,
     mut progress: impl FnMut(&Case),
-) -> Result<GraphReport, ParityError> {
+) -> Result<Judged, ParityError> {
     let Comparison { cases, engines, bounds } = comparison;
     let expected = Expected::compute(&original.single, cases, &mut progress)?;
     let truth = Truth::compute(&original.double, cases, &mut progress)?;
@@ -153,7 +154,7 @@ pub fn judge(
     let checks = proven.checks(engines, onnx, &bounds.options, progress)?;
     let Proven { proof, runs, .. } = proven;
     let mut report = GraphReport::new(onnx, proof, None, checks);
-    if let (Some(Runs { oracles, .. }), Some(case)) = (&runs, report.proof.telling_case(cases)) {
+    if let (Some(Runs { oracles, .. }), Some(case)) = (&runs, telling_case(&report.proof, cases)) {
         if report.proof.verdict == Verdict::Fail {
             // A graph that cannot run the input has been judged already.
             report.culprits =
@@ -162,10 +163,9 @@ pub fn judge(
         let exact = ("f64", &oracles.double as &dyn Engine);
         let sides: Vec<_> =
             [exact].into_iter().chain(engines.first().map(|&engine| (engine.name(), engine))).collect();
-        report.tokens = TokenErrors::on(case, (cases, &truth), &sides);
+        report.tokens = token_errors(case, (cases, &truth), &sides);
     }
-    report.budget = runs.map(|runs| runs.budget);
-    Ok(report)
+    Ok(Judged { report, budget: runs.map(|runs| runs.budget), held: Vec::new() })
 }
 
 #[cfg(test)]

@@ -7,15 +7,11 @@
 //!
 //! Everything else that is a float in the graph has an origin, or is listed as left over: the audit does not judge that, a run does.
 
-use std::collections::{BTreeSet, HashSet};
-use std::fmt;
+use std::collections::HashSet;
 
 use architecture::{BindError, Family, Task};
 use checkpoint::Checkpoint;
 use onnx_graph::Model;
-use serde::Serialize;
-
-use crate::Verdict;
 
 mod carriers;
 mod data;
@@ -29,171 +25,17 @@ mod search;
 mod tests;
 mod weights;
 
-pub use data::{Cast, FirstDifference};
+pub use crate::report::{
+    Audit, Cast, Constant, Expect, Finding, FindingKind, FirstDifference, Layout, Leftover, Origin, Trace,
+};
 pub use held::Held;
-pub use layout::Layout;
 pub(crate) use origins::F16_CLAMPS;
-pub use origins::Origin;
 
+use crate::Verdict;
 use carriers::Carrier;
 use flow::{Flow, Step};
 use search::{Match, Search};
 use weights::Weight;
-
-/// What a graph's weights are expected to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Expect {
-    /// The checkpoint's own.
-    #[default]
-    Exact,
-    /// Rounded to f16 or bf16 on purpose.
-    F16,
-    /// Quantized to eight bits on purpose.
-    Int8,
-}
-
-/// What became of the checkpoint's tensors, and where the graph's constants come from.
-#[derive(Debug, Clone, Serialize)]
-pub struct Audit {
-    /// `pass` if every tensor that was found is exact and stands where it belongs; `rounding` if exporters folded factors or sums into some,
-    /// correctly rounded to f32; `inconclusive` if none was found.
-    pub verdict: Verdict,
-    /// Every tensor that was found, in the order of execution; one that the graph holds twice is there twice.
-    pub traced: Vec<Trace>,
-    /// Tensors of the model that nothing in the graph carries. No fault by itself: a graph without `pooler_output` has no pooler.
-    pub untraced: Vec<String>,
-    /// Tensors of the checkpoint that the model of the task does not use and the graph does not hold: those of other heads.
-    pub unused: Vec<String>,
-    /// Constants and float attributes with an origin.
-    pub constants: Vec<Constant>,
-    /// Floats in the graph without one.
-    pub leftover: Vec<Leftover>,
-    /// What is wrong, worst first, and what is worth knowing.
-    pub findings: Vec<Finding>,
-}
-
-/// A tensor of the checkpoint, and what carries it.
-#[derive(Debug, Clone, Serialize)]
-pub struct Trace {
-    /// Its name, without the prefix `bert.`.
-    pub tensor: String,
-    /// The path of its module.
-    pub module: String,
-    /// The name of the initializer, or of a `Constant` node's output; within a function after the path of calls.
-    pub initializer: String,
-    /// How it lies there.
-    pub layout: Layout,
-    /// The factor that was folded into it, such as 1/√d.
-    pub factor: Option<f64>,
-    /// The precision it was rounded to.
-    pub cast: Option<Cast>,
-    /// The largest quantization step, if it was quantized.
-    pub step: Option<f32>,
-    /// The tensor and its row that were added to each row.
-    pub plus: Option<(String, usize)>,
-    /// The largest distance from the checkpoint's element (times `factor`); `None` if one is not finite.
-    pub max_abs: Option<f64>,
-    /// The same, in f32 values between both.
-    pub max_ulp: Option<u64>,
-    /// How many elements were compared.
-    pub compared: usize,
-    /// How many are not what they should be: for a cast or quantized tensor those that are not correctly rounded.
-    pub differing: usize,
-    /// The first of these.
-    pub first_difference: Option<FirstDifference>,
-    /// Whether every element is the checkpoint's, or was correctly cast or quantized as expected.
-    pub exact: bool,
-    /// Whether other tensors of the checkpoint have the same elements, and nothing tells them apart here.
-    pub shared: bool,
-}
-
-/// A constant of the graph, or a float attribute, that is no weight.
-#[derive(Debug, Clone, Serialize)]
-pub struct Constant {
-    /// The name of the value, or `node.attribute`.
-    pub name: String,
-    /// Its value, or the first of its values; `None` if that is not finite.
-    pub value: Option<f64>,
-    /// What it is.
-    pub origin: Origin,
-}
-
-/// Floats of the graph whose origin is not known.
-#[derive(Debug, Clone, Serialize)]
-pub struct Leftover {
-    /// The name of the value, or `node.attribute`.
-    pub name: String,
-    /// The type of its elements.
-    pub dtype: String,
-    /// Its dimensions.
-    pub shape: Vec<usize>,
-    /// The least element; `None` if it is not finite.
-    pub least: Option<f64>,
-    /// The greatest.
-    pub greatest: Option<f64>,
-    /// The operator of the first node that uses it.
-    pub used_by: Option<String>,
-}
-
-/// Something that is wrong, or worth knowing.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Finding {
-    /// What it is about.
-    pub kind: FindingKind,
-    /// Whether it fails the audit.
-    pub fails: bool,
-    /// The tensors of the checkpoint that are concerned.
-    pub tensors: Vec<String>,
-    /// The module that is concerned, where there is one.
-    pub module: Option<String>,
-    /// A sentence.
-    pub message: String,
-}
-
-/// What a finding is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum FindingKind {
-    /// Elements are not the checkpoint's.
-    Difference,
-    /// Weights are of another precision, and nobody asked for that.
-    Precision,
-    /// A name says one tensor, the elements are those of another.
-    Name,
-    /// A matrix is the wrong way round for the node that uses it.
-    Orientation,
-    /// A tensor is used where one of another module belongs.
-    Order,
-    /// A query is used as key, or the like.
-    Role,
-    /// An eps is not that of config.json.
-    Eps,
-    /// What masked scores become.
-    Mask,
-    /// A factor was folded into a tensor.
-    Folded,
-}
-
-impl Finding {
-    fn fails(kind: FindingKind, tensors: impl IntoIterator<Item = String>, message: String) -> Self {
-        let tensors: Vec<String> = tensors.into_iter().collect();
-        let module = tensors.first().map(|tensor| weights::module(tensor).to_string());
-        Self { kind, fails: true, tensors, module, message }
-    }
-
-    fn note(kind: FindingKind, message: String) -> Self {
-        Self { kind, fails: false, tensors: Vec::new(), module: None, message }
-    }
-}
-
-impl Audit {
-    /// How many tensors of the checkpoint were found.
-    pub fn tensors(&self) -> usize {
-        self.traced.iter().map(|trace| &trace.tensor).collect::<BTreeSet<_>>().len()
-    }
-}
 
 /// Traces every tensor of the checkpoint, of the encoder and of the task's head, to what carries it in the graph.
 ///
@@ -409,10 +251,4 @@ fn module_of(
         step = &flow.steps[next];
     }
     None
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
 }

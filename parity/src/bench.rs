@@ -4,28 +4,14 @@
 use std::time::{Duration, Instant};
 
 use engine::{Engine, EngineError, NamedValues};
-use serde::Serialize;
+
+pub use crate::report::Timing;
 
 /// The fewest timed runs of each engine that a bench reports.
 pub const MIN_RUNS: usize = 30;
 
 /// Runs of each engine before the first that counts: they fill caches and start threads.
 pub const WARM_UP: usize = 3;
-
-/// What one engine took.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Timing {
-    /// The engine.
-    pub engine: String,
-    /// The threads it could use.
-    pub threads: usize,
-    /// Half of the runs took no longer, in milliseconds.
-    pub median_ms: f64,
-    /// Nine tenths of the runs took no longer, in milliseconds.
-    pub p90_ms: f64,
-    /// How many runs were timed.
-    pub runs: usize,
-}
 
 /// When to stop.
 #[derive(Debug, Clone, Copy)]

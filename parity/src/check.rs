@@ -4,13 +4,13 @@ use engine::{DType, Dim, Engine, EngineError, NamedValues, Value, ValueError, Va
 use onnx_eval::Fault;
 
 use crate::ParityError;
-use crate::compare::{Comparison, Distance, compare};
+use crate::Verdict;
+use crate::compare::{Comparison, Distance, compare, from_truth, output_report};
 use crate::decide::{self, Decides};
 use crate::expect::single;
 use crate::proof::{Budget, Truth, widened};
-use crate::report::{EngineCheck, FromTruth, OutputReport};
+use crate::report::{EngineCheck, OutputReport};
 use crate::suite::Case;
-use crate::verdict::Verdict;
 
 /// The tolerance of a check unless another is given: the notebook's claim, absolute. It is about one f32 ULP at 8 to 16, so a
 /// model with larger activations cannot meet it in f32 (all-MiniLM-L6-v2 is 2e-6 to 4e-6 off).
@@ -260,9 +260,9 @@ pub fn check(
         .zip(results)
         .map(|(spec, tally)| {
             let budget = exact.and_then(|exact| exact.budget.of(&spec.name));
-            let truth = exact.map(|_| FromTruth::new(&tally.from_truth[0], &tally.from_truth[1]));
+            let truth = exact.map(|_| from_truth(&tally.from_truth[0], &tally.from_truth[1]));
             let output =
-                OutputReport::new(&spec.name, &tally.total, tally.worst_input, tally.mismatch, budget, truth);
+                output_report(&spec.name, &tally.total, tally.worst_input, tally.mismatch, budget, truth);
             OutputReport { decisions: tally.decisions.close(output.max_abs), ..output }
         })
         .collect();
@@ -277,6 +277,7 @@ pub fn check(
     Ok(EngineCheck {
         engine: candidate.name().into(),
         onnx: onnx.into(),
+        graph: None,
         dtype,
         verdict,
         failure,

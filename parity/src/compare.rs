@@ -5,6 +5,10 @@
 
 use engine::{DType, Value};
 
+use crate::Verdict;
+use crate::proof::ulp;
+use crate::report::{FromTruth, NonFinite, OutputReport, Padding};
+
 /// Why two values cannot be compared element by element.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -70,7 +74,7 @@ impl Distance {
 
     /// The largest |reference − candidate|; nothing if no pair was compared, or an element is not finite.
     pub fn max_abs(&self) -> Option<f64> {
-        (self.compared > 0 && self.non_finite == [0, 0]).then_some(self.max_abs)
+        (self.compared > 0 && self.non_finite == [0, 0]).then_some(self.max_abs).filter(|max| max.is_finite())
     }
 
     /// The largest |reference| among what was compared, of those that are finite on both sides.
@@ -91,13 +95,13 @@ impl Distance {
 
     /// The mean |reference − candidate|.
     pub fn mean_abs(&self) -> Option<f64> {
-        self.max_abs().map(|_| self.sum_abs / self.compared as f64)
+        self.max_abs().map(|_| self.sum_abs / self.compared as f64).filter(|mean| mean.is_finite())
     }
 
     /// The cosine of the angle between all elements of one and all of the other, taken as two vectors.
     pub fn cosine(&self) -> Option<f64> {
         let norm = (self.norms[0] * self.norms[1]).sqrt();
-        self.max_abs().filter(|_| norm > 0.0).map(|_| self.dot / norm)
+        self.max_abs().filter(|_| norm > 0.0).map(|_| self.dot / norm).filter(|cosine| cosine.is_finite())
     }
 
     /// How many elements are NaN or infinite: the reference's, the candidate's.
@@ -208,6 +212,67 @@ pub fn compare(
         });
     }
     Ok(comparison)
+}
+
+/// Sums up what the runs of one output came to: how it compares, the input on which it is worst, and how its shape or dtype differs.
+pub fn output_report(
+    name: &str,
+    comparison: &Comparison,
+    worst_input: Option<String>,
+    mismatch: Option<String>,
+    budget: Option<f64>,
+    truth: Option<FromTruth>,
+) -> OutputReport {
+    let (deciding, padding) = (&comparison.deciding, &comparison.padding);
+    let worst = deciding.worst();
+    let finite = |x: f64| x.is_finite().then_some(x);
+    let [reference, candidate] = deciding.non_finite();
+    let within_budget = || deciding.max_abs().zip(budget).is_some_and(|(max_abs, budget)| max_abs <= budget);
+    let verdict = if mismatch.is_some() {
+        Verdict::Fail
+    } else if deciding.compared() == 0 {
+        Verdict::Inconclusive
+    } else if deciding.beyond() == 0 {
+        Verdict::Pass
+    } else if within_budget() {
+        Verdict::Rounding
+    } else {
+        Verdict::Fail
+    };
+    OutputReport {
+        name: name.into(),
+        shape: worst.map(|worst| worst.shape.clone()).unwrap_or_default(),
+        max_abs: deciding.max_abs(),
+        max_rel: deciding.max_rel(),
+        max_ulp: deciding.max_ulp(),
+        mean_abs: deciding.mean_abs(),
+        cosine: deciding.cosine(),
+        worst_ulp: deciding.max_abs().and(worst).map(|worst| worst.ulp),
+        worst_input,
+        worst_index: worst.map(|worst| worst.index.clone()),
+        reference: worst.and_then(|worst| finite(worst.reference)),
+        candidate: worst.and_then(|worst| finite(worst.candidate)),
+        compared: deciding.compared(),
+        beyond_atol: deciding.beyond(),
+        non_finite: NonFinite { reference, candidate },
+        budget,
+        truth,
+        mismatch,
+        verdict,
+        decisions: None,
+        padding: Padding { max_abs: padding.max_abs(), compared: padding.compared() },
+    }
+}
+
+/// How far both sides are from the truth.
+pub(crate) fn from_truth(reference: &Distance, candidate: &Distance) -> FromTruth {
+    let ulps = |side: &Distance| Some(side.max_abs()? / ulp(side.worst()?.reference));
+    FromTruth {
+        reference: reference.max_abs(),
+        reference_ulp: ulps(reference),
+        candidate: candidate.max_abs(),
+        candidate_ulp: ulps(candidate),
+    }
 }
 
 pub(crate) fn unravel(mut flat: usize, shape: &[usize]) -> Vec<usize> {

@@ -2,11 +2,10 @@
 //!
 //! Two sides whose logits differ by rounding may choose otherwise where two candidates are as good as equal. That is no fault, and worth knowing.
 
-use std::fmt;
-
 use architecture::{Family, ProblemType, Task};
 use engine::Value;
-use serde::Serialize;
+
+pub use crate::report::Decisions;
 
 /// How many tokens for a mask transformers' pipeline shows.
 const TOKENS: usize = 5;
@@ -31,43 +30,6 @@ impl Decides {
             (Task::SequenceClassification, _) if family.num_labels() < 2 => None,
             (Task::MaskedLm, _) => Some(Decides::Largest(TOKENS)),
             _ => Some(Decides::Largest(1)),
-        }
-    }
-}
-
-/// What became of the choices by one output, over all inputs, at the positions that decide.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Decisions {
-    /// How many choices there are.
-    pub made: usize,
-    /// How many of them the candidate makes otherwise than the reference, in f64 where that was run. Where a value is not finite there is no choice, and
-    /// that counts.
-    pub flipped: usize,
-    /// How many are so narrow that two sides as far apart as these may differ in them: by no more than twice `max_abs`; null if that is null.
-    pub could_flip: Option<usize>,
-    /// The least by which a chosen one is ahead of the next, or of 0; null if nothing was chosen.
-    pub smallest_margin: Option<f64>,
-    /// The input where that is.
-    pub input: Option<String>,
-    /// Where in the output, without the axis that is chosen along.
-    pub at: Option<Vec<usize>>,
-}
-
-impl fmt::Display for Decisions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { made, flipped, could_flip, smallest_margin, input, .. } = self;
-        match flipped {
-            0 => write!(f, "chooses the same {made} of {made} times")?,
-            _ => write!(f, "chooses otherwise {flipped} of {made} times")?,
-        }
-        if let (Some(margin), Some(input)) = (smallest_margin, input) {
-            write!(f, "; the closest choice is by {margin:.2e}, in '{input}'")?;
-        }
-        match could_flip {
-            Some(1..) if *flipped == 0 => {
-                write!(f, "; {} could be turned by a difference such as this", could_flip.unwrap_or(0))
-            }
-            _ => Ok(()),
         }
     }
 }

@@ -14,7 +14,6 @@ use checkpoint::{Checkpoint, TensorEntry};
 use engine::{DType, Engine, NamedValues, Value};
 use onnx_eval::{Limits, Oracle, Precision};
 use onnx_graph::Model;
-use serde::Serialize;
 
 pub(crate) use overflow::not_finite;
 
@@ -23,38 +22,9 @@ use crate::check::{deciding, fit_inputs};
 use crate::compare::{Distance, compare};
 use crate::judge::References;
 use crate::proof::{Promoted, Truth, half_promotions, promotions, widened};
+pub use crate::report::{Conversion, Loss};
 use crate::suite::Case;
 use crate::{ParityError, Subject};
-
-/// What a conversion on purpose costs: the graph as it runs, against the checkpoint itself in f64. It decides nothing.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Conversion {
-    /// What the graph was said to be.
-    pub expect: Expect,
-    /// For each output, on the oracle, which rounds where the graph says so and nowhere else, and on each engine.
-    pub loss: Vec<Loss>,
-}
-
-/// How far an output is from what the checkpoint itself gives in f64, over all inputs, at the positions that decide.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Loss {
-    /// What ran the graph.
-    pub engine: String,
-    /// The output.
-    pub output: String,
-    /// The largest |checkpoint − graph|; null if a value is not finite, or none was compared.
-    pub max_abs: Option<f64>,
-    /// That, over the largest |checkpoint|.
-    pub max_rel: Option<f64>,
-    /// The mean |checkpoint − graph|.
-    pub mean_abs: Option<f64>,
-    /// The cosine of the angle between both, as vectors.
-    pub cosine: Option<f64>,
-    /// The input with the largest difference.
-    pub worst_input: Option<String>,
-    /// How many elements were compared.
-    pub compared: usize,
-}
 
 /// The checkpoint as a conversion has left it, and what the audit found on the way.
 pub(crate) fn converted(
@@ -130,41 +100,30 @@ pub(crate) fn in_vain(expect: Expect, audit: &Audit) -> Option<String> {
     }
 }
 
-impl Conversion {
-    /// What stands after the checkpoint's name in a sentence.
-    pub(crate) fn of_checkpoint(&self) -> &'static str {
-        match self.expect {
-            Expect::Exact => "",
-            Expect::F16 => ", rounded to half precision,",
-            Expect::Int8 => ", quantized to eight bits,",
+/// Measures what a conversion costs. `meant` is what the checkpoint itself gives, and `runs` what the oracle gives where it rounds as the graph says.
+///
+/// # Errors
+/// If the inputs do not fit an engine.
+pub(crate) fn measure(
+    expect: Expect,
+    meant: &Truth,
+    cases: &[Case],
+    runs: &[NamedValues],
+    engines: &[&dyn Engine],
+) -> Result<Conversion, ParityError> {
+    let mut loss = losses("oracle", meant, cases, runs);
+    for engine in engines.iter().filter(|engine| engine.name() != "oracle") {
+        let names: Vec<&str> = engine.outputs().iter().map(|spec| spec.name.as_str()).collect();
+        let mut runs = Vec::new();
+        for case in cases {
+            // An engine that fails on an input has failed the check.
+            runs.push(
+                engine.run_for(&fit_inputs(&case.inputs, engine.inputs())?, &names).unwrap_or_default(),
+            );
         }
+        loss.extend(losses(engine.name(), meant, cases, &runs));
     }
-
-    /// Measures it. `meant` is what the checkpoint itself gives, and `runs` what the oracle gives where it rounds as the graph says.
-    ///
-    /// # Errors
-    /// If the inputs do not fit an engine.
-    pub(crate) fn measure(
-        expect: Expect,
-        meant: &Truth,
-        cases: &[Case],
-        runs: &[NamedValues],
-        engines: &[&dyn Engine],
-    ) -> Result<Self, ParityError> {
-        let mut loss = losses("oracle", meant, cases, runs);
-        for engine in engines.iter().filter(|engine| engine.name() != "oracle") {
-            let names: Vec<&str> = engine.outputs().iter().map(|spec| spec.name.as_str()).collect();
-            let mut runs = Vec::new();
-            for case in cases {
-                // An engine that fails on an input has failed the check.
-                runs.push(
-                    engine.run_for(&fit_inputs(&case.inputs, engine.inputs())?, &names).unwrap_or_default(),
-                );
-            }
-            loss.extend(losses(engine.name(), meant, cases, &runs));
-        }
-        Ok(Self { expect, loss })
-    }
+    Ok(Conversion { expect, loss })
 }
 
 fn losses(engine: &str, meant: &Truth, cases: &[Case], runs: &[NamedValues]) -> Vec<Loss> {

@@ -8,18 +8,21 @@ use engine::{Engine, NamedValues};
 use onnx_eval::Oracle;
 use onnx_graph::Model;
 
+use crate::Verdict;
 use crate::audit::{Audit, Expect, FindingKind, audit};
 use crate::check::{Expected, Options, fit_inputs};
 use crate::culprits::{Facts, culprits};
-use crate::expect::{self, Conversion, not_finite};
+use crate::expect::{self, not_finite};
 use crate::explain::{Weights, explain_whole};
-use crate::locate::locate;
+use crate::locate::{Held, locate};
 use crate::outputs::{Extended, Further};
-use crate::proof::{Budget, DEFAULT_PROOF_TOL, Oracles, Proven, Runs, TELLING, Truth, exact_graph};
+use crate::proof::{
+    Budget, DEFAULT_PROOF_TOL, Oracles, Proven, Runs, TELLING, Truth, exact_graph, telling_case,
+};
 use crate::relations::{self, Bound, Relation};
-use crate::report::{EngineCheck, GraphReport, TokenErrors};
+use crate::report::{EngineCheck, GraphReport};
 use crate::suite::Case;
-use crate::verdict::Verdict;
+use crate::tokens::token_errors;
 use crate::{ParityError, Reference, Subject};
 
 /// Against what a graph is held.
@@ -46,6 +49,16 @@ pub(crate) struct Graph<'a> {
     pub model: &'a Model,
     pub engines: &'a [&'a dyn Engine],
     pub bounds: &'a Bounds,
+}
+
+/// What a graph came to, and what else was learned on the way.
+pub struct Judged {
+    /// What there is to say.
+    pub report: GraphReport,
+    /// What rounding alone may do to each output; nothing where the oracle does not take the graph.
+    pub budget: Option<Budget>,
+    /// The modules that values of the graph hold.
+    pub(crate) held: Vec<Held>,
 }
 
 /// What the checkpoint says: the model in f32, as it would be deployed, and in f64, as it is meant.
@@ -160,7 +173,7 @@ impl<'a> Trial<'a> {
         engines: &[&dyn Engine],
         bounds: &Bounds,
         mut progress: impl FnMut(&Case),
-    ) -> Result<GraphReport, ParityError> {
+    ) -> Result<Judged, ParityError> {
         let graph = Graph { onnx, model, engines, bounds };
         if bounds.expect != Expect::Exact {
             let (weights, references) = expect::converted(subject, model, bounds.expect)?;
@@ -179,7 +192,7 @@ impl<'a> Trial<'a> {
         graph: Graph,
         weights: Audit,
         progress: impl FnMut(&Case),
-    ) -> Result<GraphReport, ParityError> {
+    ) -> Result<Judged, ParityError> {
         let Graph { model, engines, bounds, .. } = graph;
         let Some(further) = self.further(subject, model, engines) else {
             return self.judge_outputs(subject, graph, weights, progress);
@@ -192,9 +205,9 @@ impl<'a> Trial<'a> {
             cases: self.cases,
         };
         let bounds = &Bounds { options: further.options(&bounds.options), ..bounds.clone() };
-        let mut report = trial.judge_outputs(subject, Graph { bounds, ..graph }, weights, progress)?;
-        further.explain(&mut report);
-        Ok(report)
+        let mut judged = trial.judge_outputs(subject, Graph { bounds, ..graph }, weights, progress)?;
+        further.explain(&mut judged.report);
+        Ok(judged)
     }
 
     /// The same for the outputs that the reference has.
@@ -204,7 +217,7 @@ impl<'a> Trial<'a> {
         graph: Graph,
         weights: Audit,
         mut progress: impl FnMut(&Case),
-    ) -> Result<GraphReport, ParityError> {
+    ) -> Result<Judged, ParityError> {
         let Graph { onnx, model, engines, bounds } = graph;
         let Bounds { options, proof_tol, expect } = bounds;
         let options = &Options { half: *expect == Expect::F16, ..options.clone() };
@@ -218,18 +231,17 @@ impl<'a> Trial<'a> {
         let notes = hints.map(|hint| format!("{onnx}: {hint}")).collect();
         let Proven { proof, runs, .. } = proven;
         let mut report = GraphReport { notes, ..GraphReport::new(onnx, proof, Some(weights), checks) };
-        let Some(runs) = runs else { return Ok(report) };
-        self.look_closer(subject, &runs, graph, &mut report)?;
+        let Some(runs) = runs else { return Ok(Judged { report, budget: None, held: Vec::new() }) };
+        let held = self.look_closer(subject, &runs, graph, &mut report)?;
         if let Some(meant) = &self.unconverted {
             let Runs { oracles: Oracles { double, single, .. }, exact, rounded, .. } = &runs;
-            report.precision = Some(Conversion::measure(*expect, meant, self.cases, rounded, engines)?);
+            report.precision = Some(expect::measure(*expect, meant, self.cases, rounded, engines)?);
             if let Some(found) = not_finite((double, exact), (single, rounded), &self.truth, self.cases) {
                 report.verdict = report.verdict.max(Verdict::Fail);
                 found.tell(&mut report);
             }
         }
-        report.budget = Some(runs.budget);
-        Ok(report)
+        Ok(Judged { report, budget: Some(runs.budget), held })
     }
 
     pub(crate) fn audit(&self, subject: &Subject, model: &Model) -> Result<Audit, ParityError> {
@@ -237,16 +249,16 @@ impl<'a> Trial<'a> {
             .map_err(|source| subject.unfit(source))
     }
 
-    /// Where it parts, why, and what else shows on a single input.
+    /// Where it parts, why, and what else shows on a single input. The modules that values of the graph hold are returned.
     fn look_closer(
         &self,
         subject: &Subject,
         Runs { oracles: Oracles { double: oracle, .. }, budget, .. }: &Runs,
         Graph { engines, bounds, .. }: Graph,
         report: &mut GraphReport,
-    ) -> Result<(), ParityError> {
+    ) -> Result<Vec<Held>, ParityError> {
         let reference = &self.references.double.engine;
-        let Some(case) = report.proof.telling_case(self.cases) else { return Ok(()) };
+        let Some(case) = telling_case(&report.proof, self.cases) else { return Ok(Vec::new()) };
         // Where the graph cannot run the input, there is nothing to look at.
         let mut findings = locate(reference, oracle, case).ok();
         let wrong = report.proof.verdict == Verdict::Fail;
@@ -272,10 +284,8 @@ impl<'a> Trial<'a> {
         if let (Some(findings), [engine, ..]) = (&mut findings, engines) {
             findings.measure(*engine, case);
         }
-        if let Some(findings) = findings {
-            report.held = findings.held;
-            report.located = Some(findings.located);
-        }
+        let (held, located) = findings.map(|findings| (findings.held, findings.located)).unzip();
+        report.located = located;
         if !wrong {
             match self.relations(oracle, engines, (bounds.proof_tol, budget), &report.checks) {
                 Ok(relations) => report.relations = relations,
@@ -289,8 +299,8 @@ impl<'a> Trial<'a> {
         let exact = ("f64", oracle as &dyn Engine);
         let first = engines.first().map(|&engine| (engine.name(), engine));
         let sides: Vec<_> = [exact].into_iter().chain(first).collect();
-        report.tokens = TokenErrors::on(case, (self.cases, &self.truth), &sides);
-        Ok(())
+        report.tokens = token_errors(case, (self.cases, &self.truth), &sides);
+        Ok(held.unwrap_or_default())
     }
 
     /// What must not change the answer: of both sides in f64, and of the first engine, unless it failed, within what rounding explains.

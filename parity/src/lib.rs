@@ -38,9 +38,7 @@ pub mod outputs;
 pub mod proof;
 pub mod recorded;
 pub mod relations;
-pub mod render;
 pub mod replay;
-pub mod report;
 pub mod repro;
 pub mod selftest;
 pub mod shrink;
@@ -49,11 +47,11 @@ mod subject;
 pub mod suite;
 pub mod tensors;
 pub mod tokenizer_check;
-mod verdict;
+mod tokens;
 
+pub use ::report::{self, Verdict, render};
 pub use error::ParityError;
 pub use subject::{Reference, Subject, is_graph, open_graph};
-pub use verdict::Verdict;
 
 /// Panics, with a line for each output that differs, unless a candidate engine agrees with a reference on every case.
 ///

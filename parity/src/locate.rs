@@ -518,15 +518,5 @@ impl Search<'_> {
     }
 }
 
-impl ModuleError {
-    fn merge(&mut self, other: ModuleError) {
-        self.nodes.extend(other.nodes);
-        self.culprit |= other.culprit;
-        self.own = if other.culprit || self.own.is_none() { other.own } else { self.own };
-        self.inherited = other.inherited.or(self.inherited);
-        self.value = other.value.or(self.value.take());
-    }
-}
-
 #[cfg(test)]
 mod tests;

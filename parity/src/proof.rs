@@ -12,123 +12,44 @@ mod budget;
 mod promote;
 mod run;
 
+pub use crate::report::{DEFAULT_PROOF_TOL, Promoted, Proof, ProofOutput};
 pub use budget::{BUDGET_FACTOR, BUDGET_ULPS, Budget};
 pub(crate) use budget::{ulp, widened};
+pub use promote::promotions;
 pub(crate) use promote::{Known, half_promotions, promotions_to};
-pub use promote::{Promoted, promotions};
 pub(crate) use run::{Oracles, Proven, Runs, runs};
 
 use engine::{Engine, NamedValues, ValueSpec};
 use onnx_eval::{Limits, Oracle, OracleError};
 use onnx_graph::Model;
-use serde::Serialize;
 
 use architecture::Program;
 
 use crate::ParityError;
+use crate::Verdict;
 use crate::check::{deciding, failed_node, fit_inputs};
 use crate::compare::{Comparison, compare};
 use crate::suite::Case;
-use crate::verdict::Verdict;
-
-/// How far the two f64 sides may be apart, relative to the largest value where that is above 1. Correct exports of a stiff model come to 1e-13,
-/// and one wrong bit in one f32 weight that is used to 1e-9 and more; this lies between, with room on the side of correct ones for deep models,
-/// whose f64 error grows with depth.
-pub const DEFAULT_PROOF_TOL: f64 = 1e-10;
 
 /// How many tokens the input may have on which values are looked at, if there is one so small: every value of the graph is kept.
 pub(crate) const TELLING: usize = 256;
 
-/// What the two f64 runs came to.
-#[derive(Debug, Clone, Serialize)]
-pub struct Proof {
-    /// The worst verdict of the outputs; inconclusive where the oracle does not take the graph.
-    pub verdict: Verdict,
-    /// The largest |checkpoint − graph| of all outputs; null if a value is not finite, or none was compared.
-    pub max_abs: Option<f64>,
-    /// The largest [`ProofOutput::max_rel`].
-    pub max_rel: Option<f64>,
-    /// What `max_rel` may be.
-    pub tol: f64,
-    /// The outputs that both sides have.
-    pub outputs: Vec<ProofOutput>,
-    /// The graph's constants that were taken for the numbers they are the f32 rounding of.
-    pub promoted: Vec<Promoted>,
-    /// Why the oracle did not take the graph, or failed on an input that the graph declares.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub failure: Option<String>,
-}
-
-/// One output, over all inputs, at the positions that decide.
-#[derive(Debug, Clone, Serialize)]
-pub struct ProofOutput {
-    /// Its name.
-    pub name: String,
-    /// The largest |checkpoint − graph|; null if a value is not finite, or none was compared.
-    pub max_abs: Option<f64>,
-    /// That, over the larger of 1 and the largest |checkpoint|.
-    pub max_rel: Option<f64>,
-    /// How many elements were compared.
-    pub compared: usize,
-    /// The input with the largest difference.
-    pub worst_input: Option<String>,
-    /// The element there.
-    pub worst_index: Option<Vec<usize>>,
-    /// The checkpoint's value of it; null if it is not finite.
-    pub reference: Option<f64>,
-    /// The graph's value of it; null if it is not finite.
-    pub candidate: Option<f64>,
-    /// The inputs on which it is beyond the bound.
-    pub failing_inputs: Vec<String>,
-    /// How its shape differs, if it does.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mismatch: Option<String>,
-    /// What it comes to.
-    pub verdict: Verdict,
-}
-
-impl Proof {
-    /// A proof that could not be made.
-    pub fn impossible(why: String, tol: f64) -> Self {
-        Self {
-            verdict: Verdict::Inconclusive,
-            max_abs: None,
-            max_rel: None,
-            tol,
-            outputs: Vec::new(),
-            promoted: Vec::new(),
-            failure: Some(why),
-        }
-    }
-
-    /// The inputs on which an output is beyond the bound, each once.
-    pub fn failing_inputs(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = Vec::new();
-        for name in self.outputs.iter().flat_map(|output| &output.failing_inputs) {
-            if !names.contains(&name.as_str()) {
-                names.push(name);
-            }
-        }
-        names
-    }
-
-    /// The input on which values are looked at: of those on which the proof fails the one with the largest difference, but not a long one if a short
-    /// one will do; a short one with as many tokens as possible where it holds. One of several tokens is preferred, since a softmax over one is 1
-    /// whatever its scores are.
-    pub(crate) fn telling_case<'a>(&self, cases: &'a [Case]) -> Option<&'a Case> {
-        let size = |case: &Case| case.inputs.iter().map(|(_, value)| value.len()).max().unwrap_or(0);
-        let failing = self.failing_inputs();
-        let candidates = |case: &&Case| failing.is_empty() || failing.contains(&case.name.as_str());
-        let mut found: Vec<&Case> = cases.iter().filter(candidates).collect();
-        found.sort_by_key(|case| size(case));
-        let short: Vec<&Case> = found.iter().copied().filter(|case| size(case) <= TELLING).collect();
-        let off = |output: &&ProofOutput| output.max_rel.unwrap_or(f64::INFINITY);
-        let beyond = self.outputs.iter().filter(|output| output.verdict == Verdict::Fail);
-        let worst =
-            beyond.max_by(|a, b| off(a).total_cmp(&off(b))).and_then(|output| output.worst_input.as_deref());
-        let is_worst = |case: &&&Case| worst == Some(case.name.as_str()) && size(case) > 1;
-        short.iter().find(is_worst).or(short.last()).or(found.first()).copied()
-    }
+/// The input on which values are looked at: of those on which the proof fails the one with the largest difference, but not a long one if a short
+/// one will do; a short one with as many tokens as possible where it holds. One of several tokens is preferred, since a softmax over one is 1
+/// whatever its scores are.
+pub(crate) fn telling_case<'a>(proof: &Proof, cases: &'a [Case]) -> Option<&'a Case> {
+    let size = |case: &Case| case.inputs.iter().map(|(_, value)| value.len()).max().unwrap_or(0);
+    let failing = proof.failing_inputs();
+    let candidates = |case: &&Case| failing.is_empty() || failing.contains(&case.name.as_str());
+    let mut found: Vec<&Case> = cases.iter().filter(candidates).collect();
+    found.sort_by_key(|case| size(case));
+    let short: Vec<&Case> = found.iter().copied().filter(|case| size(case) <= TELLING).collect();
+    let off = |output: &&ProofOutput| output.max_rel.unwrap_or(f64::INFINITY);
+    let beyond = proof.outputs.iter().filter(|output| output.verdict == Verdict::Fail);
+    let worst =
+        beyond.max_by(|a, b| off(a).total_cmp(&off(b))).and_then(|output| output.worst_input.as_deref());
+    let is_worst = |case: &&&Case| worst == Some(case.name.as_str()) && size(case) > 1;
+    short.iter().find(is_worst).or(short.last()).or(found.first()).copied()
 }
 
 /// The graph in f64 as it was meant, and the constants that were promoted for that.

@@ -3,35 +3,15 @@
 //! This is another judge than the proof: it also sees a fault that the checkpoint's reference and the graph have in common.
 
 use engine::{Engine, EngineError, NamedValues, ValueSpec};
-use serde::Serialize;
 
 use crate::ParityError;
+use crate::Verdict;
 use crate::check::{deciding, fit_inputs};
-use crate::compare::{Comparison, compare};
+use crate::compare::{Comparison, compare, output_report};
 use crate::proof::widened;
 use crate::report::OutputReport;
+pub use crate::report::Recorded;
 use crate::suite::Case;
-use crate::verdict::Verdict;
-
-/// One side against the record. In its outputs `reference` is the record, and distances are between numbers as f64, whatever dtype they come in.
-#[derive(Debug, Clone, Serialize)]
-pub struct Recorded {
-    /// What was run: the checkpoint, or the graph, as they were named.
-    pub side: String,
-    /// What ran it.
-    pub engine: String,
-    /// What its outputs are.
-    pub dtype: String,
-    /// The worst of its outputs.
-    pub verdict: Verdict,
-    /// Why it failed on the input, if it did.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub failure: Option<String>,
-    /// Outputs that were recorded, and that this side does not have.
-    pub not_compared: Vec<String>,
-    /// The outputs that both have.
-    pub outputs: Vec<OutputReport>,
-}
 
 /// Something that is held against a record.
 #[derive(Clone, Copy)]
@@ -76,7 +56,7 @@ pub fn judge(
                 Err(mismatch) => (Comparison::default(), Some(mismatch.to_string())),
             };
             let input = Some(case.name.clone());
-            Some(OutputReport::new(output, &comparison, input, mismatch, budget(output), None))
+            Some(output_report(output, &comparison, input, mismatch, budget(output), None))
         })
         .collect();
     let verdict = match failure {
@@ -93,17 +73,4 @@ pub fn judge(
         not_compared,
         outputs,
     })
-}
-
-impl Recorded {
-    /// A sentence for everything that kept this side from passing.
-    pub fn complaints(&self, atol: f64) -> Vec<String> {
-        let side = format!("{} on {} in {}", self.side, self.engine, self.dtype);
-        let wrong = self.outputs.iter().filter(|output| output.verdict > Verdict::Rounding);
-        wrong
-            .map(|output| output.sentence(atol))
-            .chain(self.failure.clone())
-            .map(|what| format!("{side} is not what was recorded: {what}"))
-            .collect()
-    }
 }

@@ -4,12 +4,12 @@
 //! These relations need no reference. They are judged on one engine alone, so that they also tell which of two sides is at fault.
 
 use engine::{Dim, Engine, EngineError, NamedValues, Value, ValueError, ValueSpec};
-use serde::Serialize;
 
 use crate::ParityError;
 use crate::check::fit_inputs;
 use crate::compare::{Distance, compare};
 use crate::proof::Budget;
+pub use crate::report::Relation;
 use crate::suite::grid::Grid;
 use crate::suite::{Case, FixedShape};
 
@@ -43,34 +43,6 @@ impl Bound<'_> {
             Bound::Relative(factor) => Some(factor * largest.max(1.0)),
             Bound::Budget(budget) => budget.of(output),
         }
-    }
-}
-
-/// One relation on one input.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Relation {
-    /// What was done: `run twice`, `threads`, `padding`, `content of padding`, `batch neighbours`, `order of rows`.
-    pub name: &'static str,
-    /// Who was asked: `graph in f64`, `reference in f64`, `candle in f32`.
-    pub side: String,
-    /// The input.
-    pub input: String,
-    /// The largest difference that it made, over all outputs at deciding positions; null if nothing was compared, or a value is not finite.
-    pub max_abs: Option<f64>,
-    /// Whether no output changed by more than the bound allows. False where the relation was skipped: then nothing is known.
-    pub holds: bool,
-    /// Why this relation cannot be judged on this input, if it cannot.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub skipped: Option<String>,
-    /// What the engine said on the changed input, if it failed there, or how the shape of an output changed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub failure: Option<String>,
-}
-
-impl Relation {
-    /// Whether it was judged, and does not hold.
-    pub fn is_violated(&self) -> bool {
-        !self.holds && self.skipped.is_none()
     }
 }
 
@@ -125,7 +97,7 @@ enum Outcome {
 impl Outcome {
     fn relation(self, name: &'static str, side: &str, case: &Case) -> Relation {
         let mut relation = Relation {
-            name,
+            name: name.into(),
             side: side.into(),
             input: case.name.clone(),
             max_abs: None,

@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 use engine::{Engine, NamedValues};
 use onnx_eval::{Limits, Oracle, Precision};
 use onnx_graph::Model;
-use serde::Serialize;
 
 use crate::ParityError;
+use crate::Verdict;
 use crate::check::{Exact, Expected, check, fit_inputs};
 use crate::judge::Bounds;
 use crate::proof::{Budget, Truth, prove, runs};
 use crate::report::GraphReport;
+pub use crate::report::Replay;
 use crate::repro::{self, Repro, ReproError};
 use crate::shrink::shrink;
 use crate::suite::{Case, FixedShape};
-use crate::verdict::Verdict;
 
 /// How long inputs are tried. What was found until then is written.
 const TIME: Duration = Duration::from_secs(10);
@@ -35,21 +35,6 @@ pub struct Sides<'a> {
     pub exact: Option<&'a Oracle>,
     /// What ran the graph in f32.
     pub engines: &'a [&'a dyn Engine],
-}
-
-/// The folder that was written.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Replay {
-    /// Where.
-    pub dir: String,
-    /// The input that it was made of.
-    pub input: String,
-    /// The shape of what is left of it.
-    pub shape: Vec<usize>,
-    /// In which precision the replay runs the graph: `f64` where the proof fails, else `f32`.
-    pub precision: &'static str,
-    /// What the replay allows, absolute.
-    pub atol: f64,
 }
 
 /// Why there is no folder.
@@ -143,7 +128,7 @@ pub fn write(
         dir: dir.display().to_string(),
         input: case.name.clone(),
         shape: ids.map(|ids| ids.shape().to_vec()).unwrap_or_default(),
-        precision: if precision == Precision::F64 { "f64" } else { "f32" },
+        precision: if precision == Precision::F64 { "f64" } else { "f32" }.into(),
         atol,
     })
 }

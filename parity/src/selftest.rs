@@ -9,88 +9,27 @@ mod plant;
 
 pub use plant::{Plant, Side, Wanted};
 
+use std::borrow::Cow;
+
 use architecture::bind;
 use engine::Engine;
 use onnx_eval::{Limits, Oracle, Precision};
 use onnx_graph::Model;
-use serde::Serialize;
 
 use self::edit::Edit;
 use self::plant::{Sound, plants};
+use crate::Verdict;
 use crate::check::common_inputs;
-use crate::judge::{Bounds, Graph, References, Trial};
+use crate::judge::{Bounds, Graph, Judged, References, Trial};
 use crate::locate::locate;
 use crate::proof::{exact_graph, prove};
 use crate::report::{Culprit, GraphReport};
+pub use crate::report::{Outcome, SELFTEST_SCHEMA as SCHEMA, Selftest};
 use crate::suite::Case;
-use crate::verdict::Verdict;
 use crate::{ParityError, Subject};
-
-/// The name and version of the JSON form.
-pub const SCHEMA: &str = "parity-selftest/1";
 
 /// How many tokens the input may have on which modules are looked at first.
 const SMALL: usize = 256;
-
-/// What became of all that was planted.
-#[derive(Debug, Clone, Serialize)]
-pub struct Selftest {
-    /// [`SCHEMA`].
-    pub schema: &'static str,
-    /// `pass` if every fault was caught, and nothing else failed.
-    pub verdict: Verdict,
-    /// The checkpoint.
-    pub model: String,
-    /// The graph.
-    pub onnx: String,
-    /// How many faults were planted.
-    pub faults: usize,
-    /// How many of them were caught.
-    pub caught: usize,
-    /// How many of those that spoil a certain module were caught.
-    pub locatable: usize,
-    /// For how many of these it was the first that was named.
-    pub located: usize,
-    /// How many of those that have an explanation were caught.
-    pub explainable: usize,
-    /// How many of these were explained so.
-    pub explained: usize,
-    /// How many changes that make no other function were made.
-    pub harmless: usize,
-    /// How many of these failed.
-    pub false_alarms: usize,
-    /// Each of them.
-    pub outcomes: Vec<Outcome>,
-}
-
-/// What became of one.
-#[derive(Debug, Clone, Serialize)]
-pub struct Outcome {
-    /// The row of the fault in the list of faults.
-    pub row: u8,
-    /// What was planted.
-    pub fault: String,
-    /// Whether it is the engine's.
-    pub engine: bool,
-    /// What the check came to.
-    pub verdict: Verdict,
-    /// Whether that is what it had to come to.
-    pub right: bool,
-    /// What saw it: `audit`, `proof`, `f32`, `stress`, or an `error` on an input.
-    pub by: Vec<&'static str>,
-    /// The module that was spoiled, where it is one.
-    pub module: Option<String>,
-    /// The first that was named.
-    pub named: Option<String>,
-    /// What was said about it.
-    pub explanation: Option<String>,
-    /// Whether the first that was named is the one; null where there is none to name, or nothing was caught.
-    pub located: Option<bool>,
-    /// Whether the explanation speaks of what was done; null where there is none to give, or nothing was caught.
-    pub explained: Option<bool>,
-    /// The input on which it was seen first, of those that were tried.
-    pub input: Option<String>,
-}
 
 /// Plants all faults that the graph has a place for, one at a time. `progress` is told how many there are, and is called after each.
 ///
@@ -139,7 +78,7 @@ pub fn selftest(
         outcomes.push(context.outcome(model, plant)?);
         progress(plants.len(), &plant.fault);
     }
-    Ok(Selftest::of(subject, onnx, &plants, outcomes))
+    Ok(summed_up(subject, onnx, &plants, outcomes))
 }
 
 /// The inputs, and what is held against them.
@@ -155,26 +94,26 @@ impl Runs<'_> {
     /// A fault can be told only from a graph that passes.
     fn must_be_sound(&self, model: &Model) -> Result<(), ParityError> {
         let not_sound = |why: String| ParityError::NotSound { onnx: self.onnx.into(), why };
-        let Some(report) = self.seen(model, &[])? else {
+        let Some(judged) = self.seen(model, &[])? else {
             return Err(not_sound("there is no input".into()));
         };
-        match report_verdict(&report) {
+        match report_verdict(&judged.report) {
             Verdict::Pass | Verdict::Rounding => Ok(()),
             verdict => Err(not_sound(format!("its verdict is {verdict}: see `parity check`"))),
         }
     }
 
     /// The report on the first input on which a run shows that something is wrong, or else on the first.
-    fn seen(&self, model: &Model, engines: &[&dyn Engine]) -> Result<Option<GraphReport>, ParityError> {
+    fn seen(&self, model: &Model, engines: &[&dyn Engine]) -> Result<Option<Judged>, ParityError> {
         let Some(first) = self.trials.first() else { return Ok(None) };
         let audit = first.audit(self.subject, model)?;
         let graph = Graph { onnx: self.onnx, model, engines, bounds: self.bounds };
         let judge = |trial: &Trial| trial.judge_audited(self.subject, graph, audit.clone(), |_| ());
         if !engines.is_empty() {
             for trial in self.trials {
-                let report = judge(trial)?;
-                if report.checks.iter().any(|check| check.verdict == Verdict::Fail) {
-                    return Ok(Some(report));
+                let judged = judge(trial)?;
+                if judged.report.checks.iter().any(|check| check.verdict == Verdict::Fail) {
+                    return Ok(Some(judged));
                 }
             }
         }
@@ -197,19 +136,20 @@ impl Runs<'_> {
     }
 
     fn outcome(&self, sound: &Model, plant: &Plant) -> Result<Outcome, ParityError> {
-        let report = match plant.side {
+        let judged = match plant.side {
             Side::Graph => self.seen(&plant.model, &[])?,
             Side::Engine => match Oracle::with(&plant.model, Precision::F32, Limits::default()) {
-                Ok(engine) => self.seen(sound, &[&engine])?.map(|mut report| {
+                Ok(engine) => self.seen(sound, &[&engine])?.map(|mut judged| {
                     let open = |part: &Model| -> Option<Box<dyn Engine>> {
                         Some(Box::new(Oracle::with(part, Precision::F32, Limits::default()).ok()?))
                     };
-                    report.put_under_stress(sound, &plant.model, &open);
-                    report
+                    judged.put_under_stress(sound, &plant.model, &open);
+                    judged
                 }),
                 Err(_) => None,
             },
         };
+        let report = judged.map(|judged| judged.report);
         let verdict = report.as_ref().map_or(Verdict::Inconclusive, report_verdict);
         let right = match plant.wanted {
             Wanted::Fail => verdict == Verdict::Fail,
@@ -251,7 +191,7 @@ fn report_verdict(report: &GraphReport) -> Verdict {
     report.proof.verdict.max(weights).max(checks).max(relations).max(stress)
 }
 
-fn seen_by(report: &GraphReport) -> Vec<&'static str> {
+fn seen_by(report: &GraphReport) -> Vec<Cow<'static, str>> {
     let weights = report.weights.as_ref().is_some_and(|audit| audit.verdict == Verdict::Fail);
     [
         ("audit", weights),
@@ -262,37 +202,36 @@ fn seen_by(report: &GraphReport) -> Vec<&'static str> {
     ]
     .into_iter()
     .filter(|(_, seen)| *seen)
-    .map(|(name, _)| name)
+    .map(|(name, _)| name.into())
     .collect()
 }
 
-impl Selftest {
-    fn of(subject: &Subject, onnx: &str, plants: &[Plant], outcomes: Vec<Outcome>) -> Self {
-        let pairs = || plants.iter().zip(&outcomes);
-        let count = |keep: &dyn Fn(&Plant, &Outcome) -> bool| pairs().filter(|(p, o)| keep(p, o)).count();
-        let is_fault = |plant: &Plant| plant.wanted != Wanted::Holds;
-        let (faults, caught) = (count(&|p, _| is_fault(p)), count(&|p, o| is_fault(p) && o.right));
-        let harmless = count(&|p, _| !is_fault(p));
-        let false_alarms = count(&|p, o| !is_fault(p) && !o.right);
-        let verdict = match (faults, caught == faults && false_alarms == 0) {
-            (0, _) => Verdict::Inconclusive,
-            (_, true) => Verdict::Pass,
-            (_, false) => Verdict::Fail,
-        };
-        Self {
-            schema: SCHEMA,
-            verdict,
-            model: subject.name().into(),
-            onnx: onnx.into(),
-            faults,
-            caught,
-            locatable: count(&|_, o| o.located.is_some()),
-            located: count(&|_, o| o.located == Some(true)),
-            explainable: count(&|_, o| o.explained.is_some()),
-            explained: count(&|_, o| o.explained == Some(true)),
-            harmless,
-            false_alarms,
-            outcomes,
-        }
+/// All of them, counted.
+fn summed_up(subject: &Subject, onnx: &str, plants: &[Plant], outcomes: Vec<Outcome>) -> Selftest {
+    let pairs = || plants.iter().zip(&outcomes);
+    let count = |keep: &dyn Fn(&Plant, &Outcome) -> bool| pairs().filter(|(p, o)| keep(p, o)).count();
+    let is_fault = |plant: &Plant| plant.wanted != Wanted::Holds;
+    let (faults, caught) = (count(&|p, _| is_fault(p)), count(&|p, o| is_fault(p) && o.right));
+    let harmless = count(&|p, _| !is_fault(p));
+    let false_alarms = count(&|p, o| !is_fault(p) && !o.right);
+    let verdict = match (faults, caught == faults && false_alarms == 0) {
+        (0, _) => Verdict::Inconclusive,
+        (_, true) => Verdict::Pass,
+        (_, false) => Verdict::Fail,
+    };
+    Selftest {
+        schema: SCHEMA.into(),
+        verdict,
+        model: subject.name().into(),
+        onnx: onnx.into(),
+        faults,
+        caught,
+        locatable: count(&|_, o| o.located.is_some()),
+        located: count(&|_, o| o.located == Some(true)),
+        explainable: count(&|_, o| o.explained.is_some()),
+        explained: count(&|_, o| o.explained == Some(true)),
+        harmless,
+        false_alarms,
+        outcomes,
     }
 }

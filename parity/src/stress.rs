@@ -9,16 +9,13 @@ use std::collections::HashSet;
 use engine::{DType, Engine, NamedValues, Value, ValueSpec};
 use onnx_eval::{Limits, Oracle, Precision};
 use onnx_graph::{Graph, Model, Node};
-use serde::Serialize;
 
+use crate::Verdict;
 use crate::compare::compare;
+use crate::judge::Judged;
 use crate::locate::Held;
 use crate::proof::widened;
-use crate::report::GraphReport;
-use crate::verdict::Verdict;
-
-/// How many times its deviation the mean of a row is.
-pub const RATIO: f64 = 1024.0;
+pub use crate::report::{STRESS_RATIO as RATIO, Stress};
 
 /// How far an engine may be off on such rows, relative to the largest value: `SLACK · √width · 2⁻²⁴ · RATIO`.
 ///
@@ -28,35 +25,6 @@ pub const SLACK: f64 = 8.0;
 
 /// How many rows are run.
 const ROWS: usize = 4;
-
-/// One normalisation on one engine.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Stress {
-    /// The engine.
-    pub engine: String,
-    /// The module.
-    pub module: String,
-    /// The largest |engine − f64|; null if a value is not finite, or the engine fails.
-    pub max_abs: Option<f64>,
-    /// What that may be.
-    pub bound: f64,
-    /// What it comes to.
-    pub verdict: Verdict,
-}
-
-impl Stress {
-    /// What came out, in a sentence.
-    pub fn sentence(&self) -> String {
-        let Self { engine, module, bound, .. } = self;
-        let found = match self.max_abs {
-            Some(max_abs) => format!("is {max_abs:.1e} off"),
-            None => "gives values that are not finite, or fails,".into(),
-        };
-        format!(
-            "{module} on {engine} {found} on rows whose mean is {RATIO} times their deviation; {bound:.1e} is allowed"
-        )
-    }
-}
 
 /// Runs every LayerNorm whose input and output are values of the graph. What the engine does not take by itself, and what is inside a fused operator, is left out.
 fn stress(
@@ -74,7 +42,7 @@ fn stress(
         .collect()
 }
 
-impl GraphReport {
+impl Judged {
     /// Puts every LayerNorm of the graph under stress on an engine, and takes that into the verdict. `deployed` is what the engine that `open` makes runs:
     /// the graph itself, unless faults of engines are planted.
     pub fn put_under_stress(
@@ -85,9 +53,9 @@ impl GraphReport {
     ) {
         let results = stress(sound, deployed, &self.held, open);
         if results.iter().any(|result| result.verdict == Verdict::Fail) {
-            self.verdict = self.verdict.max(Verdict::Fail);
+            self.report.verdict = self.report.verdict.max(Verdict::Fail);
         }
-        self.stress.extend(results);
+        self.report.stress.extend(results);
     }
 }
 

@@ -326,8 +326,8 @@ pub fn judged(
         case.inputs = common_inputs(&case.inputs, references.single.engine.inputs(), specs).unwrap();
     }
     let trial = Trial::new(&references, &cases, |_| ()).unwrap();
-    let report = trial.judge(subject, onnx, model, engines, bounds, |_| ());
-    report.unwrap_or_else(|error| panic!("{onnx}: {error}"))
+    let judged = trial.judge(subject, onnx, model, engines, bounds, |_| ());
+    judged.unwrap_or_else(|error| panic!("{onnx}: {error}")).report
 }
 
 /// The graph of the embedded model.

@@ -3,8 +3,8 @@
 use engine::DType;
 use half::{bf16, f16};
 use onnx_graph::Tensor;
-use serde::Serialize;
 
+use super::{Cast, FirstDifference};
 use crate::compare::{ulp_distance_f32, unravel};
 
 /// Half a step, and what f32 rounding adds to it: a quantizer divides by the scale in f32 and rounds to the nearest of 256 steps, and
@@ -38,22 +38,11 @@ pub(super) fn is_rounded(dtype: DType, bytes: &[u8]) -> bool {
     dtype == DType::F64 && f64s.into_iter().any(|x| f64::from(x as f32) != x)
 }
 
-/// A precision that weights are rounded to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Cast {
-    /// IEEE half precision.
-    F16,
-    /// bfloat16.
-    BF16,
-}
-
-impl Cast {
-    pub(super) fn round(self, x: f32) -> f32 {
-        match self {
-            Cast::F16 => f16::from_f32(x).to_f32(),
-            Cast::BF16 => bf16::from_f32(x).to_f32(),
-        }
+/// A number in that precision.
+pub(super) fn round(x: f32, to: Cast) -> f32 {
+    match to {
+        Cast::F16 => f16::from_f32(x).to_f32(),
+        Cast::BF16 => bf16::from_f32(x).to_f32(),
     }
 }
 
@@ -122,7 +111,7 @@ impl Rule<'_> {
         match self {
             Rule::Same => weight == found,
             Rule::Cast(cast) => {
-                cast.round(weight) == found
+                round(weight, cast) == found
                     || cast == Cast::F16
                         && weight.abs() < F16_SMALLEST
                         && found == F16_SMALLEST.copysign(weight)
@@ -157,19 +146,6 @@ pub(super) struct Distance {
     pub max_abs: Option<f64>,
     pub max_ulp: Option<u64>,
     pub first: Option<FirstDifference>,
-}
-
-/// The first element that differs.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct FirstDifference {
-    /// Its index into the checkpoint's tensor.
-    pub index: Vec<usize>,
-    /// What the checkpoint has there; `null` in JSON if it is not finite.
-    pub checkpoint: f32,
-    /// What the graph has.
-    pub graph: f32,
-    /// How many f32 values lie between both; `None` if one is NaN.
-    pub ulp: Option<u64>,
 }
 
 /// Whether every element is what it should be; it stops at the first that is not.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::carriers::Carrier;
-use super::data::Rule;
+use super::data::{Rule, round};
 use super::search::Match;
 use super::weights::Weight;
 use super::{Cast, Expect};
@@ -63,7 +63,7 @@ impl Conversion<'_> {
         match (self, found.filter(|&found| rule.holds(x, found, 0, at))) {
             (Conversion::Steps(steps), Some(found)) => multiple(found, steps[at % steps.len().max(1)]),
             (Conversion::Cast(_), Some(found)) => found.into(),
-            (Conversion::Cast(cast), None) => cast.round(x).into(),
+            (Conversion::Cast(cast), None) => round(x, *cast).into(),
             (Conversion::Steps(_), None) => x.into(),
         }
     }

@@ -1,63 +1,12 @@
 //! The ways in which a tensor of the checkpoint can lie in one of the graph.
 
-use std::fmt;
-
-use serde::Serialize;
-
+use super::Layout;
 use super::carriers::Carrier;
 use super::data::Placement;
 use super::weights::Weight;
 
 /// As many tensors as exporters and optimizers join: query, key and value.
 const MOST_JOINED: usize = 3;
-
-/// How a tensor of the checkpoint lies in one of the graph.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Layout {
-    /// Element by element, if need be under another shape.
-    Same,
-    /// `[in, out]` instead of `[out, in]`.
-    Transposed,
-    /// Some rows of an embedding table, `first` to `last`.
-    Rows {
-        /// The first row.
-        first: usize,
-        /// The last row.
-        last: usize,
-    },
-    /// One part of several that were joined, as in a query, key and value in one.
-    Part {
-        /// Which part it is, from 0.
-        part: usize,
-        /// How many there are.
-        of: usize,
-        /// Whether the part is transposed.
-        transposed: bool,
-    },
-}
-
-impl Layout {
-    /// Whether the rows of a dense layer's weight have become columns.
-    pub(super) fn is_transposed(self) -> bool {
-        matches!(self, Layout::Transposed | Layout::Part { transposed: true, .. })
-    }
-}
-
-impl fmt::Display for Layout {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Layout::Same => write!(f, "as it is"),
-            Layout::Transposed => write!(f, "transposed"),
-            Layout::Rows { first, last } if first == last => write!(f, "row {first}"),
-            Layout::Rows { first, last } => write!(f, "rows {first} to {last}"),
-            Layout::Part { part, of, transposed } => {
-                let transposed = if transposed { ", transposed" } else { "" };
-                write!(f, "part {} of {of}{transposed}", part + 1)
-            }
-        }
-    }
-}
 
 /// Every way in which the weight could lie in that tensor, judged by shapes alone.
 pub(super) fn layouts(weight: &Weight, carrier: &Carrier) -> Vec<(Layout, Placement)> {

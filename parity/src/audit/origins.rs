@@ -4,11 +4,10 @@ use std::collections::HashSet;
 
 use architecture::Program;
 use engine::DType;
-use serde::Serialize;
 
 use super::data::floats;
 use super::flow::{Flow, Step, ValueId};
-use super::{Constant, Finding, FindingKind, Leftover};
+use super::{Constant, Finding, FindingKind, Leftover, Origin};
 use crate::compare::ulp_distance_f32;
 
 /// Constants such as 1/√d are rounded to f32 after one or two operations in f32.
@@ -34,29 +33,6 @@ const DEFAULT_EPSILON: [(&str, f32); 7] = [
 /// What converters replace numbers by that f16 would flush to zero: onnxruntime's by the smallest subnormal, that of onnxconverter-common by 1e-7,
 /// which is 2⁻²³ in f16.
 pub(crate) const F16_CLAMPS: [f32; 2] = [5.960_464_5e-8, 1.192_092_9e-7];
-
-/// Where a constant of the graph comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Origin {
-    /// What a layer norm adds to the variance.
-    LayerNormEps,
-    /// √d, 1/√d, or a root of these, with d the size of a head.
-    AttentionScale,
-    /// What the scores of masked tokens become.
-    Mask,
-    /// A constant of the activation: √2, √(2/π), 0.044715, 1.702 and so on.
-    Activation,
-    /// 0, 1, 2, … or a half.
-    Number,
-    /// A step or zero point of quantized values.
-    Quantization,
-    /// A bound that keeps a division finite, as in a pooled embedding's length.
-    Bound,
-    /// A switch of an operator that is off, such as a soft cap of 0.
-    Neutral,
-}
 
 /// The constants of a graph, each with its origin or left over.
 #[derive(Default)]

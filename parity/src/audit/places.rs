@@ -3,9 +3,9 @@
 
 use architecture::Role;
 
+use super::Layout;
 use super::carriers::Carrier;
 use super::flow::{Flow, Step, Use, ValueId};
-use super::layout::Layout;
 use super::search::Match;
 use super::weights::{Block, Weight};
 use super::{Finding, FindingKind};

@@ -7,11 +7,12 @@ use engine::DType;
 
 use super::Expect;
 use super::carriers::Carrier;
-use super::data::{Cast, Distance, PRODUCTS, Placement, Rule, matches, measure};
+use super::data::{Distance, PRODUCTS, Placement, Rule, matches, measure};
 use super::flow::Flow;
-use super::layout::{Layout, layouts};
+use super::layout::layouts;
 use super::places::{depth, place};
 use super::weights::{Block, Weight};
+use super::{Cast, Layout};
 
 /// A tensor of which this part of the elements is still there was changed, and is no other one. Between two tensors that have nothing to do
 /// with each other hardly an element is equal, but for those that are 0 or 1 everywhere, which are told by their names and places.

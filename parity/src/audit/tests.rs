@@ -1,5 +1,6 @@
 //! Forms that no fixture has, made from a good graph of `baseline`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use candle_bert::BertConfig;

@@ -8,12 +8,12 @@ use parity::audit::Expect;
 use parity::check::Options;
 use parity::judge::Bounds;
 use parity::replay::Sides;
-use parity::report::Report;
+use parity::report::{ReferenceKind, ReferenceSide, Report};
 use parity::suite::Case;
-use parity::{Verdict, open_graph, tensors};
+use parity::{open_graph, tensors};
 
 use super::args::CheckArgs;
-use super::check::{Candidate, Outcome, candidates, refused, summary, time};
+use super::check::{Candidate, candidates, described, refused, summary, time};
 use super::record::Beside;
 use super::{input, progress, show, terminal};
 
@@ -23,7 +23,7 @@ pub fn is_graph(model: &str, args: &CheckArgs) -> bool {
 }
 
 /// Holds each graph in `--onnx` against `raw`.
-pub fn judge(args: &CheckArgs, raw: &str) -> anyhow::Result<Outcome> {
+pub fn judge(args: &CheckArgs, raw: &str) -> anyhow::Result<Report> {
     if !args.text.is_empty() {
         bail!("{raw} is a graph, which has no tokenizer and cannot read --text: give --inputs");
     }
@@ -66,8 +66,7 @@ pub fn judge(args: &CheckArgs, raw: &str) -> anyhow::Result<Outcome> {
         let comparison = Comparison { cases: &cases, engines: &engines, bounds: &bounds };
         let mut graph = against::judge(&original, &candidate.onnx, &candidate.model, comparison, step)?;
         if let Some(error) = &candidate.refused {
-            graph.checks.push(refused(candidate, error));
-            graph.verdict = graph.verdict.max(Verdict::Inconclusive);
+            refused(&mut graph.report, candidate, error);
         }
         if Beside::is_wanted(args) {
             let exact = original.exact(&candidate.model).ok().map(|(exact, _)| exact);
@@ -79,7 +78,7 @@ pub fn judge(args: &CheckArgs, raw: &str) -> anyhow::Result<Outcome> {
             };
             beside.add(args, &name, candidate, &graph, sides, &cases, &bounds)?;
         }
-        graphs.push(graph);
+        graphs.push(described(graph.report, &candidate.model));
         if timing.is_none() && !engines.is_empty() {
             timing = time(&original.single, &engines, &cases)?;
         }
@@ -87,9 +86,8 @@ pub fn judge(args: &CheckArgs, raw: &str) -> anyhow::Result<Outcome> {
     }
     let report = Report::of(&name, args.atol, inputs, notes, graphs, timing);
     let report = beside.tell(args, report);
-    let graphs = candidates.iter().map(|candidate| show::graph(&candidate.model)).collect();
-    let reference = format!("a graph, on the oracle in f32 ({})", show::graph(&model));
-    Ok(Outcome { report, reference, graphs, features: None })
+    let text = format!("a graph, on the oracle in f32 ({})", show::graph(&model));
+    Ok(Report { reference: Some(ReferenceSide { kind: ReferenceKind::Graph, text }), ..report })
 }
 
 /// The inputs for both graphs: those of the file, or made for the first.

@@ -47,6 +47,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Plant faults in copies of a graph, and see which of them a check would have caught
     Selftest(SelftestArgs),
+    /// Show a report again that was saved as JSON, in any form
+    Render(RenderArgs),
 }
 
 /// An engine that runs a graph.
@@ -245,6 +247,16 @@ pub struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 
+    #[command(flatten)]
+    pub forms: FormArgs,
+
+    #[command(flatten)]
+    pub compiled: CompiledArgs,
+}
+
+/// The forms of a report that are files for people and CI.
+#[derive(Args)]
+pub struct FormArgs {
     /// Write the report as Markdown, short enough for a CI summary
     #[arg(long, value_name = "FILE")]
     pub markdown: Option<PathBuf>,
@@ -256,9 +268,16 @@ pub struct CheckArgs {
     /// Write the report as JUnit's XML
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct RenderArgs {
+    /// What `parity check --json` or `parity selftest --json` has written; `-` for stdin
+    #[arg(value_name = "REPORT.json")]
+    pub report: PathBuf,
 
     #[command(flatten)]
-    pub compiled: CompiledArgs,
+    pub forms: FormArgs,
 }
 
 #[derive(Args)]

@@ -15,7 +15,10 @@ use parity::decide::Decides;
 use parity::judge::{Bounds, References, Trial};
 use parity::proof;
 use parity::replay::Sides;
-use parity::report::{EngineCheck, InputSummary, Report, SCHEMA, TimingReport};
+use parity::report::terminal as form;
+use parity::report::{
+    EngineCheck, GraphReport, InputSummary, ReferenceKind, ReferenceSide, Report, TimingReport,
+};
 use parity::suite::Case;
 use parity::{Subject, Verdict, tokenizer_check};
 
@@ -38,43 +41,28 @@ pub fn command(args: &CheckArgs) -> anyhow::Result<Verdict> {
     });
     let command = Some(reports::command_line());
     let written = match &mut result {
-        Ok(outcome) => {
-            outcome.report.command = command;
-            reports::write(args, &outcome.report)
+        Ok(report) => {
+            report.command = command;
+            reports::write(args.json.as_deref(), &args.forms, report)
         }
-        Err(error) => reports::write(args, &Report { command, ..failed(args, error) }),
+        Err(error) => {
+            reports::write(args.json.as_deref(), &args.forms, &Report { command, ..failed(args, error) })
+        }
     };
-    let outcome = match (result, written) {
-        (Ok(outcome), written) => written.map(|()| outcome),
+    let report = match (result, written) {
+        (Ok(report), written) => written.map(|()| report),
         (Err(error), Ok(())) => Err(error),
         (Err(error), Err(unwritten)) => Err(error.context(one_line(&unwritten))),
     }?;
     if !args.json.as_deref().is_some_and(is_stdout) {
         let mut out = terminal::stdout();
-        let shown = show::report(
-            &mut out,
-            &show::Shown {
-                report: &outcome.report,
-                reference: outcome.reference,
-                graphs: outcome.graphs,
-                features: outcome.features,
-            },
-        );
-        unless_closed(shown.and_then(|()| out.flush()))?;
+        unless_closed(form::report(&mut out, &report).and_then(|()| out.flush()))?;
     }
-    Ok(match outcome.report.verdict {
+    Ok(match report.verdict {
         // The report stays as it is: only the exit code is stricter.
         Verdict::Rounding if args.strict => Verdict::Fail,
         verdict => verdict,
     })
-}
-
-/// A report, and what is shown beside it.
-pub(super) struct Outcome {
-    pub report: Report,
-    pub reference: String,
-    pub graphs: Vec<String>,
-    pub features: Option<show::Features>,
 }
 
 /// A graph under the name the report gives it, the engines that took it, and why others did not.
@@ -121,7 +109,7 @@ pub(super) fn candidates(
     Ok(candidates)
 }
 
-fn judge(args: &CheckArgs) -> anyhow::Result<Outcome> {
+fn judge(args: &CheckArgs) -> anyhow::Result<Report> {
     let mut subject = model::open_for(args.model.as_deref(), args.task)?;
     let mut notes = Vec::new();
     let candidates = candidates(args, |path| subject.graph_or_export(path), &mut notes)?;
@@ -178,8 +166,7 @@ fn judge(args: &CheckArgs) -> anyhow::Result<Outcome> {
             graph.put_under_stress(&candidate.model, &candidate.model, &open);
         }
         if let Some(error) = &candidate.refused {
-            graph.checks.push(refused(candidate, error));
-            graph.verdict = graph.verdict.max(Verdict::Inconclusive);
+            refused(&mut graph.report, candidate, error);
         }
         if Beside::is_wanted(args) {
             let exact = proof::exact_graph(&candidate.model, subject.program()).ok().map(|(exact, _)| exact);
@@ -188,13 +175,13 @@ fn judge(args: &CheckArgs) -> anyhow::Result<Outcome> {
             let sides = Sides { single: &single, double: &double, exact: exact.as_ref(), engines: &engines };
             beside.add(args, subject.name(), candidate, &graph, sides, &cases, &bounds)?;
         }
-        graphs.push(graph);
+        graphs.push(described(graph.report, &candidate.model));
         if timing.is_none() && !engines.is_empty() {
             timing = time(reference, &engines, &cases)?;
         }
         bar.finish_and_clear();
         if features.is_none() {
-            features = show::Features::of(trial.expected());
+            features = show::features(trial.expected());
         }
     }
     let tokenizer = tokenizer_check::check_tokenizers(subject.files()).unwrap_or_else(|error| {
@@ -203,9 +190,8 @@ fn judge(args: &CheckArgs) -> anyhow::Result<Outcome> {
     });
     let report =
         Report::of(subject.name(), args.atol, inputs, notes, graphs, timing).with_tokenizer(tokenizer);
-    let report = beside.tell(args, report);
-    let graphs = candidates.iter().map(|candidate| show::graph(&candidate.model)).collect();
-    Ok(Outcome { report, reference: show::reference(&subject), graphs, features })
+    let reference = ReferenceSide { kind: ReferenceKind::Checkpoint, text: show::reference(&subject) };
+    Ok(Report { reference: Some(reference), features, ..beside.tell(args, report) })
 }
 
 /// The inputs for a graph, as both sides can take them.
@@ -250,17 +236,25 @@ fn add_notes(notes: &mut Vec<String>, reference: &dyn Engine, candidates: &[Cand
     }
 }
 
-/// A graph that no engine takes: nothing was compared.
-pub(super) fn refused(candidate: &Candidate, error: &anyhow::Error) -> EngineCheck {
-    EngineCheck {
+/// Says in what words a graph is shown.
+pub(super) fn described(mut graph: GraphReport, model: &Model) -> GraphReport {
+    graph.checks.iter_mut().for_each(|check| check.graph = Some(show::graph(model)));
+    graph
+}
+
+/// Says that no engine takes a graph: nothing was compared.
+pub(super) fn refused(graph: &mut GraphReport, candidate: &Candidate, error: &anyhow::Error) {
+    graph.verdict = graph.verdict.max(Verdict::Inconclusive);
+    graph.checks.push(EngineCheck {
         engine: "candle".into(),
         onnx: candidate.onnx.clone(),
+        graph: None,
         dtype: String::new(),
         verdict: Verdict::Inconclusive,
         failure: Some(one_line(error)),
         not_compared: Vec::new(),
         outputs: Vec::new(),
-    }
+    });
 }
 
 pub(super) fn summary(case: &Case) -> InputSummary {
@@ -290,30 +284,7 @@ pub(super) fn time(
 
 /// The report of a check that could not be run.
 fn failed(args: &CheckArgs, error: &anyhow::Error) -> Report {
-    Report {
-        schema: SCHEMA,
-        verdict: Verdict::Error,
-        model: args.model.clone().unwrap_or_else(|| bert_tiny::NAME.into()),
-        onnx: args.onnx.first().map(|path| path.display().to_string()),
-        error: Some(one_line(error)),
-        atol: args.atol,
-        inputs: Vec::new(),
-        notes: Vec::new(),
-        checks: Vec::new(),
-        proof: None,
-        weights: None,
-        culprits: Vec::new(),
-        explanation: None,
-        located: None,
-        relations: Vec::new(),
-        stress: Vec::new(),
-        tokens: Vec::new(),
-        precision: None,
-        tokenizer: None,
-        graphs: Vec::new(),
-        recorded: Vec::new(),
-        repro: None,
-        timing: None,
-        command: None,
-    }
+    let model = args.model.as_deref().unwrap_or(bert_tiny::NAME);
+    let onnx = args.onnx.first().map(|path| path.display().to_string());
+    Report::failed(model, onnx, args.atol, one_line(error))
 }

@@ -15,13 +15,11 @@ mod model;
 mod predict;
 mod progress;
 mod record;
+mod render;
 mod reports;
 mod run;
 mod selftest;
 mod show;
-mod show_modules;
-mod show_precision;
-mod show_selftest;
 mod signals;
 mod terminal;
 mod vectors;
@@ -61,6 +59,7 @@ pub fn main() -> ExitCode {
         Some(Command::Predict(args)) => predict::command(args),
         Some(Command::Bench(args)) => bench::command(args),
         Some(Command::Selftest(args)) => selftest::command(args),
+        Some(Command::Render(args)) => render::command(args),
     };
     match result {
         Ok(verdict) => verdict.into(),

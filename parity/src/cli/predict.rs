@@ -14,12 +14,13 @@ use bert_pipeline::pipeline::{
 use checkpoint::ModelFiles;
 use clap::Args;
 use engine::Engine;
+use parity::report::terminal::table;
 use parity::{Subject, Verdict};
 use serde::Serialize;
 
 use super::args::{AnyEngine, CompiledArgs, Precision};
 use super::embed::{tell, tell_truncation};
-use super::{engines, is_stdout, model, show, terminal, write_json};
+use super::{engines, is_stdout, model, terminal, write_json};
 
 #[derive(Args)]
 pub struct PredictArgs {
@@ -350,7 +351,7 @@ fn write(
         if rows.is_empty() {
             writeln!(out, "nothing found")?;
         } else {
-            show::table(&mut out, header, number..number + 1, rows.into_iter())?;
+            table(&mut out, header, number..number + 1, rows.into_iter())?;
         }
         out.flush()?;
     }

@@ -2,10 +2,10 @@
 
 use anyhow::{bail, ensure};
 use engine::{Engine, NamedValues, ValueSpec};
-use parity::judge::Bounds;
+use parity::judge::{Bounds, Judged};
 use parity::recorded::{self, Recorded, Side};
 use parity::replay::{self, Replay, Sides};
-use parity::report::{GraphReport, Report};
+use parity::report::Report;
 use parity::suite::Case;
 use parity::{Verdict, tensors};
 
@@ -44,7 +44,7 @@ impl Beside {
         args: &CheckArgs,
         reference: &str,
         candidate: &Candidate,
-        graph: &GraphReport,
+        graph: &Judged,
         sides: Sides,
         cases: &[Case],
         bounds: &Bounds,
@@ -71,9 +71,9 @@ impl Beside {
             }
             self.expected = Some(expected);
         }
-        if let (Some(dir), None, Verdict::Fail) = (&args.repro, &self.repro, graph.verdict) {
+        if let (Some(dir), None, Verdict::Fail) = (&args.repro, &self.repro, graph.report.verdict) {
             let command = reports::command_line();
-            match replay::write(dir, &candidate.model, graph, sides, cases, bounds, &command) {
+            match replay::write(dir, &candidate.model, &graph.report, sides, cases, bounds, &command) {
                 Ok(written) => self.repro = Some(written),
                 // The verdict stands, whatever keeps the folder from being written.
                 Err(error) => self.unwritten = Some(one_line(&error.into())),

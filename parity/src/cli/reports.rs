@@ -1,21 +1,21 @@
-//! Writes a check's report in every form that was asked for.
+//! Writes a report in every form that was asked for.
 
 use std::path::Path;
 
 use parity::render;
 use parity::report::Report;
 
-use super::args::CheckArgs;
+use super::args::FormArgs;
 use super::{write_file, write_json};
 
 /// Writes all files, and gives the first error: one that cannot be written does not keep the others from it.
-pub fn write(args: &CheckArgs, report: &Report) -> anyhow::Result<()> {
+pub fn write(json: Option<&Path>, forms: &FormArgs, report: &Report) -> anyhow::Result<()> {
     let text = |path: &Path, render: fn(&Report) -> String| write_file(path, &render(report));
     let written = [
-        args.json.as_deref().map(|path| write_json(path, report)),
-        args.markdown.as_deref().map(|path| text(path, render::markdown)),
-        args.junit.as_deref().map(|path| text(path, render::junit)),
-        args.html.as_deref().map(|path| text(path, render::html)),
+        json.map(|path| write_json(path, report)),
+        forms.markdown.as_deref().map(|path| text(path, render::markdown)),
+        forms.junit.as_deref().map(|path| text(path, render::junit)),
+        forms.html.as_deref().map(|path| text(path, render::html)),
     ];
     let first = written.into_iter().flatten().find(Result::is_err);
     first.unwrap_or(Ok(()))

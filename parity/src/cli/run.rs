@@ -5,7 +5,7 @@ use candle_core::DType;
 use checkpoint::OnnxSource;
 use engine::{Engine, Value};
 use parity::check::fit_inputs;
-use parity::compare::{Comparison, compare};
+use parity::compare::{Comparison, compare, output_report};
 use parity::report::OutputReport;
 use parity::{Verdict, is_graph, open_graph, tensors};
 
@@ -44,9 +44,9 @@ pub fn command(args: &RunArgs) -> anyhow::Result<Verdict> {
 /// An output against what was recorded elsewhere. Every element decides.
 fn against(name: &str, expected: &Value, found: &Value, atol: f64) -> OutputReport {
     match compare(expected, found, &[], atol) {
-        Ok(comparison) => OutputReport::new(name, &comparison, None, None, None, None),
+        Ok(comparison) => output_report(name, &comparison, None, None, None, None),
         Err(mismatch) => {
-            OutputReport::new(name, &Comparison::default(), None, Some(mismatch.to_string()), None, None)
+            output_report(name, &Comparison::default(), None, Some(mismatch.to_string()), None, None)
         }
     }
 }

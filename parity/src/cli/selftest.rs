@@ -4,11 +4,12 @@ use std::io::Write as _;
 
 use parity::Verdict;
 use parity::judge::Bounds;
+use parity::report::terminal as form;
 use parity::selftest::selftest;
 
 use super::args::SelftestArgs;
 use super::embed::tell;
-use super::{input, is_stdout, model, progress, show_selftest, terminal, unless_closed, write_json};
+use super::{input, is_stdout, model, progress, terminal, unless_closed, write_json};
 
 pub fn command(args: &SelftestArgs) -> anyhow::Result<Verdict> {
     let mut subject = model::open_for(args.model.as_deref(), args.task)?;
@@ -31,7 +32,7 @@ pub fn command(args: &SelftestArgs) -> anyhow::Result<Verdict> {
     }
     if !args.json.as_deref().is_some_and(is_stdout) {
         let mut out = terminal::stdout();
-        let shown = show_selftest::selftest(&mut out, &result);
+        let shown = form::selftest(&mut out, &result);
         unless_closed(shown.and_then(|()| out.flush()))?;
     }
     Ok(result.verdict)

@@ -1,23 +1,12 @@
-//! What goes to a terminal as text: every command's tables, notes and errors, by [`stdout`],
-//! [`stderr`] and [`inert`].
-//!
-//! Names come from files of strangers. One with a line break could forge a line of a report, one
-//! with an escape could clear the screen, one that reads backwards could pass for another. So
-//! everything that a line is made of is made visible ([`visible`]), but what this program itself
-//! paints it with.
+//! What goes to a terminal as text: every command's tables, notes and errors, by [`stdout`] and [`stderr`], which show names as
+//! [`parity::report::terminal`] does.
 
-use std::cell::Cell;
-use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 
 use anstream::AutoStream;
-use anstyle::Style;
-use parity::render::visible;
-
-thread_local! {
-    /// Whether what is formatted now is this program's own.
-    static OWN: Cell<bool> = const { Cell::new(false) };
-}
+pub use parity::report::render::inert_json;
+use parity::report::terminal::Lines;
+pub use parity::report::terminal::inert;
 
 /// Standard output, for lines. On anything but a terminal it has no colours.
 pub fn stdout() -> Lines<impl Write> {
@@ -27,143 +16,4 @@ pub fn stdout() -> Lines<impl Write> {
 /// Standard error, for lines.
 pub fn stderr() -> Lines<AutoStream<io::Stderr>> {
     Lines(anstream::stderr())
-}
-
-/// A text of which nothing but letters reaches a terminal, for what draws on it by itself: a
-/// progress bar.
-pub fn inert(text: &str) -> String {
-    text.chars().map(visible).collect()
-}
-
-/// JSON that says what it said, with an escape for each letter that is not [`visible`]. Line breaks
-/// stay: there are none within a JSON string.
-pub fn inert_json(json: &str) -> String {
-    let mut inert = String::with_capacity(json.len());
-    for letter in json.chars() {
-        if letter == '\n' || visible(letter) == letter {
-            inert.push(letter);
-        } else {
-            let mut units = [0; 2];
-            inert.extend(letter.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
-        }
-    }
-    inert
-}
-
-/// Writes lines: of each `writeln!`, the last line break is one, and all else is [`visible`].
-pub struct Lines<W>(W);
-
-impl<W: Write> Write for Lines<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_fmt(format_args!("{}", String::from_utf8_lossy(bytes)))?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-
-    fn write_fmt(&mut self, args: fmt::Arguments<'_>) -> io::Result<()> {
-        let mut line = Line::default();
-        line.write_fmt(args).map_err(|_| io::Error::other("a value cannot be written as text"))?;
-        if line.ends {
-            line.text.push('\n');
-        }
-        self.0.write_all(line.text.as_bytes())
-    }
-}
-
-/// A line in the making.
-#[derive(Default)]
-struct Line {
-    text: String,
-    /// Whether a line break came last. What comes after one shows that it was not the end.
-    ends: bool,
-}
-
-impl fmt::Write for Line {
-    fn write_str(&mut self, piece: &str) -> fmt::Result {
-        let is_own = OWN.get();
-        for character in piece.chars() {
-            if std::mem::take(&mut self.ends) {
-                self.text.push(visible('\n'));
-            }
-            match character {
-                own if is_own => self.text.push(own),
-                '\n' => self.ends = true,
-                other => self.text.push(visible(other)),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A style of this program's own. It must be written straight to a line, and not to a `String`
-/// first.
-#[derive(Clone, Copy)]
-pub struct Paint(Style);
-
-impl Paint {
-    pub const fn new(style: Style) -> Self {
-        Self(style)
-    }
-}
-
-impl fmt::Display for Paint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        own(|| self.0.fmt(f))
-    }
-}
-
-/// A text that this program has painted itself, and that has no name in it but by [`visible`].
-pub struct Painted<'a>(pub &'a str);
-
-impl fmt::Display for Painted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        own(|| f.write_str(self.0))
-    }
-}
-
-fn own(write: impl FnOnce() -> fmt::Result) -> fmt::Result {
-    OWN.set(true);
-    let written = write();
-    OWN.set(false);
-    written
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn line(write: impl FnOnce(&mut Lines<Vec<u8>>)) -> String {
-        let mut out = Lines(Vec::new());
-        write(&mut out);
-        String::from_utf8(out.0).unwrap()
-    }
-
-    #[test]
-    fn names_are_inert_and_styles_are_not() {
-        let bold = Paint::new(Style::new().bold());
-        let name = "\u{1b}[2Ja\r\nPASS\u{202e}\u{9b}1m\u{200b}b\n";
-        let written = line(|out| writeln!(out, "{bold}{name}{bold:#}, {name}").unwrap());
-        let shown = "␛[2Ja  PASS��1m�b ";
-        assert_eq!(written, format!("\u{1b}[1m{shown}\u{1b}[0m, {shown}\n"));
-    }
-
-    #[test]
-    fn json_says_what_it_said() {
-        let name = "a\u{9b}b\u{202e}c\u{7f}\u{e0041}\n\u{1b}é";
-        let json = serde_json::to_string_pretty(&[name]).unwrap();
-        let inert = inert_json(&json);
-        assert_eq!(inert, "[\n  \"a\\u009bb\\u202ec\\u007f\\udb40\\udc41\\n\\u001bé\"\n]");
-        assert_eq!(serde_json::from_str::<[String; 1]>(&inert).unwrap(), [name]);
-    }
-
-    #[test]
-    fn a_line_has_one_end() {
-        assert_eq!(line(|out| writeln!(out).unwrap()), "\n");
-        let name = "\n\n";
-        assert_eq!(line(|out| writeln!(out, "a{name}").unwrap()), "a  \n");
-        assert_eq!(line(|out| out.write_all(b"a\x1b\nb\n").unwrap()), "a␛ b\n");
-    }
 }

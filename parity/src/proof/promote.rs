@@ -10,10 +10,10 @@ use engine::DType;
 use half::{bf16, f16};
 use onnx_eval::Promotions;
 use onnx_graph::{Attribute, Model, Node, Tensor};
-use serde::Serialize;
 
 use crate::audit::F16_CLAMPS;
 use crate::compare::ulp_distance_f32;
+use crate::report::Promoted;
 
 /// How far a constant may be, in numbers of its dtype, from the rounding of the number it is taken for: 1/f32(√d) is one ULP off f32(1/√d) at d = 24 or 96,
 /// and exporters compute either.
@@ -30,19 +30,6 @@ const DEFAULTS: [(&str, &str, f32); 4] = [
     ("EmbedLayerNormalization", "epsilon", 1e-12),
     ("QuickGelu", "alpha", 1.702),
 ];
-
-/// A constant of the graph, and what it was taken for.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Promoted {
-    /// The value, or the node and its attribute: `node.epsilon`.
-    pub name: String,
-    /// The number that it is the rounding of, in words: `√2`.
-    pub meaning: &'static str,
-    /// What the graph has.
-    pub from: f32,
-    /// What it was taken for.
-    pub to: f64,
-}
 
 /// A number that the reference computes with, and what it is.
 pub(crate) type Known = (&'static str, f64);
@@ -129,7 +116,7 @@ fn promoted<'a>(
     let mut promotions = Promotions::default();
     let mut promoted = Vec::new();
     let mut note = |name: String, from: f32, (meaning, to): Known| {
-        promoted.push(Promoted { name, meaning, from, to });
+        promoted.push(Promoted { name, meaning: meaning.into(), from, to });
     };
     for (name, tensor) in &model.graph.initializers {
         if let Some((from, found)) = scalar(tensor).and_then(|from| Some((from, find(name, from)?))) {

@@ -135,11 +135,11 @@ fn three() -> Case {
     case(&[(&[3, 5, 7], &[1, 1, 0]), (&[2, 4, 9], &[1, 1, 1]), (&[1, 1, 1], &[0, 0, 0])])
 }
 
-fn violated(fault: Fault) -> Vec<&'static str> {
+fn violated(fault: Fault) -> Vec<String> {
     let relations = judge(&Mean::new(fault), SIDE, &three(), EXACT).unwrap();
     assert_eq!(relations.len(), NAMES.len());
     assert!(relations.iter().all(|relation| relation.skipped.is_none()), "{relations:?}");
-    relations.into_iter().filter(Relation::is_violated).map(|relation| relation.name).collect()
+    relations.into_iter().filter(Relation::is_violated).map(|relation| relation.name.to_string()).collect()
 }
 
 #[test]
@@ -196,12 +196,16 @@ fn two_runs_alike_are_the_same_to_the_last_bit() {
     assert!(relations[1..].iter().all(|relation| relation.holds), "{relations:?}");
 }
 
-fn skipped(engine: &dyn Engine, case: &Case) -> Vec<&'static str> {
+fn skipped(engine: &dyn Engine, case: &Case) -> Vec<String> {
     let relations = judge(engine, SIDE, case, EXACT).unwrap();
     for relation in &relations {
         assert_ne!(relation.holds, relation.skipped.is_some());
     }
-    relations.iter().filter(|relation| relation.skipped.is_some()).map(|relation| relation.name).collect()
+    relations
+        .iter()
+        .filter(|relation| relation.skipped.is_some())
+        .map(|relation| relation.name.to_string())
+        .collect()
 }
 
 #[test]

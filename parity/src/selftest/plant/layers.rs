@@ -121,7 +121,7 @@ impl Plants<'_> {
     }
 
     pub(super) fn scale(&mut self) {
-        let is_scale = |promoted: &&Promoted| ["√d", "1/√d", "d^¼", "d^-¼"].contains(&promoted.meaning);
+        let is_scale = |promoted: &&Promoted| ["√d", "1/√d", "d^¼", "d^-¼"].contains(&&*promoted.meaning);
         let names: Vec<String> =
             self.sound.promoted.iter().filter(is_scale).map(|p| p.name.clone()).collect();
         // Exact powers of two need no promotion, and are among the constants of the audit.

@@ -1,0 +1,103 @@
+//! Both sides in f64.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Verdict;
+use crate::read::or_nan;
+
+/// How far the two f64 sides may be apart, relative to the largest value where that is above 1. Correct exports of a stiff model come to 1e-13,
+/// and one wrong bit in one f32 weight that is used to 1e-9 and more; this lies between, with room on the side of correct ones for deep models,
+/// whose f64 error grows with depth.
+pub const DEFAULT_PROOF_TOL: f64 = 1e-10;
+
+/// What the two f64 runs came to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Proof {
+    /// The worst verdict of the outputs; inconclusive where the oracle does not take the graph.
+    pub verdict: Verdict,
+    /// The largest |checkpoint − graph| of all outputs; null if a value is not finite, or none was compared.
+    pub max_abs: Option<f64>,
+    /// The largest [`ProofOutput::max_rel`].
+    pub max_rel: Option<f64>,
+    /// What `max_rel` may be.
+    #[serde(deserialize_with = "or_nan")]
+    pub tol: f64,
+    /// The outputs that both sides have.
+    pub outputs: Vec<ProofOutput>,
+    /// The graph's constants that were taken for the numbers they are the f32 rounding of.
+    pub promoted: Vec<Promoted>,
+    /// Why the oracle did not take the graph, or failed on an input that the graph declares.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+/// One output, over all inputs, at the positions that decide.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProofOutput {
+    /// Its name.
+    pub name: String,
+    /// The largest |checkpoint − graph|; null if a value is not finite, or none was compared.
+    pub max_abs: Option<f64>,
+    /// That, over the larger of 1 and the largest |checkpoint|.
+    pub max_rel: Option<f64>,
+    /// How many elements were compared.
+    pub compared: usize,
+    /// The input with the largest difference.
+    pub worst_input: Option<String>,
+    /// The element there.
+    pub worst_index: Option<Vec<usize>>,
+    /// The checkpoint's value of it; null if it is not finite.
+    pub reference: Option<f64>,
+    /// The graph's value of it; null if it is not finite.
+    pub candidate: Option<f64>,
+    /// The inputs on which it is beyond the bound.
+    pub failing_inputs: Vec<String>,
+    /// How its shape differs, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mismatch: Option<String>,
+    /// What it comes to.
+    pub verdict: Verdict,
+}
+
+impl Proof {
+    /// A proof that could not be made.
+    pub fn impossible(why: String, tol: f64) -> Self {
+        Self {
+            verdict: Verdict::Inconclusive,
+            max_abs: None,
+            max_rel: None,
+            tol,
+            outputs: Vec::new(),
+            promoted: Vec::new(),
+            failure: Some(why),
+        }
+    }
+
+    /// The inputs on which an output is beyond the bound, each once.
+    pub fn failing_inputs(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for name in self.outputs.iter().flat_map(|output| &output.failing_inputs) {
+            if !names.contains(&name.as_str()) {
+                names.push(name);
+            }
+        }
+        names
+    }
+}
+
+/// A constant of the graph, and what it was taken for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Promoted {
+    /// The value, or the node and its attribute: `node.epsilon`.
+    pub name: String,
+    /// The number that it is the rounding of, in words: `√2`.
+    pub meaning: Cow<'static, str>,
+    /// What the graph has.
+    #[serde(deserialize_with = "or_nan")]
+    pub from: f32,
+    /// What it was taken for.
+    #[serde(deserialize_with = "or_nan")]
+    pub to: f64,
+}

@@ -1,0 +1,304 @@
+//! What a check found: the `parity-report/1` JSON.
+
+use std::borrow::Cow;
+use std::ops::{Deref, DerefMut};
+
+use serde::{Deserialize, Serialize};
+
+use crate::read::or_nan;
+use crate::{
+    Audit, Conversion, Culprit, EngineCheck, Located, Proof, Recorded, Relation, Replay, Stress,
+    TimingReport, TokenErrors, TokenizerReport, Verdict,
+};
+
+/// The name and version of the JSON form. A field may be added under the same version; none changes its meaning or goes away.
+pub const SCHEMA: &str = "parity-report/1";
+
+/// Everything a check found.
+///
+/// Its [`Parts`], which can be named as if they were fields of its own, are those of the graph that comes off worst.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: Cow<'static, str>,
+    /// The worst verdict of all checks.
+    pub verdict: Verdict,
+    /// The checkpoint, as the user named it.
+    pub model: String,
+    /// What that is, and how it was run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<ReferenceSide>,
+    /// The graph that was judged; the first, where there are several.
+    pub onnx: Option<String>,
+    /// Why the check could not be run, if the verdict is `error`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The largest |reference − candidate| that passes.
+    #[serde(deserialize_with = "or_nan")]
+    pub atol: f64,
+    /// What was run.
+    #[serde(default)]
+    pub inputs: Vec<InputSummary>,
+    /// What was left out, renamed or converted on the way, for a person to read.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    /// One entry for each engine and graph.
+    #[serde(default)]
+    pub checks: Vec<EngineCheck>,
+    /// What both sides are in f64: of the graph that comes off worst, where there are several.
+    pub proof: Option<Proof>,
+    /// What else there is to say about that graph.
+    #[serde(flatten)]
+    pub parts: Parts,
+    /// Whether the model's tokenizer.json and vocab.txt give the same ids; null where it does not have both.
+    pub tokenizer: Option<TokenizerReport>,
+    /// Everything about each graph, where there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub graphs: Vec<GraphReport>,
+    /// Both sides against what was recorded elsewhere, in every precision and on every engine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recorded: Vec<Recorded>,
+    /// The folder that replays what fails, if one was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repro: Option<Replay>,
+    /// What the model's outputs look like, and are good for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub features: Option<Features>,
+    /// How long the engines took on one of the inputs.
+    pub timing: Option<TimingReport>,
+    /// The command line that made this report, quoted for a POSIX shell; null where a program did.
+    pub command: Option<String>,
+}
+
+/// Everything found about one graph. Its [`Parts`] can be named as if they were fields of its own.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GraphReport {
+    /// The graph.
+    pub onnx: String,
+    /// The worst of what follows.
+    pub verdict: Verdict,
+    /// Both sides in f64.
+    pub proof: Proof,
+    /// Each engine in f32.
+    pub checks: Vec<EngineCheck>,
+    /// What else there is to say.
+    #[serde(flatten)]
+    pub parts: Parts,
+    /// What was taken for what, for a person to read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// What is found about a graph beside its proof and its engines. In JSON these are fields of what they are part of.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Parts {
+    /// What became of the checkpoint's tensors.
+    pub weights: Option<Audit>,
+    /// The modules that compute something else, in the order of execution.
+    pub culprits: Vec<Culprit>,
+    /// What explains the whole, where no module does: exchanged inputs, exchanged or renamed outputs.
+    pub explanation: Option<String>,
+    /// The modules of the checkpoint, and the values of the graph that carry their outputs.
+    pub located: Option<Located>,
+    /// What must not change the answer, and whether it does.
+    pub relations: Vec<Relation>,
+    /// Each normalisation alone on each engine, on rows that its kernel finds hard.
+    pub stress: Vec<Stress>,
+    /// Where on its worst input the graph is off.
+    pub tokens: Vec<TokenErrors>,
+    /// What it costs that the graph was converted on purpose; left out of one that was not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Conversion>,
+}
+
+impl Deref for Report {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+impl DerefMut for Report {
+    fn deref_mut(&mut self) -> &mut Parts {
+        &mut self.parts
+    }
+}
+
+impl Deref for GraphReport {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+impl DerefMut for GraphReport {
+    fn deref_mut(&mut self) -> &mut Parts {
+        &mut self.parts
+    }
+}
+
+/// What a graph is held against.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReferenceSide {
+    /// What it is.
+    pub kind: ReferenceKind,
+    /// How it was run, in words: `natively on candle in f32 (2 layers, …)`.
+    pub text: String,
+}
+
+/// What a graph can be held against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ReferenceKind {
+    /// A checkpoint.
+    Checkpoint,
+    /// Another graph, which it was made of.
+    Graph,
+    /// Something that a later version knows.
+    #[serde(other)]
+    Other,
+}
+
+/// One set of inputs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputSummary {
+    /// Its name.
+    pub name: String,
+    /// Rows and tokens.
+    pub shape: Vec<usize>,
+    /// How many of the tokens are real.
+    pub tokens: usize,
+}
+
+/// What the reference's outputs look like on one input.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Features {
+    /// Each of them.
+    pub outputs: Vec<Feature>,
+    /// How near texts are by the mean over their tokens; left out where no texts were run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub similarity: Option<Similarity>,
+}
+
+/// One output of the reference.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Feature {
+    /// Its name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its first values; null if one is not finite.
+    pub first: Vec<Option<f64>>,
+}
+
+/// How near a text is to others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Similarity {
+    /// The text.
+    pub text: String,
+    /// The others.
+    pub to: Vec<Similar>,
+}
+
+/// How near another text is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Similar {
+    /// The other text.
+    pub text: String,
+    /// The cosine of the angle between the vectors of both; null if it is not finite.
+    pub cosine: Option<f32>,
+}
+
+impl GraphReport {
+    /// What was judged of a graph, before anybody looks where and why.
+    pub fn new(onnx: &str, proof: Proof, weights: Option<Audit>, checks: Vec<EngineCheck>) -> Self {
+        let verdicts = checks.iter().map(|check| check.verdict);
+        let audited = weights.as_ref().map_or(Verdict::Pass, |audit| audit.verdict);
+        Self {
+            onnx: onnx.into(),
+            verdict: Verdict::worst(verdicts).max(proof.verdict).max(audited),
+            proof,
+            checks,
+            parts: Parts { weights, ..Parts::default() },
+            notes: Vec::new(),
+        }
+    }
+}
+
+impl Report {
+    /// The report on some graphs.
+    pub fn of(
+        model: &str,
+        atol: f64,
+        inputs: Vec<InputSummary>,
+        mut notes: Vec<String>,
+        graphs: Vec<GraphReport>,
+        timing: Option<TimingReport>,
+    ) -> Self {
+        notes.extend(graphs.iter().flat_map(|graph| graph.notes.clone()));
+        // The first of those that come off worst.
+        let worst = graphs.iter().rev().max_by_key(|graph| graph.verdict).cloned();
+        let (proof, parts) = worst.map(|graph| (graph.proof, graph.parts)).unzip();
+        Self {
+            verdict: Verdict::worst(graphs.iter().map(|graph| graph.verdict)),
+            onnx: graphs.first().map(|graph| graph.onnx.clone()),
+            inputs,
+            notes,
+            checks: graphs.iter().flat_map(|graph| graph.checks.clone()).collect(),
+            proof,
+            parts: parts.unwrap_or_default(),
+            graphs: if graphs.len() > 1 { graphs } else { Vec::new() },
+            timing,
+            ..Self::empty(model, atol)
+        }
+    }
+
+    /// The report of a check that could not be run.
+    pub fn failed(model: &str, onnx: Option<String>, atol: f64, error: String) -> Self {
+        Self { verdict: Verdict::Error, onnx, error: Some(error), ..Self::empty(model, atol) }
+    }
+
+    fn empty(model: &str, atol: f64) -> Self {
+        Self {
+            schema: SCHEMA.into(),
+            verdict: Verdict::Inconclusive,
+            model: model.into(),
+            reference: None,
+            onnx: None,
+            error: None,
+            atol,
+            inputs: Vec::new(),
+            notes: Vec::new(),
+            checks: Vec::new(),
+            proof: None,
+            parts: Parts::default(),
+            tokenizer: None,
+            graphs: Vec::new(),
+            recorded: Vec::new(),
+            repro: None,
+            features: None,
+            timing: None,
+            command: None,
+        }
+    }
+
+    /// The same held against what was recorded, which may make it worse.
+    #[must_use]
+    pub fn with_recorded(mut self, recorded: Vec<Recorded>) -> Self {
+        self.verdict = recorded.iter().map(|side| side.verdict).fold(self.verdict, Verdict::max);
+        self.notes.extend(recorded.iter().flat_map(|side| side.complaints(self.atol)));
+        Self { recorded, ..self }
+    }
+
+    /// The same with what the tokenizers came to, which may make it worse.
+    #[must_use]
+    pub fn with_tokenizer(self, tokenizer: Option<TokenizerReport>) -> Self {
+        let verdict =
+            self.verdict.max(tokenizer.as_ref().map_or(self.verdict, |tokenizer| tokenizer.verdict));
+        Self { verdict, tokenizer, ..self }
+    }
+}
