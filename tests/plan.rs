@@ -84,10 +84,15 @@ fn no_source_outside_the_families_names_a_module() {
             words.extend(parts.windows(2).map(|pair| pair.join(".")));
             let own = parts.iter().filter(|part| part.contains('_') || part.contains(char::is_uppercase));
             // LayerNorm is a word of sentences, too.
-            words.extend(own.map(|part| if part.contains('_') { (*part).to_string() } else { format!(".{part}") }));
+            words.extend(
+                own.map(|part| if part.contains('_') { (*part).to_string() } else { format!(".{part}") }),
+            );
         }
     }
-    assert!(words.len() > 15 && words.contains("attention.self") && words.contains(".LayerNorm"), "{words:?}");
+    assert!(
+        words.len() > 15 && words.contains("attention.self") && words.contains(".LayerNorm"),
+        "{words:?}"
+    );
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let crates = fs::read_dir(root.join("crates")).unwrap().map(|entry| entry.unwrap().path());
     let others = crates.filter(|path| !path.file_name().unwrap().to_str().unwrap().starts_with("candle-"));

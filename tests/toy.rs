@@ -273,7 +273,9 @@ fn its_selftest_finds_what_is_planted() {
     assert!(result.faults >= 60, "{} faults", result.faults);
     let of = |is: &dyn Fn(&Outcome) -> bool| -> Vec<String> {
         let found = result.outcomes.iter().filter(|outcome| is(outcome));
-        found.map(|outcome| format!("{}: {:?} {:?}", outcome.fault, outcome.named, outcome.explanation)).collect()
+        found
+            .map(|outcome| format!("{}: {:?} {:?}", outcome.fault, outcome.named, outcome.explanation))
+            .collect()
     };
     assert_eq!(of(&|outcome| outcome.located == Some(false)), [""; 0]);
     assert_eq!(of(&|outcome| outcome.explained == Some(false)), [""; 0]);

@@ -8,6 +8,7 @@
 mod graph;
 mod hints;
 mod layout;
+mod table;
 mod taps;
 
 use std::collections::HashMap;
@@ -19,6 +20,7 @@ use onnx_eval::Oracle;
 
 use self::graph::{Place, Replay, Values};
 use self::hints::Hints;
+use self::table::Table;
 pub(crate) use self::taps::Kind;
 use self::taps::{Tap, taps};
 use crate::ParityError;
@@ -436,6 +438,7 @@ impl Search<'_> {
         let values: Vec<Option<&str>> =
             self.places.iter().map(|place| place.as_ref().map(|place| place.value.as_str())).collect();
         let nodes = self.replay.nodes_between(&values);
+        let table = Table::new(self.program, self.taps);
         let mut errors: Vec<ModuleError> = Vec::new();
         let mut suspects: Vec<Suspect> = Vec::new();
         for (index, tap) in self.taps.iter().enumerate() {
@@ -456,6 +459,7 @@ impl Search<'_> {
                 scale: tap.scale,
                 single: None,
                 culprit: self.culprit[index].is_some(),
+                place: table.place(tap.step),
             };
             if error.culprit {
                 let suspect = Suspect {

@@ -363,7 +363,8 @@ impl Program {
         let mut tag = format!("/{}", self.class);
         let mut around: Vec<&Module> = self.around(path).collect();
         around.sort_by_key(|module| module.path.len());
-        if self.base_class != self.class && around.first().is_some_and(|outermost| self.is_in_base(outermost))
+        if self.base_class != self.class
+            && around.first().is_some_and(|outermost| self.is_in_base(&outermost.path))
         {
             tag = format!("{tag}/{}", self.base_class);
         }
@@ -377,10 +378,9 @@ impl Program {
         tag
     }
 
-    /// Whether a module is part of the model without its head: whether its tensors are.
-    fn is_in_base(&self, module: &Module) -> bool {
-        let is_within =
-            |name: &str| name.strip_prefix(&module.path).is_some_and(|rest| rest.starts_with('.'));
+    /// Whether the module of that path is part of the model without its head: whether its tensors are.
+    pub fn is_in_base(&self, path: &str) -> bool {
+        let is_within = |name: &str| name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
         self.tensors.iter().any(|tensor| tensor.in_base && is_within(&tensor.name))
     }
 

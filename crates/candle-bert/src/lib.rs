@@ -49,11 +49,6 @@ mod model;
 mod task;
 #[cfg(test)]
 mod testing;
-#[cfg(test)]
-mod tests {
-    mod load;
-    mod reference;
-}
 
 pub use architecture::{Activation, BindError, Family, Misfits, ProblemType, Task, TaskError};
 pub use candle_blocks::{Activate, LayerNorm, Loaded, ModelError as BertError, ReferenceEngine, var_builder};
@@ -69,4 +64,10 @@ impl From<ConfigError> for BertError {
     fn from(error: ConfigError) -> Self {
         Self::Bind(BindError::Config(error.into()))
     }
+}
+
+#[cfg(test)]
+mod tests {
+    mod load;
+    mod reference;
 }

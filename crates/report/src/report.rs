@@ -30,6 +30,9 @@ pub struct Report {
     pub reference: Option<ReferenceSide>,
     /// The graph that was judged; the first, where there are several.
     pub onnx: Option<String>,
+    /// Whether this tool wrote the graph itself, of the checkpoint: then engines are tested, and no export.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exported: bool,
     /// Why the check could not be run, if the verdict is `error`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -269,6 +272,7 @@ impl Report {
             model: model.into(),
             reference: None,
             onnx: None,
+            exported: false,
             error: None,
             atol,
             inputs: Vec::new(),

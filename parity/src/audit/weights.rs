@@ -157,12 +157,14 @@ fn part(program: &Program, step: usize, id: TensorId) -> Option<Part> {
     Some(Part { step, block, is_bias, role: program.role(step) })
 }
 
-/// For each step, how many stand before it at least: those that do not wait for each other may be equal.
+/// For each step, how many blocks with tensors stand before it at least: those that do not wait for each other may be equal.
 fn stages(program: &Program) -> Vec<usize> {
     let mut stages: Vec<usize> = Vec::with_capacity(program.steps.len());
     for step in &program.steps {
-        let before = step.inputs.iter().filter_map(|wire| wire.step()).filter_map(|at| stages.get(at));
-        stages.push(before.max().map_or(0, |last| last + 1));
+        // What has no tensors, such as a sum, is counted to what comes before it.
+        let after = |at: usize| stages[at] + usize::from(!program.steps[at].op.tensors().is_empty());
+        let before = step.inputs.iter().filter_map(|wire| wire.step());
+        stages.push(before.map(after).max().unwrap_or(0));
     }
     stages
 }

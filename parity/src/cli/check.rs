@@ -113,7 +113,8 @@ fn judge(args: &CheckArgs) -> anyhow::Result<Report> {
     let mut subject = model::open_for(args.model.as_deref(), args.task)?;
     let mut notes = Vec::new();
     let candidates = candidates(args, |path| subject.graph_or_export(path), &mut notes)?;
-    if args.onnx.is_empty() && !subject.has_graph()? {
+    let exported = args.onnx.is_empty() && !subject.has_graph()?;
+    if exported {
         notes.push(format!(
             "no ONNX file lies beside {}: what was judged is the graph that 'parity export' makes of it, made in memory (opset {})",
             subject.name(),
@@ -191,7 +192,7 @@ fn judge(args: &CheckArgs) -> anyhow::Result<Report> {
     let report =
         Report::of(subject.name(), args.atol, inputs, notes, graphs, timing).with_tokenizer(tokenizer);
     let reference = ReferenceSide { kind: ReferenceKind::Checkpoint, text: show::reference(&subject) };
-    Ok(Report { reference: Some(reference), features, ..beside.tell(args, report) })
+    Ok(Report { reference: Some(reference), features, exported, ..beside.tell(args, report) })
 }
 
 /// The inputs for a graph, as both sides can take them.

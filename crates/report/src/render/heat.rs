@@ -106,7 +106,8 @@ impl<'a> Grid<'a> {
         let widest = layers().map(|(_, columns)| width(columns)).max().unwrap_or(0);
         let mut groups: Vec<(&str, usize)> = Vec::new();
         for column in 0..widest {
-            let group = layers().find_map(|(_, columns)| Some(columns.get(&column)?.first()?.place.group.as_str()));
+            let group =
+                layers().find_map(|(_, columns)| Some(columns.get(&column)?.first()?.place.group.as_str()));
             match (groups.last_mut(), group.unwrap_or_default()) {
                 (Some((last, count)), group) if *last == group => *count += 1,
                 (_, group) => groups.push((group, 1)),
@@ -186,7 +187,8 @@ impl<'a> Cell<'a> {
     fn new(modules: &[&'a ModuleError], allowed: f64) -> Option<Self> {
         let heat = |module: &ModuleError| Heat::of(module.relative(), allowed);
         // The deepest of those that are worst.
-        let module = modules.iter().max_by_key(|module| (module.culprit, heat(module), module.module.len()))?;
+        let module =
+            modules.iter().max_by_key(|module| (module.culprit, heat(module), module.module.len()))?;
         let label = if module.place.label.is_empty() { &module.module } else { &module.place.label };
         Some(Self { label, module, heat: heat(module) })
     }

@@ -16,6 +16,14 @@ pub(super) const MESSAGE: usize = 1000;
 
 /// What a check came to, in one sentence without a full stop.
 pub fn headline(report: &Report) -> String {
+    let outcome = outcome(report);
+    match report.exported && report.verdict != Verdict::Error {
+        true => format!("{outcome}; this tool wrote the graph itself, so engines were tested and no export"),
+        false => outcome,
+    }
+}
+
+fn outcome(report: &Report) -> String {
     let inputs = count(report.inputs.len(), "input");
     let proven = match report.proof.as_ref().and_then(|proof| proof.max_abs) {
         Some(max_abs) => format!("they agree to {max_abs:.0e} in f64"),

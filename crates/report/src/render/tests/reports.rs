@@ -15,6 +15,7 @@ pub fn pass(layers: usize) -> Report {
             text: "natively on candle in f32 (2 layers)".into(),
         }),
         onnx: Some("onnx/model.onnx".into()),
+        exported: false,
         error: None,
         atol: 1e-6,
         inputs: vec![input("one token", &[1, 1], 1), input("masks", &[3, 16], 30)],
