@@ -35,16 +35,6 @@ struct Recorded {
     scopes: Option<Scopes>,
 }
 
-/// What torch's exporter says of the operators.
-struct Scopes {
-    /// What attention is in this export: one operator, or a softmax among others.
-    attention: &'static str,
-    /// The classes on the way to each module.
-    classes: BTreeMap<String, String>,
-    /// How often each of torch's operators stands in each module.
-    operators: BTreeMap<(String, &'static str), usize>,
-}
-
 impl Recorded {
     fn open(name: &str, exported: Option<&str>) -> Self {
         let folder = fixture(name);
@@ -56,7 +46,7 @@ impl Recorded {
         let (program, prefixes) = (bound.program.clone(), [bound.prefix.clone(), bound.head_prefix.clone()]);
         let unused = bound.unused.clone();
         let values = candle_core::safetensors::load(folder.join("golden.safetensors"), &Device::Cpu).unwrap();
-        let scopes = exported.map(|file| Scopes::read(&folder.join("onnx").join(file)));
+        let scopes = exported.map(|file| scopes(&folder.join("onnx").join(file)));
         Self {
             name: name.into(),
             task,
@@ -77,22 +67,20 @@ impl Recorded {
 
     /// Classes, scopes and operators.
     fn other_structure(&self, program: &Program) -> Option<String> {
-        let scopes = self.scopes.as_ref()?;
+        let (classes, operators) = self.scopes.as_ref()?;
         let mut found: BTreeMap<(String, &'static str), usize> = BTreeMap::new();
         for (at, step) in program.steps.iter().enumerate() {
-            let own = operator(step, scopes.attention);
-            // Where attention is several operators, some of them are sums, too.
-            if let Some((operator, count)) = own.filter(|_| !scopes.is_of_attention(program.owner(at), own)) {
+            if let Some((operator, count)) = operator(step) {
                 *found.entry((program.owner(at).to_string(), operator)).or_default() += count;
             }
         }
-        if found != scopes.operators {
+        if &found != operators {
             return Some("operators stand in other modules".into());
         }
         let tags = |module: &Module| (module.path.clone(), program.hierarchy_tag(&module.path));
         let tags: BTreeMap<String, String> = program.modules.iter().map(tags).collect();
-        let known = scopes.classes.iter().all(|(path, tag)| tags.get(path) == Some(tag));
-        let all = tags.keys().all(|path| scopes.classes.contains_key(path));
+        let known = classes.iter().all(|(path, tag)| tags.get(path) == Some(tag));
+        let all = tags.keys().all(|path| classes.contains_key(path));
         (!known || !all).then(|| "modules are of other classes".into())
     }
 
@@ -149,12 +137,12 @@ fn same(found: &Value, expected: &Value) -> bool {
 }
 
 /// What torch calls a step, and how often it does it; nothing for steps that have no operator of their own.
-fn operator(step: &Step, attention: &'static str) -> Option<(&'static str, usize)> {
+fn operator(step: &Step) -> Option<(&'static str, usize)> {
     Some(match step.op {
         Op::Embedding { .. } | Op::Positions { .. } => ("embedding", 1),
         Op::Linear { .. } => ("linear", 1),
         Op::LayerNorm { .. } => ("layer_norm", 1),
-        Op::Attention { .. } => (attention, 1),
+        Op::Attention { .. } => (ATTENTION, 1),
         Op::Activation { function: Activation::Tanh, .. } => ("tanh", 1),
         Op::Activation { .. } => ("gelu", 1),
         Op::Sum => ("add", step.inputs.len() - 1),
@@ -163,35 +151,14 @@ fn operator(step: &Step, attention: &'static str) -> Option<(&'static str, usize
     })
 }
 
-const FUSED: &str = "scaled_dot_product_attention";
+/// What attention is in such an export.
+const ATTENTION: &str = "scaled_dot_product_attention";
 
-impl Scopes {
-    /// Whether an operator is part of an attention that is several.
-    fn is_of_attention(&self, module: &str, operator: Option<(&str, usize)>) -> bool {
-        self.attention != FUSED
-            && operator.is_some_and(|(name, _)| name == "add")
-            && module.ends_with(".self")
-    }
+type Scopes = (BTreeMap<String, String>, BTreeMap<(String, &'static str), usize>);
 
-    /// What torch's exporter wrote beside each operator: the modules that it stood in, and their classes.
-    fn read(graph: &Path) -> Self {
-        let eager = graph.file_name().unwrap().to_str().unwrap().contains("eager");
-        let attention = if eager { "softmax" } else { FUSED };
-        let (classes, operators) = scopes(graph, attention);
-        let mut scopes = Self { attention, classes, operators };
-        let operators = std::mem::take(&mut scopes.operators);
-        let kept = operators
-            .into_iter()
-            .filter(|((module, name), _)| !scopes.is_of_attention(module, Some((name, 1))));
-        scopes.operators = kept.collect();
-        scopes
-    }
-}
-
-type Found = (BTreeMap<String, String>, BTreeMap<(String, &'static str), usize>);
-
-fn scopes(graph: &Path, attention: &'static str) -> Found {
-    let known = ["embedding", "linear", "layer_norm", attention, "tanh", "gelu", "add", "select"];
+/// What torch's exporter wrote beside each operator: the classes on the way to each module, and how often each of torch's operators stands in each.
+fn scopes(graph: &Path) -> Scopes {
+    let known = ["embedding", "linear", "layer_norm", ATTENTION, "tanh", "gelu", "add", "select"];
     let list = |text: &str| -> Vec<String> {
         text.trim_matches(['[', ']']).split(", ").map(|word| word.trim_matches('\'').to_string()).collect()
     };
@@ -203,15 +170,17 @@ fn scopes(graph: &Path, attention: &'static str) -> Found {
         let (Some(names), Some(of)) = (metadata("name_scopes"), metadata("class_hierarchy")) else {
             continue;
         };
-        // What names a model is left out: the wrapper, the model itself, and where it has a head, the attribute of its encoder.
+        // The wrapper's name for the model is left out; and PyTorch has a module for an activation, which holds nothing and is here the end of what is around it.
         let path = |name: &str| {
             let inner = name.strip_prefix("model").unwrap_or(name).trim_start_matches('.');
-            inner.strip_prefix("bert").map_or(inner, |inner| inner.trim_start_matches('.')).to_string()
+            let bent = [".intermediate_act_fn", ".activation"].iter().find_map(|end| inner.strip_suffix(end));
+            bent.unwrap_or(inner).to_string()
         };
         let mut tag = String::new();
         for (name, class) in names.iter().zip(&of).take(names.len() - 1) {
             let Some(class) = class.rsplit_once("modeling_bert.").map(|(_, class)| class) else {
-                if class.starts_with("torch.nn.modules.") && !class.contains("container") {
+                let is_own = class.starts_with("torch.nn.modules.") && !class.contains("container");
+                if is_own && path(name) == name.trim_start_matches("model.") {
                     classes.insert(path(name), tag.clone());
                 }
                 continue;
@@ -242,7 +211,8 @@ fn scopes(graph: &Path, attention: &'static str) -> Found {
 type Mutant = (String, Program);
 
 /// Every field and every edge, each changed by itself.
-fn mutants(original: &Program, has_scopes: bool) -> Vec<Mutant> {
+fn mutants(model: &Recorded) -> Vec<Mutant> {
+    let (original, has_scopes) = (&model.program, model.scopes.is_some());
     // A field that is added must be changed here, too: nothing is left out by `..`.
     let Program { class: _, base_class, axes, inputs, tensors, modules, steps, outputs, copies, buffers } =
         original;
@@ -275,11 +245,16 @@ fn mutants(original: &Program, has_scopes: bool) -> Vec<Mutant> {
         }
     }
     for (at, Module { path, class, item, output }) in modules.iter().enumerate() {
-        push(format!("the path of {path}"), &|p| p.modules[at].path.push('2'));
-        push(format!("the output of {path}"), &|p| {
-            p.modules[at].output = output.wrapping_sub(1).min(steps.len() - 1)
-        });
-        push(format!("no module {path}"), &|p| drop(p.modules.remove(at)));
+        let is_recorded = model.values.keys().any(|key| key.ends_with(&format!("/taps/{path}")));
+        if is_recorded || has_scopes {
+            push(format!("the path of {path}"), &|p| p.modules[at].path.push('2'));
+            push(format!("no module {path}"), &|p| drop(p.modules.remove(at)));
+        }
+        if is_recorded {
+            push(format!("the output of {path}"), &|p| {
+                p.modules[at].output = output.wrapping_sub(1).min(steps.len() - 1)
+            });
+        }
         if !has_scopes {
             continue;
         }
@@ -295,7 +270,7 @@ fn mutants(original: &Program, has_scopes: bool) -> Vec<Mutant> {
     }
     for (at, Step { op, inputs, module }) in steps.iter().enumerate() {
         let what = |part: &str| format!("{part} of step {at} in '{module}'");
-        if has_scopes && operator(&steps[at], FUSED).is_some() {
+        if has_scopes && operator(&steps[at]).is_some() {
             push(what("the module"), &|p| p.steps[at].module.push('2'));
         }
         for (edge, wire) in inputs.iter().enumerate() {
@@ -383,17 +358,19 @@ fn other_ops(program: &Program, op: &Op) -> Vec<(String, Op)> {
 
 /// The models with their exports by torch in which attention is one operator.
 fn recorded() -> Vec<Recorded> {
-    let dynamo = [
-        ("baseline", "dynamo20-sdpa-dynamic.onnx"),
-        ("heads/multi_label", "dynamo18-sdpa.onnx"),
-        ("heads/token_classification", "dynamo20-sdpa.onnx"),
-        ("heads/question_answering", "dynamo20-eager.onnx"),
-        ("heads/masked_lm", "dynamo20-sdpa.onnx"),
-        ("heads/multiple_choice", "dynamo20-sdpa.onnx"),
+    let heads = [
+        "sequence_classification",
+        "token_classification",
+        "question_answering",
+        "masked_lm",
+        "masked_lm_untied",
+        "multiple_choice",
+        "next_sentence_prediction",
     ];
-    let others = ["heads/masked_lm_untied", "heads/next_sentence_prediction", "heads/regression"];
-    let dynamo = dynamo.map(|(name, file)| Recorded::open(name, Some(file)));
-    dynamo.into_iter().chain(others.map(|name| Recorded::open(name, None))).collect()
+    // Only the exports without a head kept their scopes. What heads are made of, values tell; their classes, `heads/index.json` and `candle-bert/src/bert.rs`.
+    let heads = heads.map(|head| Recorded::open(&format!("heads/{head}"), None));
+    let baseline = Recorded::open("baseline", Some("dynamo20-sdpa-dynamic.onnx"));
+    [baseline].into_iter().chain(heads).collect()
 }
 
 #[test]
@@ -402,7 +379,7 @@ fn whatever_is_changed_in_a_description_pytorch_contradicts() {
     for model in recorded() {
         let own = model.contradiction(&model.program);
         assert_eq!(own, None, "{}", model.name);
-        for (what, mutant) in mutants(&model.program, model.scopes.is_some()) {
+        for (what, mutant) in mutants(&model) {
             assert!(model.contradiction(&mutant).is_some(), "{}: nobody sees {what}", model.name);
             count += 1;
         }
@@ -415,7 +392,9 @@ fn whatever_is_changed_in_a_description_pytorch_contradicts() {
 #[test]
 fn configured_activations_are_those_that_follow_the_config() {
     for model in recorded() {
-        let other = BertConfig { hidden_act: Activation::Relu, ..model.config.clone() };
+        let own = model.config.hidden_act;
+        let hidden_act = if own == Activation::Relu { Activation::Silu } else { Activation::Relu };
+        let other = BertConfig { hidden_act, ..model.config.clone() };
         let has_pooler = model.program.tensors.iter().any(|tensor| tensor.name.starts_with("pooler"));
         let changed = other.program(model.task, &|_| has_pooler).unwrap();
         for (step, other) in model.program.steps.iter().zip(&changed.steps) {

@@ -126,6 +126,9 @@ fn find(evidence: &Evidence<'_>, module: &str, found: &Value) -> Result<Option<E
         Op::LayerNorm { .. } => layer_norm::explain(evidence, step, trial)?,
         Op::Linear { .. } => dense::explain(evidence, step, trial)?,
         Op::Embedding { .. } | Op::Positions { .. } => embeddings::explain(evidence, step, trial)?,
+        Op::Sum if embeddings::is_sum(program, step) => {
+            embeddings::explain_sum(evidence, step, None, trial)?;
+        }
         Op::Sum => sum::explain(evidence, step, None, trial)?,
         _ => {}
     }

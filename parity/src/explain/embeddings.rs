@@ -39,25 +39,35 @@ pub(super) fn is_sum(program: &Program, step: usize) -> bool {
     program.steps[step].op == Op::Sum && program.steps[step].inputs.iter().all(is_lookup)
 }
 
-/// The normalised sum of lookups.
-pub(super) fn explain_sum(evidence: &Evidence<'_>, norm_step: usize, trial: &mut Trial) -> Result<()> {
-    let sum = evidence.fed(norm_step, 0)?;
+/// A sum of lookups, and the LayerNorm that it is given to if no value shows it before.
+pub(super) fn explain_sum(
+    evidence: &Evidence<'_>,
+    sum: usize,
+    norm_step: Option<usize>,
+    trial: &mut Trial,
+) -> Result<()> {
     let tables: Vec<usize> =
         evidence.program.steps[sum].inputs.iter().filter_map(|wire| wire.step()).collect();
     let values: Vec<Tensor> = tables.iter().map(|&table| evidence.value(table)).collect::<Result<_>>()?;
     let whole = evidence.value(sum)?;
-    layer_norm::variants(evidence, norm_step, &whole, trial)?;
-
-    let norm = layer_norm::norm(evidence, norm_step)?;
+    if let Some(norm) = norm_step {
+        layer_norm::variants(evidence, norm, &whole, trial)?;
+    }
+    let norm = norm_step.map(|step| layer_norm::norm(evidence, step)).transpose()?;
+    let normed = |x: &Tensor| match &norm {
+        Some(norm) => norm.forward(x),
+        None => Ok(x.clone()),
+    };
     let around = &evidence.program.steps[sum].module;
     for (&table, part) in tables.iter().zip(&values) {
         let module = evidence.path(table);
         let name = module.rsplit('.').next().unwrap_or(module);
-        trial.offer(module, "left out of the sum", &norm.forward(&whole.broadcast_sub(part)?)?)?;
-        trial.offer(module, "added twice", &norm.forward(&whole.broadcast_add(part)?)?)?;
-        trial.offer(around, &format!("only {name} are left"), &norm.forward(part)?)?;
+        trial.offer(module, "left out of the sum", &normed(&whole.broadcast_sub(part)?)?)?;
+        trial.offer(module, "added twice", &normed(&whole.broadcast_add(part)?)?)?;
+        trial.offer(around, &format!("only {name} are left"), &normed(part)?)?;
     }
-    if trial.is_explained() || trial.module() == evidence.path(norm_step) {
+    let asked_alone = norm_step.is_some_and(|step| trial.module() == evidence.path(step));
+    if trial.is_explained() || asked_alone {
         return Ok(());
     }
     for (at, &table) in tables.iter().enumerate() {
@@ -66,7 +76,7 @@ pub(super) fn explain_sum(evidence: &Evidence<'_>, norm_step: usize, trial: &mut
             let others = values.iter().enumerate().filter(|(other, _)| *other != at);
             let sum =
                 others.map(|(_, part)| part).try_fold(value.clone(), |sum, part| sum.broadcast_add(part))?;
-            trial.offer(module, text, &norm.forward(&sum)?)
+            trial.offer(module, text, &normed(&sum)?)
         })?;
     }
     Ok(())

@@ -36,7 +36,9 @@ pub(super) fn explain(evidence: &Evidence<'_>, step: usize, trial: &mut Trial) -
             }
             Ok(())
         }
-        Op::Sum if embeddings::is_sum(program, before) => embeddings::explain_sum(evidence, step, trial),
+        Op::Sum if embeddings::is_sum(program, before) => {
+            embeddings::explain_sum(evidence, before, Some(step), trial)
+        }
         Op::Sum => sum::explain(evidence, before, Some(step), trial),
         Op::Activation { function, .. } => of_activation(evidence, step, (before, function), trial),
         _ => variants(evidence, step, &evidence.value(before)?, trial).map(|_| ()),
