@@ -1,4 +1,4 @@
-//! Heads: what stands on a BERT for a task. [`crate::bert`] has what each is made of.
+//! Heads: what stands on a BERT for a task. The description (`bert.rs`) has what each is made of.
 
 use std::fmt::Debug;
 use std::marker::PhantomData;

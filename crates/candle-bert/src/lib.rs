@@ -17,7 +17,7 @@
 //! * [`BertForSequenceClassification`], [`BertForTokenClassification`], [`BertForQuestionAnswering`], [`BertForMaskedLM`], [`BertForMultipleChoice`],
 //!   [`BertForNextSentencePrediction`]: the same with a head on it; [`BertForTask`], where the [`Task`] is known only when the program runs;
 //! * [`BertModel::forward_with_taps`]: the output of every module, under the path it has in the checkpoint;
-//! * [`ReferenceEngine`]: any of them as an [`engine::Engine`].
+//! * [`ReferenceEngine`]: any of them as the engine that graphs are judged by.
 //!
 //! ```
 //! use candle_bert::{BertConfig, BertModel};

@@ -75,7 +75,7 @@ impl ReferenceEngine {
             Ok(())
         };
         let is_output = |name: &&str| self.outputs.iter().any(|spec| spec.name == **name);
-        let outputs = match names.iter().all(|name| is_output(name)) {
+        let outputs = match names.iter().all(is_output) {
             true => self.model.run(&given, None)?,
             false => self.model.run(&given, Some(&mut visit))?,
         };

@@ -89,7 +89,7 @@ use dialect::Dialect;
 /// What kind of graph is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// What it is for: which head it has. [`Task::of`] tells what a checkpoint was saved for.
+    /// What it is for: which head it has. [`Family::task`] tells what a checkpoint was saved for.
     pub task: Task,
     /// The version of ONNX's operators, one of [`OPSETS`].
     pub opset: i64,
