@@ -71,7 +71,8 @@ fn crates_use_only_what_they_may() {
     }
 }
 
-/// Families' own files lie in `crates/candle-*`: no other source names a module's path, so that whatever is known of a model follows from its description.
+/// Families' own files lie in `crates/candle-*`: no other source names a module's path, so that
+/// whatever is known of a model follows from its description.
 #[test]
 fn no_source_outside_the_families_names_a_module() {
     let config = BertConfig::default();

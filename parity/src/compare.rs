@@ -214,7 +214,8 @@ pub fn compare(
     Ok(comparison)
 }
 
-/// Sums up what the runs of one output came to: how it compares, the input on which it is worst, and how its shape or dtype differs.
+/// Sums up what the runs of one output came to: how it compares, the input on which it is worst,
+/// and how its shape or dtype differs.
 pub fn output_report(
     name: &str,
     comparison: &Comparison,

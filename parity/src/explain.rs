@@ -29,7 +29,6 @@ mod whole;
 use std::fmt;
 
 use architecture::{Op, Program, Wire};
-use candle_blocks::Activate as _;
 use candle_core::{Device, Result, Tensor};
 use engine::{EngineError, NamedValues, Value};
 use serde::Serialize;
@@ -96,13 +95,15 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// Looks for the one changed thing that makes `module` give `found`: what the graph computes for it from the reference's own inputs, f64, in the
-/// reference's shape. `embeddings.position_embeddings` may be `[sequence, hidden]`, `[1, sequence, hidden]` or `[batch, sequence, hidden]`.
+/// Looks for the one changed thing that makes `module` give `found`: what the graph computes for it
+/// from the reference's own inputs, f64, in the reference's shape. A table of positions may be
+/// `[sequence, hidden]`, `[1, sequence, hidden]` or `[batch, sequence, hidden]`.
 ///
 /// Nothing if `found` is as it should be, is of another shape, is not finite where it decides, or is none of the things that are tried.
 ///
 /// # Errors
-/// If `module` is no module path, or one of the values of the evidence is missing or of another shape than the config says.
+/// If `module` is no module path, or one of the values of the evidence is missing or of another
+/// shape than the program says.
 pub fn explain(
     evidence: &Evidence<'_>,
     module: &str,
@@ -169,7 +170,7 @@ impl Evidence<'_> {
             Op::Sum => (1..self.program.steps[step].inputs.len())
                 .try_fold(first, |sum, part| sum.broadcast_add(&self.value(self.fed(step, part)?)?)),
             Op::Token { at } => first.narrow(1, at, 1)?.squeeze(1),
-            Op::Activation { function, .. } => function.forward(&first),
+            Op::Activation { function, .. } => formulas::activated(function, &first),
             _ => candle_core::bail!("the values of a block in {} are missing", self.path(step)),
         }
     }
@@ -199,9 +200,8 @@ impl Evidence<'_> {
 
     /// The name of the tensor that is a parameter of a step.
     fn tensor(&self, step: usize, name: &str) -> Result<&str> {
-        let tensors = self.program.steps[step].op.tensors();
-        match tensors.iter().find(|(parameter, _)| *parameter == name) {
-            Some(&(_, id)) => Ok(&self.program.tensors[id].name),
+        match self.program.parameter(step, name) {
+            Some(tensor) => Ok(&tensor.name),
             None => candle_core::bail!("a block in {} has no {name}", self.path(step)),
         }
     }
@@ -247,8 +247,8 @@ impl Evidence<'_> {
 
     /// The modules other than `module` whose outputs have its shape, of the layers next to its own: what a wrong wire would plausibly lead to.
     fn neighbours(&self, module: &str, shape: &[usize]) -> Vec<&str> {
-        let layer_of = |path: &str| self.program.layer_of(path);
-        let near = |path: &str| match (layer_of(module), layer_of(path)) {
+        let own = self.program.layer_of(module);
+        let near = |path: &str| match (own, self.program.layer_of(path)) {
             (Some(layer), Some(other)) => layer.abs_diff(other) <= 1,
             (Some(layer), None) => layer == 0,
             (None, _) => true,

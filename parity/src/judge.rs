@@ -249,7 +249,8 @@ impl<'a> Trial<'a> {
             .map_err(|source| subject.unfit(source))
     }
 
-    /// Where it parts, why, and what else shows on a single input. The modules that values of the graph hold are returned.
+    /// Where it parts, why, and what else shows on a single input. The modules that values of the
+    /// graph hold are returned.
     fn look_closer(
         &self,
         subject: &Subject,

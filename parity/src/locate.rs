@@ -37,9 +37,10 @@ const SAME: f64 = 1e-12;
 /// How many values are tried in the place of a module that is not there. Each costs a run.
 const TRIED: usize = 12;
 
-/// How many multiplications all tries together may take; see [`cost`]. After that, what is likely is taken as it is: on a large model with everything wrong, each try
-/// takes seconds, and the weights have told already. It is work that is counted and no time, so that every machine names the same culprits; the oracle does some 5e8
-/// in a second.
+/// How many multiplications all tries of [`Search::best`] together may take; see [`cost`]. After
+/// that, what is likely is taken as it is: on a large model with everything wrong, each try takes
+/// seconds, and the weights have told already. It is work that is counted and no time, so that
+/// every machine names the same culprits; the oracle does some 5e8 in a second.
 const WORK: u64 = 20_000_000_000;
 
 /// A value that is this near to a module's output, in the mean and relative to it, is that module's, though it could not be seen that putting
@@ -123,7 +124,7 @@ pub struct Suspect {
 /// Aligns a graph with its checkpoint on one input, and finds the modules that differ.
 ///
 /// # Errors
-/// If the inputs fit one of the two not, or the graph cannot run them.
+/// If the inputs do not fit one of the two, or the graph cannot run them.
 pub fn locate(reference: &ReferenceEngine, oracle: &Oracle, case: &Case) -> Result<Findings, ParityError> {
     let program = reference.program();
     let replay = Replay::new(oracle, &case.inputs, program.heads().unwrap_or(1))?;
@@ -147,7 +148,8 @@ pub fn locate(reference: &ReferenceEngine, oracle: &Oracle, case: &Case) -> Resu
     search.findings(case, modules)
 }
 
-/// About how many multiplications a run of a model takes: one for each weight of its linear layers, at each position.
+/// About how many multiplications a run of a model takes: one for each weight of its linear layers,
+/// at each position.
 fn cost(program: &Program, case: &Case) -> u64 {
     let weights = program.steps.iter().filter_map(|step| match step.op {
         Op::Linear { weight, .. } => Some(program.tensors[weight].shape.iter().product::<usize>() as u64),

@@ -34,8 +34,9 @@ use crate::suite::Case;
 /// How many tokens the input may have on which values are looked at, if there is one so small: every value of the graph is kept.
 pub(crate) const TELLING: usize = 256;
 
-/// The input on which values are looked at: of those on which the proof fails the one with the largest difference, but not a long one if a short
-/// one will do; a short one with as many tokens as possible where it holds. One of several tokens is preferred, since a softmax over one is 1
+/// The input on which values are looked at: of those on which the proof fails the one with the
+/// largest difference, but not a long one if a short one will do; a short one with as many tokens
+/// as possible where it holds. One of several tokens is preferred, since a softmax over one is 1
 /// whatever its scores are.
 pub(crate) fn telling_case<'a>(proof: &Proof, cases: &'a [Case]) -> Option<&'a Case> {
     let size = |case: &Case| case.inputs.iter().map(|(_, value)| value.len()).max().unwrap_or(0);

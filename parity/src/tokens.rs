@@ -7,8 +7,8 @@ use crate::proof::{Truth, widened};
 use crate::report::TokenErrors;
 use crate::suite::Case;
 
-/// The errors of the first output that has a position for each token, of each side under its name, on one of the cases. A side that cannot run
-/// it has been judged already.
+/// The errors of the first output that has a position for each token, of each side under its name,
+/// on one of the cases. A side that cannot run it has been judged already.
 pub(crate) fn token_errors(
     case: &Case,
     (cases, truth): (&[Case], &Truth),
@@ -35,8 +35,9 @@ pub(crate) fn token_errors(
     sides.iter().filter_map(errors).collect()
 }
 
-/// Compares both sides position by position; nothing where the output has no positions: its shape must be `[batch, sequence]` of the mask with whatever
-/// follows, or `[batch, sequence, features]` where there is no mask.
+/// Compares both sides position by position; nothing where the output has no positions: its shape
+/// must be `[batch, sequence]` of the mask with whatever follows, or `[batch, sequence, features]`
+/// where there is no mask.
 fn between(
     input: &str,
     output: &str,

@@ -1,19 +1,22 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// An activation function, by the names that `transformers` has for it. The formulas are those of the back ends.
+/// An activation function, by the names that `transformers` has for it. The formulas are those of
+/// the back ends.
 ///
-/// BERT uses the GELU of Hendrycks & Gimpel 2016 (<https://arxiv.org/abs/1606.08415>), x·Φ(x) with the normal distribution's Φ;
-/// checkpoints have been trained with its approximations, too, and those are not interchangeable: they differ by up to 5e-4.
+/// BERT uses the GELU of Hendrycks & Gimpel 2016 (<https://arxiv.org/abs/1606.08415>), x·Φ(x) with
+/// the normal distribution's Φ; checkpoints have been trained with its approximations, too, and
+/// those are not interchangeable: they differ by up to 5e-4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// `gelu`, `gelu_python`: x/2 · (1 + erf(x/√2)).
     Gelu,
-    /// `gelu_new`, `gelu_pytorch_tanh`, `gelu_python_tanh`, `gelu_accurate`: x/2 · (1 + tanh(√(2/π) · (x + 0.044715
-    /// x³))). The four differ in speed, not in their formula.
+    /// `gelu_new`, `gelu_pytorch_tanh`, `gelu_python_tanh`, `gelu_accurate`: x/2 · (1 + tanh(√(2/π)
+    /// · (x + 0.044715 x³))). The four differ in speed, not in their formula.
     GeluTanh,
-    /// `gelu_fast`: x/2 · (1 + tanh(0.7978845608 · x · (1 + 0.044715 x²))), where √(2/π) = 0.79788456080286… is cut to
-    /// ten digits. That is 4e-12 away from [`Activation::GeluTanh`], which a comparison in `f64` sees.
+    /// `gelu_fast`: x/2 · (1 + tanh(0.7978845608 · x · (1 + 0.044715 x²))), where √(2/π) =
+    /// 0.79788456080286… is cut to ten digits. That is 4e-12 away from [`Activation::GeluTanh`],
+    /// which a comparison in `f64` sees.
     GeluFast,
     /// `quick_gelu`: x · σ(1.702 x), with σ(x) = 1 / (1 + e⁻ˣ).
     QuickGelu,

@@ -1,4 +1,5 @@
-//! A program and the checkpoint that it is of: every tensor is looked up before the first one is read, so that one error can list all that does not fit.
+//! A program and the checkpoint that it is of: every tensor is looked up before the first one is
+//! read, so that one error can list all that does not fit.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -14,13 +15,15 @@ use crate::{Family, Task};
 pub struct Bound<'a> {
     /// The model of the task.
     pub program: Program,
-    /// What stands before the names of the tensors of the model without its head: nothing, `bert.`, `model.`, `0.auto_model.` or the like.
+    /// What stands before the names of the tensors of the model without its head: nothing, `bert.`,
+    /// `model.`, `0.auto_model.` or the like.
     pub prefix: String,
     /// What stands before the names of the tensors of the head.
     pub head_prefix: String,
     /// Where each of [`Program::tensors`] lies.
     pub entries: Vec<&'a TensorEntry>,
-    /// The tensors of the checkpoint that the model does not use, such as those of another head, in file order.
+    /// The tensors of the checkpoint that the model does not use, such as those of another head, in
+    /// file order.
     pub unused: Vec<String>,
 }
 
@@ -49,8 +52,9 @@ pub enum BindError {
     /// Some tensors of the checkpoint do not fit the config.
     #[error(transparent)]
     Misfits(#[from] Misfits),
-    /// A checkpoint that has a tensor twice, with a config that says that both are one. Versions of transformers take it differently: the fourth takes the one that
-    /// config.json names, the fifth the other.
+    /// A checkpoint that has a tensor twice, with a config that says that both are one. Versions of
+    /// transformers take it differently: the fourth takes the one that config.json names, the fifth
+    /// the other.
     #[error(
         "{tensor} differs from the word embeddings, but config.json ties the two; \
          write \"tie_word_embeddings\": false there if it is a decoder of its own, or take it out of the checkpoint if it is not"
@@ -58,23 +62,30 @@ pub enum BindError {
     Untied { tensor: String },
 }
 
-/// The prefixes that tensors may have, `base` being the family's: none in a checkpoint of the model alone, `bert.` in one with a head; `model.` where either was an
-/// attribute of a class of one's own (Lightning's way), `module.` where it was trained under `DataParallel`; `0.auto_model.` in
-/// the state dict of a whole `SentenceTransformer`. Those of other families are not here: a RoBERTa's tensors have the same
-/// names as a BERT's after theirs, and mean something else.
+/// The prefixes that tensors may have, `base` being the family's: none in a checkpoint of the model
+/// alone, `bert.` in one with a head; `model.` where either was an attribute of a class of one's
+/// own (Lightning's way), `module.` where it was trained under `DataParallel`; `0.auto_model.` in
+/// the state dict of a whole `SentenceTransformer`. Those of other families are not here: a
+/// RoBERTa's tensors have the same names as a BERT's after theirs, and mean something else.
 fn prefixes(base: &str) -> Vec<String> {
     let within = |outer: &str| [outer.to_string(), format!("{outer}{base}.")];
     let of_wrappers = ["", "model.", "module."].into_iter().flat_map(within);
     of_wrappers.chain(["0.auto_model.".to_string()]).collect()
 }
 
-/// Looks up every tensor of the model of a task. Prefixes, and the names that checkpoints converted from TensorFlow have, are understood.
+/// Looks up every tensor of the model of a task. Prefixes, and the names that checkpoints converted
+/// from TensorFlow have, are understood.
 ///
 /// # Errors
-/// If the config has no such model; or with the list of everything in the checkpoint that does not fit it ([`Misfits`]).
+/// If the config has no such model; or with the list of everything in the checkpoint that does not
+/// fit it ([`Misfits`]).
 pub fn bind<'a>(checkpoint: &'a Checkpoint, family: &dyn Family, task: Task) -> Result<Bound<'a>, BindError> {
     let mut best: Option<(usize, String, Program)> = None;
     for prefix in prefixes(family.base()) {
+        // A config may ask for many layers, and most prefixes stand before nothing.
+        if !checkpoint.names().any(|name| name.starts_with(&prefix)) {
+            continue;
+        }
         let has = |name: &str| checkpoint.get(&format!("{prefix}{name}")).is_some();
         let program = family.program(task, &has).map_err(BindError::Config)?;
         let tensors = program.tensors.iter().filter(|tensor| tensor.in_base);
@@ -153,8 +164,8 @@ fn find<'a>(checkpoint: &'a Checkpoint, prefix: &str, tensor: &Tensor) -> Option
     named(&tensor.name).or_else(|| named(tensor.old_name.as_ref()?))
 }
 
-/// All that does not fit between a checkpoint and its config, in the order of execution. Names are those of the
-/// checkpoint, prefix included.
+/// All that does not fit between a checkpoint and its config, in the order of execution. Names are
+/// those of the checkpoint, prefix included.
 #[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub struct Misfits {

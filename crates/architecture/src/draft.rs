@@ -14,7 +14,8 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// A model of that class, for a task. `base_class` is the class of the model in it that has no head; empty where it is the same.
+    /// A model of that class, for a task. `base_class` is the class of the model in it that has no
+    /// head; empty where it is the same.
     pub fn new(class: &str, base_class: &str, task: Task) -> Self {
         let base_class = if base_class.is_empty() { class } else { base_class };
         let program = Program {
@@ -187,14 +188,16 @@ impl Draft {
         self.program.tensors.iter().position(|tensor| tensor.name == name)
     }
 
-    /// A name of the module that is being written, under which checkpoints may hold a tensor a second time. One that differs contradicts the config if the two are
-    /// `tied`, and is left over if not.
+    /// A name of the module that is being written, under which checkpoints may hold a tensor a
+    /// second time. One that differs contradicts the config if the two are `tied`, and is left over
+    /// if not.
     pub fn copied(&mut self, name: &str, of: TensorId, tied: bool) {
         let name = self.named(name);
         self.program.copies.push(Copied { name, of, tied });
     }
 
-    /// A name of the module that is being written, under which checkpoints may hold what is no weight.
+    /// A name of the module that is being written, under which checkpoints may hold what is no
+    /// weight.
     pub fn buffer(&mut self, name: &str) {
         let name = self.named(name);
         self.program.buffers.push(name);

@@ -9,10 +9,12 @@ pub trait Family: Debug + Send + Sync {
     /// What people call the family: `BERT`.
     fn name(&self) -> &'static str;
 
-    /// The attribute under which a model with a head holds the model without one, and so what stands before the names of that one's tensors, with a dot: `bert`.
+    /// The attribute under which a model with a head holds the model without one, and so what
+    /// stands before the names of that one's tensors, with a dot: `bert`.
     fn base(&self) -> &'static str;
 
-    /// The model of a task. `has` tells whether the checkpoint has a tensor, by its name without a prefix: some parts are there only if it does.
+    /// The model of a task. `has` tells whether the checkpoint has a tensor, by its name without a
+    /// prefix: some parts are there only if it does.
     ///
     /// # Errors
     /// If the config contradicts itself, or cannot have such a head.
@@ -51,7 +53,8 @@ pub enum ProblemType {
     Regression,
     /// `single_label_classification`: one label is right; a softmax makes probabilities of them.
     SingleLabel,
-    /// `multi_label_classification`: each label is right or not; a sigmoid makes a probability of each.
+    /// `multi_label_classification`: each label is right or not; a sigmoid makes a probability of
+    /// each.
     MultiLabel,
 }
 

@@ -1,10 +1,10 @@
 //! What a model is made of, written once.
 //!
-//! A family of models (BERT, RoBERTa, …) is one function that writes a [`Program`] with a [`Draft`]:
-//! which building blocks stand where, under which path of the checkpoint, fed by what. Whoever needs
-//! to know a model reads that program. The back end on candle runs it, the one for ONNX writes it as
-//! a graph, and the judge learns from it what each module is, which tensors it has, and where its
-//! inputs come from.
+//! A family of models (BERT, RoBERTa, …) is one function that writes a [`Program`] with a
+//! [`Draft`]: which building blocks stand where, under which path of the checkpoint, fed by what.
+//! Whoever needs to know a model reads that program. The back end on candle runs it, the one for
+//! ONNX writes it as a graph, and the judge learns from it what each module is, which tensors it
+//! has, and where its inputs come from.
 //!
 //! A program holds **no formulas**. That a block is a layer norm with this eps is all that is said
 //! of it; each back end writes for itself what that means, and none calls another's. Two paths that

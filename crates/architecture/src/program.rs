@@ -7,7 +7,8 @@ use crate::Activation;
 pub struct Program {
     /// The class of transformers: `BertForMaskedLM`.
     pub class: String,
-    /// The class of the model within it that has no head: `BertModel`; the same where there is no head.
+    /// The class of the model within it that has no head: `BertModel`; the same where there is no
+    /// head.
     pub base_class: String,
     /// The axes of the inputs, the sequence last.
     pub axes: &'static [&'static str],
@@ -107,7 +108,8 @@ pub enum Op {
         /// `[rows, width]`.
         table: TensorId,
     },
-    /// Rows of a table, by position: the first row for the first token of each text. It is fed nothing; there are as many as the first input has tokens.
+    /// Rows of a table, by position: the first row for the first token of each text. It is fed
+    /// nothing; there are as many as the first input has tokens.
     Positions {
         /// `[rows, width]`.
         table: TensorId,
@@ -269,7 +271,8 @@ impl Program {
         self.modules.iter().filter(move |module| module.output == step)
     }
 
-    /// The path of the innermost module whose output a step gives, or else of the one that it is in.
+    /// The path of the innermost module whose output a step gives, or else of the one that it is
+    /// in.
     pub fn place(&self, step: usize) -> &str {
         match self.ending_at(step).next() {
             Some(module) => &module.path,
@@ -277,7 +280,8 @@ impl Program {
         }
     }
 
-    /// The step whose elements a step gives again under another shape, or gives some of; otherwise the step itself.
+    /// The step whose elements a step gives again under another shape, or gives some of; otherwise
+    /// the step itself.
     pub fn source(&self, step: usize) -> usize {
         match (&self.steps[step].op, self.steps[step].inputs.first().copied().and_then(Wire::step)) {
             (Op::Unrows | Op::Feature { .. }, Some(before)) => self.source(before),
@@ -285,7 +289,8 @@ impl Program {
         }
     }
 
-    /// The module to which the work of a step is counted: its own, or where it stands outside all, that of what it is fed.
+    /// The module to which the work of a step is counted: its own, or where it stands outside all,
+    /// that of what it is fed.
     pub fn owner(&self, step: usize) -> &str {
         let mut at = step;
         while let Some(step) = self.steps.get(at) {
@@ -326,9 +331,11 @@ impl Program {
         })
     }
 
-    /// The step that reads a tensor: the first, where several do.
-    pub fn reader(&self, tensor: TensorId) -> Option<usize> {
-        self.steps.iter().position(|step| step.op.tensors().iter().any(|&(_, id)| id == tensor))
+    /// The tensor that is a parameter of a step.
+    pub fn parameter(&self, step: usize, name: &str) -> Option<&Tensor> {
+        let tensors = self.steps[step].op.tensors();
+        let (_, id) = tensors.into_iter().find(|(parameter, _)| *parameter == name)?;
+        self.tensors.get(id)
     }
 
     /// The part that a step's output plays in an attention, if it goes to one.
@@ -355,10 +362,13 @@ impl Program {
         (0..needed.len()).filter(|&step| needed[step]).collect()
     }
 
-    /// The classes on the way to a module, as hierarchy-preserving tags have them: `encoder.layer.0.attention.self.query` is part of
-    /// `/BertModel/BertEncoder/BertLayer.0/BertAttention/BertSelfAttention`, and where the model has a head, all of that is part of the head's class.
+    /// The classes on the way to a module, as hierarchy-preserving tags have them:
+    /// `encoder.layer.0.attention.self.query` is part of
+    /// `/BertModel/BertEncoder/BertLayer.0/BertAttention/BertSelfAttention`, and where the model
+    /// has a head, all of that is part of the head's class.
     ///
-    /// Only transformers' own classes are named: lists of modules, and PyTorch's own modules, such as `query`, are left out.
+    /// Only transformers' own classes are named: lists of modules, and PyTorch's own modules, such
+    /// as `query`, are left out.
     pub fn hierarchy_tag(&self, path: &str) -> String {
         let mut tag = format!("/{}", self.class);
         let mut around: Vec<&Module> = self.around(path).collect();
@@ -378,7 +388,8 @@ impl Program {
         tag
     }
 
-    /// Whether the module of that path is part of the model without its head: whether its tensors are.
+    /// Whether the module of that path is part of the model without its head: whether its tensors
+    /// are.
     pub fn is_in_base(&self, path: &str) -> bool {
         let is_within = |name: &str| name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
         self.tensors.iter().any(|tensor| tensor.in_base && is_within(&tensor.name))
@@ -401,7 +412,8 @@ impl Program {
         self.steps.iter().filter(move |step| step.op != Op::Rows && step.inputs.iter().any(reads))
     }
 
-    /// What the ids of an input must stay below: the rows of what is looked up by them, or two for a mask; nothing where nobody reads them.
+    /// What the ids of an input must stay below: the rows of what is looked up by them, or two for
+    /// a mask; nothing where nobody reads them.
     pub fn below(&self, input: usize) -> Option<usize> {
         let below = self.readers(input).filter_map(|step| match step.op {
             Op::Embedding { table } => self.tensors[table].shape.first().copied(),
@@ -445,13 +457,16 @@ impl Program {
         shapes
     }
 
-    /// The size of a head in every attention.
+    /// The size of a head in the first attention.
     pub fn head_size(&self) -> Option<usize> {
-        let mut steps = self.steps.iter().zip(self.shapes());
-        steps.find_map(|(step, shape)| match step.op {
-            Op::Attention { heads } => shape.width?.checked_div(heads),
+        let (query, heads) = self.steps.iter().find_map(|step| match step.op {
+            Op::Attention { heads } => Some((step.inputs.first()?.step()?, heads)),
             _ => None,
-        })
+        })?;
+        match self.steps[query].op {
+            Op::Linear { weight, .. } => self.tensors[weight].shape.first()?.checked_div(heads),
+            _ => self.shapes()[query].width?.checked_div(heads),
+        }
     }
 
     /// How many heads an attention has.
@@ -462,12 +477,18 @@ impl Program {
         })
     }
 
-    /// What the first layer norm adds to the variance.
+    /// What the first layer norm adds to the variance; see [`Program::has_eps`].
     pub fn eps(&self) -> Option<f64> {
         self.steps.iter().find_map(|step| match step.op {
             Op::LayerNorm { eps, .. } => Some(eps),
             _ => None,
         })
+    }
+
+    /// Whether some layer norm adds a number to the variance, as f32 has it.
+    pub fn has_eps(&self, found: f32) -> bool {
+        let is_it = |step: &Step| matches!(step.op, Op::LayerNorm { eps, .. } if eps as f32 == found);
+        self.steps.iter().any(is_it)
     }
 
     /// The activation that config.json chooses.

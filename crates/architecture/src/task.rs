@@ -18,7 +18,8 @@ use std::str::FromStr;
 pub enum Task {
     /// No head: the hidden states themselves.
     FeatureExtraction,
-    /// Labels for a text or a pair of texts. Regression and cross-encoders are this, with one label.
+    /// Labels for a text or a pair of texts. Regression and cross-encoders are this, with one
+    /// label.
     SequenceClassification,
     /// A label for each token.
     TokenClassification,
@@ -48,7 +49,8 @@ pub enum TaskError {
     Unknown { found: String },
 }
 
-/// Other names in use: those of transformers' pipelines beside [`Task::name`], of optimum's `--task` up to version 1.6, and of sentence-transformers.
+/// Other names in use: those of transformers' pipelines beside [`Task::name`], of optimum's
+/// `--task` up to version 1.6, and of sentence-transformers.
 const ALIASES: [(&str, Task); 8] = [
     ("default", Task::FeatureExtraction),
     ("sentence-similarity", Task::FeatureExtraction),
@@ -85,7 +87,8 @@ impl Task {
         }
     }
 
-    /// What its model gives, under the names that optimum gives the outputs of a graph. Features without a pooler lack the second.
+    /// What its model gives, under the names that optimum gives the outputs of a graph. Features
+    /// without a pooler lack the second.
     pub fn outputs(self) -> &'static [&'static str] {
         match self {
             Self::FeatureExtraction => &["last_hidden_state", "pooler_output"],

@@ -1,7 +1,8 @@
-//! BERT, block by block, beside the papers: Devlin et al. 2018 (<https://arxiv.org/abs/1810.04805>) and, for the encoder, Vaswani et al. 2017
-//! (<https://arxiv.org/abs/1706.03762>).
+//! BERT, block by block, beside the papers: Devlin et al. 2018 (<https://arxiv.org/abs/1810.04805>)
+//! and, for the encoder, Vaswani et al. 2017 (<https://arxiv.org/abs/1706.03762>).
 //!
-//! This is the one place that knows where its modules stand and what they are called. Everything else follows from the program that it writes.
+//! This is the one place that knows where its modules stand and what they are called. Everything
+//! else follows from the program that it writes.
 
 use architecture::{Activation, Draft, Program, Task, Wire};
 
@@ -39,10 +40,12 @@ fn encoder(m: &mut Draft, config: &BertConfig, inputs: &Inputs) -> Wire {
     })
 }
 
-/// LayerNorm(word\[id\] + token_type\[type\] + position\[i\]) (Devlin et al., section 3 and figure 2).
+/// LayerNorm(word\[id\] + token_type\[type\] + position\[i\]) (Devlin et al., section 3 and figure
+/// 2).
 fn embeddings(m: &mut Draft, config: &BertConfig, inputs: &Inputs) -> Wire {
     let hidden = config.hidden_size;
-    // Transformers wrote the positions 0, 1, 2, … into checkpoints before version 4.31, and reads them no longer.
+    // Transformers wrote the positions 0, 1, 2, … into checkpoints before version 4.31, and reads
+    // them no longer.
     m.buffer("position_ids");
     let (ids, types) = (m.rows(inputs.input_ids), m.rows(inputs.token_type_ids));
     let word = m.embedding("word_embeddings", ids, config.vocab_size, hidden);
@@ -52,7 +55,8 @@ fn embeddings(m: &mut Draft, config: &BertConfig, inputs: &Inputs) -> Wire {
     m.layer_norm("LayerNorm", sum, config.layer_norm_eps)
 }
 
-/// Self-attention and then a feed-forward network (Vaswani et al., sections 3.1 and 3.3), each within a residual connection.
+/// Self-attention and then a feed-forward network (Vaswani et al., sections 3.1 and 3.3), each
+/// within a residual connection.
 fn layer(m: &mut Draft, config: &BertConfig, hidden: Wire, mask: Wire) -> Wire {
     let attended = m.module("attention", "BertAttention", |m| {
         let context = m.module("self", "BertSelfAttention", |m| self_attention(m, config, hidden, mask));
@@ -80,8 +84,8 @@ fn sublayer_output(m: &mut Draft, config: &BertConfig, x: Wire, residual: Wire) 
     m.layer_norm("LayerNorm", sum, config.layer_norm_eps)
 }
 
-/// What Devlin et al. (section 3.1) call *C*, the last hidden state of the first token, `[CLS]`, goes through one more
-/// layer, which was trained on next sentence prediction: tanh(C W + b).
+/// What Devlin et al. (section 3.1) call *C*, the last hidden state of the first token, `[CLS]`,
+/// goes through one more layer, which was trained on next sentence prediction: tanh(C W + b).
 fn pooler(m: &mut Draft, config: &BertConfig, hidden: Wire) -> Wire {
     m.base(|m| {
         m.module("pooler", "BertPooler", |m| {
@@ -139,7 +143,8 @@ fn head(m: &mut Draft, config: &BertConfig, task: Task, has_pooler: bool, hidden
     }
 }
 
-/// LayerNorm(act(h W + b)) Eᵀ + c, with the table of word embeddings E, unless there is a decoder of its own (section 3.1, task 1).
+/// LayerNorm(act(h W + b)) Eᵀ + c, with the table of word embeddings E, unless there is a decoder
+/// of its own (section 3.1, task 1).
 fn predictions(m: &mut Draft, config: &BertConfig, hidden: Wire) -> Wire {
     let transformed = m.module("transform", "BertPredictionHeadTransform", |m| {
         let dense = m.linear("dense", hidden, config.hidden_size);
@@ -154,7 +159,8 @@ fn predictions(m: &mut Draft, config: &BertConfig, hidden: Wire) -> Wire {
         }
         None => m.parameter("decoder.weight", vec![config.vocab_size, config.hidden_size]),
     };
-    // Checkpoints may have a copy of the bias as `decoder.bias`; like transformers, this one is taken.
+    // Checkpoints may have a copy of the bias as `decoder.bias`; like transformers, this one is
+    // taken.
     let bias = m.parameter("bias", vec![config.vocab_size]);
     m.copied("decoder.bias", bias, false);
     m.linear_of("decoder", transformed, weight, bias)

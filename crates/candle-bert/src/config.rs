@@ -151,7 +151,7 @@ impl Default for BertConfig {
 
 impl BertConfig {
     /// Far more layers than any BERT has, and few enough that a list of them is no danger: the number comes from a file.
-    pub const MAX_HIDDEN_LAYERS: usize = 10_000;
+    pub const MAX_HIDDEN_LAYERS: usize = 1_000;
 
     /// Reads the bytes of a config.json.
     ///
@@ -255,8 +255,9 @@ impl BertConfig {
         (0..self.num_labels).find(|&id| self.label(id) == name)
     }
 
-    /// What a model of this config is made of for a task. `has` tells whether the checkpoint has a tensor, by its name without a prefix: without a head, the model
-    /// has a pooler if one of its tensors is there.
+    /// What a model of this config is made of for a task. `has` tells whether the checkpoint has a
+    /// tensor, by its name without a prefix: without a head, the model has a pooler if one of its
+    /// tensors is there.
     ///
     /// # Errors
     /// As [`BertConfig::validate`], and if a classifier would have no labels.

@@ -75,7 +75,8 @@ pub trait Head: Debug + Clone + Send + Sync + Sized + 'static {
     fn output(tensors: TaskOutput) -> Option<Self::Output>;
 }
 
-/// How likely the answer begins, and ends, at each token, before any softmax; both `[batch, sequence]`. At padding they mean nothing.
+/// How likely the answer begins, and ends, at each token, before any softmax; both `[batch,
+/// sequence]`. At padding they mean nothing.
 #[derive(Debug, Clone)]
 pub struct QuestionAnsweringOutput {
     /// Where it begins.
@@ -201,7 +202,7 @@ impl<H: Head> BertFor<H> {
     }
 
     /// The encoder, with its pooler if the head takes one.
-    pub fn bert(&self) -> BertModel {
+    pub fn bert(&self) -> &BertModel {
         self.model.bert()
     }
 
@@ -223,7 +224,8 @@ impl<H> From<BertFor<H>> for Model {
     }
 }
 
-/// A model for a task that is known only when the program runs: a [`BertModel`] or any [`BertFor`]. Cloning shares the weights.
+/// A model for a task that is known only when the program runs: a [`BertModel`] or any [`BertFor`].
+/// Cloning shares the weights.
 ///
 /// ```
 /// use candle_bert::{BertConfig, BertForTask, Family};
@@ -243,8 +245,8 @@ impl<H> From<BertFor<H>> for Model {
 #[derive(Debug, Clone)]
 pub struct BertForTask {
     model: Model,
+    bert: BertModel,
     task: Task,
-    config: BertConfig,
 }
 
 /// What a model gives: tensors by the names of [`Task::outputs`].
@@ -275,8 +277,7 @@ impl TaskOutput {
 
 impl From<BertModel> for BertForTask {
     fn from(bert: BertModel) -> Self {
-        let config = bert.config().clone();
-        Self { model: bert.into(), task: Task::FeatureExtraction, config }
+        Self { model: bert.clone().into(), bert, task: Task::FeatureExtraction }
     }
 }
 
@@ -287,17 +288,19 @@ impl From<BertForTask> for Model {
 }
 
 impl BertForTask {
-    /// Loads the model of a task from where `vb` stands: as [`BertModel::load`] for features, as [`BertFor::load`] for any other task.
+    /// Loads the model of a task from where `vb` stands: as [`BertModel::load`] for features, as
+    /// [`BertFor::load`] for any other task.
     ///
     /// # Errors
     /// As those.
     pub fn load(task: Task, vb: VarBuilder, config: &BertConfig) -> Result<Self, BertError> {
         let base = if task == Task::FeatureExtraction { vb.clone() } else { vb.pp("bert") };
         let program = config.program(task, &|name| base.contains_tensor(name))?;
-        Ok(Self { model: Model::load(program, &base, &vb)?, task, config: config.clone() })
+        Self::of(Model::load(program, &base, &vb)?, task, config)
     }
 
-    /// Loads the model of a task from a checkpoint. [`architecture::Family::task`] tells which task it was saved for.
+    /// Loads the model of a task from a checkpoint. [`architecture::Family::task`] tells which task
+    /// it was saved for.
     ///
     /// # Errors
     /// As [`BertFor::from_checkpoint`].
@@ -309,10 +312,20 @@ impl BertForTask {
         device: &Device,
     ) -> Result<Loaded<Self>, BertError> {
         let loaded = Model::from_checkpoint(checkpoint, config, task, dtype, device)?;
-        Ok(loaded.map(|model| Self { model, task, config: config.clone() }))
+        let Loaded { model, prefix, unused } = loaded;
+        Ok(Loaded { model: Self::of(model, task, config)?, prefix, unused })
     }
 
-    /// Runs the model on inputs as [`BertModel::forward`] takes them, with the axes of [`Task::input_axes`].
+    fn of(model: Model, task: Task, config: &BertConfig) -> Result<Self, BertError> {
+        let has_pooler = pooler(task).unwrap_or(model.program().outputs.len() > 1);
+        let program = crate::bert::bert(config, Task::FeatureExtraction, has_pooler);
+        let missing = || candle_core::Error::Msg("the model lacks a part of its encoder".into());
+        let bert = BertModel::of(model.part(program).ok_or_else(missing)?, config);
+        Ok(Self { model, bert, task })
+    }
+
+    /// Runs the model on inputs as [`BertModel::forward`] takes them, with the axes of
+    /// [`Task::input_axes`].
     ///
     /// # Errors
     /// As [`BertModel::forward`].
@@ -325,8 +338,8 @@ impl BertForTask {
         Ok(TaskOutput(self.model.run(&given(input_ids, attention_mask, token_type_ids), None)?))
     }
 
-    /// [`BertForTask::forward`], which also hands the output of every module to `visitor`, in the order of [`BertForTask::module_paths`]; see
-    /// [`BertModel::forward_with_taps`].
+    /// [`BertForTask::forward`], which also hands the output of every module to `visitor`, in the
+    /// order of [`BertForTask::module_paths`]; see [`BertModel::forward_with_taps`].
     ///
     /// # Errors
     /// As [`BertModel::forward_with_taps`].
@@ -341,7 +354,8 @@ impl BertForTask {
         Ok(TaskOutput(self.model.run(&given, Some(visitor))?))
     }
 
-    /// The path of every module whose output [`BertForTask::forward_with_taps`] shows, in the order of execution.
+    /// The path of every module whose output [`BertForTask::forward_with_taps`] shows, in the order
+    /// of execution.
     pub fn module_paths(&self) -> Vec<String> {
         self.program().module_paths().map(String::from).collect()
     }
@@ -357,17 +371,13 @@ impl BertForTask {
     }
 
     /// The encoder, with its pooler if the head takes one.
-    pub fn bert(&self) -> BertModel {
-        let has_pooler = pooler(self.task).unwrap_or(self.program().outputs.len() > 1);
-        let program = crate::bert::bert(&self.config, Task::FeatureExtraction, has_pooler);
-        // All that the encoder has, a model with a head has, too.
-        let model = self.model.part(program).unwrap_or_else(|| self.model.clone());
-        BertModel::of(model, &self.config)
+    pub fn bert(&self) -> &BertModel {
+        &self.bert
     }
 
     /// The sizes and choices of this model.
     pub fn config(&self) -> &BertConfig {
-        &self.config
+        self.bert.config()
     }
 
     /// The dtype of its weights and outputs: `f16`, `bf16`, `f32` or `f64`.

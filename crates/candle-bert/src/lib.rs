@@ -51,7 +51,7 @@ mod task;
 mod testing;
 
 pub use architecture::{Activation, BindError, Family, Misfits, ProblemType, Task, TaskError};
-pub use candle_blocks::{Activate, LayerNorm, Loaded, ModelError as BertError, ReferenceEngine, var_builder};
+pub use candle_blocks::{Activate, LayerNorm, ModelError as BertError, ReferenceEngine, var_builder};
 pub use config::{BertConfig, ConfigError};
 pub use heads::{
     BertFor, BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForQuestionAnswering,
@@ -59,6 +59,9 @@ pub use heads::{
     TaskOutput,
 };
 pub use model::{BertModel, BertOutput};
+
+/// A model, and what is to be known about its checkpoint.
+pub type Loaded<M = BertModel> = candle_blocks::Loaded<M>;
 
 impl From<ConfigError> for BertError {
     fn from(error: ConfigError) -> Self {

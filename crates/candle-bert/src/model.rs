@@ -29,7 +29,7 @@ pub(crate) type Visitor<'a> = dyn FnMut(&str, &Tensor) -> candle_core::Result<()
 
 impl BertModel {
     /// Loads a model from where `vb` stands: the names there begin with `embeddings.`, so that a prefix is the caller's
-    /// to push. It has a pooler if `vb` has a tensor `pooler.dense.weight`.
+    /// to push. It has a pooler if `vb` has a tensor of one.
     ///
     /// [`BertModel::from_checkpoint`] finds the prefix by itself, and lists everything that does not fit.
     ///
@@ -42,11 +42,13 @@ impl BertModel {
 
     /// Loads a model from a checkpoint, converting its float tensors to `dtype`.
     ///
-    /// Prefixes such as `bert.` are found, and the model has a pooler if the checkpoint has its tensors. The names `gamma` and
-    /// `beta`, which checkpoints converted from TensorFlow have in their layer norms, are understood.
+    /// Prefixes such as `bert.` are found, and the model has a pooler if the checkpoint has its
+    /// tensors. The names `gamma` and `beta`, which checkpoints converted from TensorFlow have in
+    /// their layer norms, are understood.
     ///
     /// # Errors
-    /// If the config is contradictory; or with the list of everything in the checkpoint that does not fit it ([`crate::Misfits`]).
+    /// If the config is contradictory; or with the list of everything in the checkpoint that does
+    /// not fit it ([`crate::Misfits`]).
     pub fn from_checkpoint(
         checkpoint: &Checkpoint,
         config: &BertConfig,

@@ -25,7 +25,8 @@ pub(crate) fn class(task: Task) -> &'static str {
     class.map_or("BertModel", |&(class, _)| class)
 }
 
-/// The task of a config, by the first of its `architectures`: the class that it was saved from. Where there is none, the features.
+/// The task of a config, by the first of its `architectures`: the class that it was saved from.
+/// Where there is none, the features.
 pub(crate) fn task_of(config: &BertConfig) -> Result<Task, TaskError> {
     let Some(class) = config.architectures.first() else { return Ok(Task::FeatureExtraction) };
     let known = ARCHITECTURES.iter().find(|(name, _)| name == class);

@@ -8,7 +8,8 @@ use crate::compute_dtype;
 
 /// An activation that is computed. Constants are exact in `f64`.
 pub trait Activate {
-    /// Applies the function to every element. Half-precision tensors are computed in `f32` and rounded once.
+    /// Applies the function to every element. Half-precision tensors are computed in `f32` and
+    /// rounded once.
     ///
     /// # Errors
     /// If `x` is not a float tensor, or the device fails.

@@ -21,8 +21,9 @@ pub(crate) fn attention(
     context.transpose(1, 2)?.flatten_from(2)?.to_dtype(query.dtype())
 }
 
-/// `[batch, sequence, width]` to `[batch, heads, sequence, head_size]`, widened to `f32` where it is half
-/// precision: a score of more than 65504 would be infinite in `f16`, and a softmax over it NaN.
+/// `[batch, sequence, width]` to `[batch, heads, sequence, head_size]`, widened to `f32` where it
+/// is half precision: a score of more than 65504 would be infinite in `f16`, and a softmax over it
+/// NaN.
 fn split_heads(x: &Tensor, heads: usize) -> Result<Tensor> {
     let (batch, sequence, width) = x.dims3()?;
     x.to_dtype(compute_dtype(x.dtype()))?
@@ -70,9 +71,9 @@ impl AttentionMask {
 
     /// Puts the most negative finite number in place of a masked score.
     ///
-    /// `transformers` adds it to the score, which rounds to the same number. It becomes an exact 0 in the softmax,
-    /// except in a row without any real token: all its scores are equal then, and attention is uniform, where −∞ would
-    /// make NaN.
+    /// `transformers` adds it to the score, which rounds to the same number. It becomes an exact 0
+    /// in the softmax, except in a row without any real token: all its scores are equal then, and
+    /// attention is uniform, where −∞ would make NaN.
     fn apply(&self, scores: &Tensor) -> Result<Tensor> {
         let shape = scores.shape();
         self.keep.broadcast_as(shape)?.where_cond(scores, &self.lowest.broadcast_as(shape)?)

@@ -52,7 +52,8 @@ pub enum ModelError {
     #[error("{input}{place:?} is {found}; it must be 1 for a token and 0 for padding")]
     MaskValue { input: &'static str, found: i64, place: Vec<usize> },
 
-    /// candle failed: a tensor is missing in a `VarBuilder`, the device is out of memory, a visitor said so.
+    /// candle failed: a tensor is missing in a `VarBuilder`, the device is out of memory, a visitor
+    /// said so.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
 }

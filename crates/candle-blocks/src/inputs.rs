@@ -5,8 +5,8 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::ModelError;
 
-/// Inputs as a model takes them, in the order of [`Program::inputs`]: `u32` of the shape they were given in, each below what it may be. A mask of ones alone
-/// is none.
+/// Inputs as a model takes them, in the order of [`Program::inputs`]: `u32` of the shape they were
+/// given in, each below what it may be. A mask of ones alone is none.
 pub(crate) fn check(
     program: &Program,
     device: &Device,
@@ -93,7 +93,8 @@ impl Table {
         Ok(table)
     }
 
-    /// The elements as `u32` on `device`, if all are in `0..end`; else the error for the first that is not. There is one at least.
+    /// The elements as `u32` on `device`, if all are in `0..end`; else the error for the first that
+    /// is not. There is one at least.
     fn below(
         &self,
         end: usize,

@@ -1,4 +1,5 @@
-//! Layer normalisation (Ba et al. 2016, <https://arxiv.org/abs/1607.06450>, equations 3 and 4), over the last dimension:
+//! Layer normalisation (Ba et al. 2016, <https://arxiv.org/abs/1607.06450>, equations 3 and 4),
+//! over the last dimension:
 //!
 //! ```text
 //! μ = mean(x)    σ² = mean((x − μ)²)    y = (x − μ) / √(σ² + ε) · weight + bias
@@ -9,10 +10,11 @@ use rayon::prelude::*;
 
 use crate::compute_dtype;
 
-/// Layer normalisation in two passes: the mean first, then the mean of the squared deviations from it.
+/// Layer normalisation in two passes: the mean first, then the mean of the squared deviations from
+/// it.
 ///
-/// The one-pass form, mean(x²) − μ², subtracts two nearly equal numbers where the mean is large, and loses the
-/// variance. Half-precision tensors are normalised in `f32` and rounded once.
+/// The one-pass form, mean(x²) − μ², subtracts two nearly equal numbers where the mean is large,
+/// and loses the variance. Half-precision tensors are normalised in `f32` and rounded once.
 #[derive(Debug, Clone)]
 pub struct LayerNorm {
     weight: Tensor,
@@ -56,8 +58,9 @@ impl LayerNorm {
     }
 }
 
-/// The formula row by row, for `f32` on the CPU: one pass over memory instead of nine. candle-nn has an operator for it, which
-/// takes the variance from mean(x²) − μ²; the crate `kernels` has another, but the reference shares no kernel with what it judges.
+/// The formula row by row, for `f32` on the CPU: one pass over memory instead of nine. candle-nn
+/// has an operator for it, which takes the variance from mean(x²) − μ²; the crate `kernels` has
+/// another, but the reference shares no kernel with what it judges.
 struct RowByRow {
     eps: f64,
 }
@@ -131,7 +134,8 @@ mod tests {
 
     use super::*;
 
-    /// Rows with mean `offset` and deviations of ±1 and ±3 around it, so that μ = offset and σ² = 5 exactly.
+    /// Rows with mean `offset` and deviations of ±1 and ±3 around it, so that μ = offset and σ² = 5
+    /// exactly.
     fn rows(offset: f64, dtype: DType) -> Tensor {
         let row: Vec<f64> = [-1., 1., -3., 3.].iter().cycle().take(64).map(|x| x + offset).collect();
         Tensor::from_vec([row.clone(), row].concat(), (2, 64), &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
@@ -153,9 +157,9 @@ mod tests {
 
     #[test]
     fn a_large_mean_does_not_swallow_the_variance() {
-        // Where the mean is 2¹² in f32 or 2²⁷ in f64, one unit in the last place of x² is 1 and more: mean(x²) − μ² has
-        // no correct digit left. The rows themselves are exact, and so are the deviations, so that only the last steps
-        // round.
+        // Where the mean is 2¹² in f32 or 2²⁷ in f64, one unit in the last place of x² is 1 and
+        // more: mean(x²) − μ² has no correct digit left. The rows themselves are exact, and so are
+        // the deviations, so that only the last steps round.
         for (dtype, offset, bound) in
             [(DType::F32, 4096., 4. * f64::from(f32::EPSILON)), (DType::F64, 134217728., 4. * f64::EPSILON)]
         {
@@ -171,7 +175,8 @@ mod tests {
             let offset = if dtype == DType::F16 { 256. } else { 16. };
             let found = identity(dtype).forward(&rows(offset, dtype)).unwrap();
             assert_eq!(found.dtype(), dtype);
-            // The results lie below 2, where one unit in the last place is `ulp`; they are rounded once, by half of it.
+            // The results lie below 2, where one unit in the last place is `ulp`; they are rounded
+            // once, by half of it.
             assert!(worst(&found) <= ulp / 2. + 1e-6, "{dtype:?}: {:e}", worst(&found));
         }
     }

@@ -1,9 +1,11 @@
 //! The building blocks of encoders on candle, and a model that runs a description of them.
 //!
-//! An [`architecture::Program`] says what stands where; this crate says what each block computes, as `transformers` computes it, in any float
-//! dtype candle has a kernel for, and in `f64` to the last few bits. Speed comes second to being evidently right.
+//! An [`architecture::Program`] says what stands where; this crate says what each block computes,
+//! as `transformers` computes it, in any float dtype candle has a kernel for, and in `f64` to the
+//! last few bits. Speed comes second to being evidently right.
 //!
-//! * [`Model`]: a program with its weights, from a checkpoint or from candle's `VarBuilder`; it shows the output of every module, if asked to;
+//! * [`Model`]: a program with its weights, from a checkpoint or from candle's `VarBuilder`; it
+//!   shows the output of every module, if asked to;
 //! * [`LayerNorm`], [`Activate`]: blocks that are of use by themselves;
 //! * [`ReferenceEngine`]: a model as an [`engine::Engine`].
 //!
@@ -50,7 +52,8 @@ pub use reference::ReferenceEngine;
 
 use candle_core::DType;
 
-/// The dtype in which sums and functions of `dtype` are computed: `f32` for the two half ones, as PyTorch does, else `dtype`.
+/// The dtype in which sums and functions of `dtype` are computed: `f32` for the two half ones, as
+/// PyTorch does, else `dtype`.
 fn compute_dtype(dtype: DType) -> DType {
     match dtype {
         DType::F16 | DType::BF16 => DType::F32,

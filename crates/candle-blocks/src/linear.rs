@@ -4,11 +4,12 @@ use candle_core::{Result, Tensor};
 
 use crate::compute_dtype;
 
-/// An affine map of the last dimension. All leading dimensions become the rows of one matrix product.
+/// An affine map of the last dimension. All leading dimensions become the rows of one matrix
+/// product.
 ///
-/// candle has no `bf16` product on the CPU, and with Accelerate none of `f16`. There the weights of such models are
-/// kept in `f32`, and the result is rounded once: what PyTorch does, too. On other devices the product is the device's
-/// own.
+/// candle has no `bf16` product on the CPU, and with Accelerate none of `f16`. There the weights of
+/// such models are kept in `f32`, and the result is rounded once: what PyTorch does, too. On other
+/// devices the product is the device's own.
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
     weight: Tensor,

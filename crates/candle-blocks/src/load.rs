@@ -13,9 +13,11 @@ use crate::{Model, ModelError};
 pub struct Loaded<M = Model> {
     /// The model.
     pub model: M,
-    /// What stands before the names of its tensors in the checkpoint: nothing, `bert.`, `model.`, `0.auto_model.` or the like.
+    /// What stands before the names of its tensors in the checkpoint: nothing, `bert.`, `model.`,
+    /// `0.auto_model.` or the like.
     pub prefix: String,
-    /// The tensors of the checkpoint that the model does not use, such as those of another head, in file order.
+    /// The tensors of the checkpoint that the model does not use, such as those of another head, in
+    /// file order.
     pub unused: Vec<String>,
 }
 
@@ -27,11 +29,13 @@ impl<M> Loaded<M> {
 }
 
 impl Model {
-    /// Loads the model of a task from a checkpoint, converting its float tensors to `dtype`. Prefixes such as `bert.` are found, and the names `gamma` and
-    /// `beta` understood, which checkpoints converted from TensorFlow have in their layer norms.
+    /// Loads the model of a task from a checkpoint, converting its float tensors to `dtype`.
+    /// Prefixes such as `bert.` are found, and the names `gamma` and `beta` understood, which
+    /// checkpoints converted from TensorFlow have in their layer norms.
     ///
     /// # Errors
-    /// If the config is contradictory; or with the list of everything in the checkpoint that does not fit it ([`architecture::Misfits`]).
+    /// If the config is contradictory; or with the list of everything in the checkpoint that does
+    /// not fit it ([`architecture::Misfits`]).
     pub fn from_checkpoint(
         checkpoint: &Checkpoint,
         family: &dyn Family,
@@ -63,7 +67,8 @@ impl Model {
     }
 }
 
-/// A checkpoint as candle's `VarBuilder`. Its float tensors are converted to `dtype`; any other is an error.
+/// A checkpoint as candle's `VarBuilder`. Its float tensors are converted to `dtype`; any other is
+/// an error.
 pub fn var_builder(checkpoint: &Checkpoint, dtype: DType, device: &Device) -> VarBuilder<'static> {
     VarBuilder::from_backend(Box::new(Backend(checkpoint.clone())), dtype, device.clone())
 }

@@ -59,7 +59,8 @@ enum Value {
 }
 
 impl Model {
-    /// Loads a program. `base` stands where the names of the model without its head begin, `head` where those of the head do.
+    /// Loads a program. `base` stands where the names of the model without its head begin, `head`
+    /// where those of the head do.
     ///
     /// # Errors
     /// If `base` is not of a float dtype, or a tensor is missing or of another shape.
@@ -72,7 +73,7 @@ impl Model {
         if !matches!(dtype, DType::F16 | DType::BF16 | DType::F32 | DType::F64) {
             return Err(ModelError::ModelDType { found: dtype });
         }
-        let mut reader = Reader { program: &program, base, head, read: HashMap::new() };
+        let mut reader = Reader { program: &program, base, head, tables: HashMap::new() };
         let blocks = program.steps.iter().map(|step| reader.block(&step.op)).collect::<Result<_>>()?;
         Ok(Self::of(program, blocks, dtype, base.device().clone()))
     }
@@ -106,11 +107,13 @@ impl Model {
                 && step.module == other.module
                 && names(&program, step) == names(whole, other)
         };
-        let block = |step: &Step| {
-            let at = whole.steps.iter().position(|other| same(step, other))?;
-            Some(blocks[at].clone())
+        // What comes earlier there comes earlier here.
+        let mut steps = whole.steps.iter().zip(blocks);
+        let mut block = |step: &Step| {
+            let (_, block) = steps.find(|(other, _)| same(step, other))?;
+            Some(block.clone())
         };
-        let blocks = program.steps.iter().map(block).collect::<Option<_>>()?;
+        let blocks = program.steps.iter().map(&mut block).collect::<Option<_>>()?;
         Some(Self::of(program, blocks, *dtype, device.clone()))
     }
 
@@ -129,17 +132,21 @@ impl Model {
         &self.0.device
     }
 
-    /// Runs the model on inputs by name: integers of any dtype, on any device, with the axes of [`Program::axes`]. All but the first may be left out: then nothing
-    /// is masked, and every other id is 0. Values are checked, which reads them back from a device that is not the CPU.
+    /// Runs the model on inputs by name: integers of any dtype, on any device, with the axes of
+    /// [`Program::axes`]. All but the first may be left out: then nothing is masked, and every
+    /// other id is 0. Values are checked, which reads them back from a device that is not the CPU.
     ///
-    /// A `visitor` is shown the output of every module, in the order of [`Program::module_paths`]: the tensors that a PyTorch forward hook on the module of that
-    /// name is given (the first one, where a module gives several).
+    /// A `visitor` is shown the output of every module, in the order of [`Program::module_paths`]:
+    /// the tensors that a PyTorch forward hook on the module of that name is given (the first one,
+    /// where a module gives several).
     ///
-    /// In a row whose mask is 0 throughout, every token attends to all of them equally, as in `transformers`.
+    /// In a row whose mask is 0 throughout, every token attends to all of them equally, as in
+    /// `transformers`.
     ///
     /// # Errors
-    /// If an input has the wrong rank, shape, dtype, or a value outside its range, the sequence is longer than the
-    /// model has positions for, or the device fails; and whatever `visitor` returns, which ends the pass.
+    /// If an input has the wrong rank, shape, dtype, or a value outside its range, the sequence is
+    /// longer than the model has positions for, or the device fails; and whatever `visitor`
+    /// returns, which ends the pass.
     pub fn run(
         &self,
         given: &[(&str, &Tensor)],
@@ -167,12 +174,13 @@ impl Model {
     }
 }
 
-/// Reads tensors, each once.
+/// Reads tensors.
 struct Reader<'a, 'b> {
     program: &'a Program,
     base: &'a VarBuilder<'b>,
     head: &'a VarBuilder<'b>,
-    read: HashMap<TensorId, Tensor>,
+    /// The tables that ids are looked up in. Any other tensor is one block's alone.
+    tables: HashMap<TensorId, Tensor>,
 }
 
 impl Reader<'_, '_> {
@@ -184,15 +192,18 @@ impl Reader<'_, '_> {
             Op::Unrows => Block::Unrows,
             Op::Mask => Block::Mask,
             Op::Embedding { table } => {
-                let table = self.tensor(table, TABLE)?;
-                let width = table.dim(1)?;
-                Block::Embedding(Embedding::new(table, width))
+                let rows = self.tensor(table, TABLE)?;
+                let width = rows.dim(1)?;
+                // What decodes may be tied to it.
+                self.tables.insert(table, rows.clone());
+                Block::Embedding(Embedding::new(rows, width))
             }
             Op::Positions { table } => Block::Positions(self.tensor(table, TABLE)?),
             Op::Linear { weight, bias } => {
-                let is_tied = self.read.contains_key(&weight);
+                let is_tied = self.tables.contains_key(&weight);
                 let weight = self.tensor(weight, candle_nn::init::DEFAULT_KAIMING_NORMAL)?;
-                // In memory it lies as the product reads it, `[in, out]`: for few rows that takes a seventh off the product.
+                // In memory it lies as the product reads it, `[in, out]`: for few rows that takes a
+                // seventh off the product.
                 let weight = if is_tied { weight } else { weight.t()?.contiguous()?.t()? };
                 Block::Linear(Linear::new(&weight, &self.tensor(bias, Init::Const(0.))?)?)
             }
@@ -209,8 +220,8 @@ impl Reader<'_, '_> {
     }
 
     fn tensor(&mut self, id: TensorId, init: Init) -> Result<Tensor> {
-        if let Some(read) = self.read.get(&id) {
-            return Ok(read.clone());
+        if let Some(table) = self.tables.get(&id) {
+            return Ok(table.clone());
         }
         let tensor = &self.program.tensors[id];
         let vb = if tensor.in_base { self.base } else { self.head };
@@ -218,9 +229,7 @@ impl Reader<'_, '_> {
             .old_name
             .as_ref()
             .filter(|old| !vb.contains_tensor(&tensor.name) && vb.contains_tensor(old));
-        let read = vb.get_with_hints(tensor.shape.as_slice(), old.unwrap_or(&tensor.name), init)?;
-        self.read.insert(id, read.clone());
-        Ok(read)
+        vb.get_with_hints(tensor.shape.as_slice(), old.unwrap_or(&tensor.name), init)
     }
 }
 

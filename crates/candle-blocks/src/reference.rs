@@ -8,8 +8,8 @@ use crate::{Model, ModelError};
 
 /// A model as an engine: the reference that graphs are judged by.
 ///
-/// Inputs and outputs are those of its program: inputs i64, all but the first optional, outputs in the model's dtype. The output of any module can be asked for
-/// by its path.
+/// Inputs and outputs are those of its program: inputs i64, all but the first optional, outputs in
+/// the model's dtype. The output of any module can be asked for by its path.
 #[derive(Debug, Clone)]
 pub struct ReferenceEngine {
     model: Model,

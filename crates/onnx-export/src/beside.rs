@@ -16,12 +16,13 @@ const SMALL: usize = 64;
 /// How many bytes of a file are looked at at once.
 const CHUNK: usize = 1 << 16;
 
-/// Writes a graph that was exported with [`Weights::AsStored`](crate::Weights::AsStored) into the folder of its checkpoint. It is a few tens of kilobytes: its
-/// initializers point into the checkpoint's files by offset and length.
+/// Writes a graph that was exported with [`Weights::AsStored`](crate::Weights::AsStored) into the
+/// folder of its checkpoint. It is a few tens of kilobytes: its initializers point into the
+/// checkpoint's files by offset and length.
 ///
 /// # Errors
-/// If the checkpoint's files do not lie in that folder, byte for byte where the graph points, or are not safetensors; if a weight is not the checkpoint's; or if the graph
-/// cannot be written.
+/// If the checkpoint's files do not lie in that folder, byte for byte where the graph points, or
+/// are not safetensors; if a weight is not the checkpoint's; or if the graph cannot be written.
 pub fn save_beside(
     model: &Model,
     checkpoint: &Checkpoint,
@@ -52,7 +53,8 @@ pub fn save_beside(
     Ok(model.save_pointing(path, |name| places.get(name).cloned())?)
 }
 
-/// Whether a file has these bytes from that offset on. It is read, not mapped, as its like is mapped already and memory would be taken for both.
+/// Whether a file has these bytes from that offset on. It is read, not mapped, as its like is
+/// mapped already and memory would be taken for both.
 fn holds(path: &Path, offset: u64, bytes: &[u8]) -> io::Result<bool> {
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(offset))?;

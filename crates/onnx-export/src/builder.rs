@@ -43,7 +43,8 @@ impl<'a> Builder<'a> {
         name.into()
     }
 
-    /// Makes a value an output of the graph, in f32. Where it has to be cast for that, the node belongs to a module.
+    /// Makes a value an output of the graph, in f32. Where it has to be cast for that, the node
+    /// belongs to a module.
     pub fn output(&mut self, name: &str, value: &Name, module: &str, shape: &[Dim]) {
         let computed = match self.dtype {
             FloatType::F32 => value.clone(),
@@ -119,7 +120,8 @@ impl<'a> Builder<'a> {
         Ok(self.initializer(name, tensor))
     }
 
-    /// A scalar that is computed with, kept under a name that says what it is. The file has it rounded.
+    /// A scalar that is computed with, kept under a name that says what it is. The file has it
+    /// rounded.
     pub fn scalar(&mut self, name: &str, number: f64) -> Name {
         match self.dtype {
             FloatType::F32 => self.single(name, number),
@@ -165,10 +167,11 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// A module's path as the names of nodes have it: `/encoder/layer.0/attention/self`, where a list and the number in it stay together.
+/// A module's path as the names of nodes have it: `/encoder/layer.0/attention/self`, where a list
+/// and the number in it stay together.
 fn scope(module: &str) -> String {
     let mut scope = String::new();
-    for word in module.split('.') {
+    for word in module.split('.').filter(|word| !word.is_empty()) {
         scope.push(if word.starts_with(|c: char| c.is_ascii_digit()) { '.' } else { '/' });
         scope.push_str(word);
     }

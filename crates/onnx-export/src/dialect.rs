@@ -1,4 +1,5 @@
-//! What an opset has, and what a target can do with it: the differences between the graphs, as data.
+//! What an opset has, and what a target can do with it: the differences between the graphs, as
+//! data.
 
 use std::ops::RangeInclusive;
 
@@ -12,7 +13,8 @@ const LAYER_NORMALIZATION: i64 = 17;
 const REDUCE_AXES_AS_INPUT: i64 = 18;
 const GELU: i64 = 20;
 
-/// The version of the file format that came with each opset: <https://github.com/onnx/onnx/blob/main/docs/Versioning.md>.
+/// The version of the file format that came with each opset:
+/// <https://github.com/onnx/onnx/blob/main/docs/Versioning.md>.
 const IR_VERSIONS: [(i64, i64); 4] = [(13, 7), (15, 8), (19, 9), (21, 10)];
 
 /// The version of the file format from which nodes have `metadata_props`.

@@ -1,6 +1,6 @@
 //! From a program to a graph: what each building block is in ONNX's operators.
 
-use architecture::{Op, Program, Shape as ValueShape, TensorId, Wire};
+use architecture::{Op, Program, Shape as ValueShape, Step, TensorId, Wire};
 use engine::{DType, Dim};
 use half::f16;
 use onnx_graph::Attribute;
@@ -74,7 +74,7 @@ impl Writer<'_, '_> {
                 Ok(self.b.node(module, "Slice", &[&table, &zero, &length, &zero]))
             }
             (&Op::Linear { weight, bias }, [x]) => {
-                let weight = self.matrix(at, module, weight)?;
+                let weight = self.matrix(module, weight)?;
                 let bias = self.b.weight(&program.tensors[bias].name)?;
                 let product = self.b.node(module, "MatMul", &[x, &weight]);
                 Ok(self.b.node(module, "Add", &[&product, &bias]))
@@ -106,10 +106,15 @@ impl Writer<'_, '_> {
         }
     }
 
-    /// A weight as MatMul takes it, `[in, out]`. One that is a table as well stays as it is, and is transposed by a node.
-    fn matrix(&mut self, at: usize, module: &str, weight: TensorId) -> Result<Name, ExportError> {
+    /// A weight as MatMul takes it, `[in, out]`. One that is a table as well stays as it is, and is
+    /// transposed by a node.
+    fn matrix(&mut self, module: &str, weight: TensorId) -> Result<Name, ExportError> {
         let name = &self.program.tensors[weight].name;
-        if self.b.transposes() && self.program.reader(weight) == Some(at) {
+        let is_table = |step: &Step| {
+            let table = [Op::Embedding { table: weight }, Op::Positions { table: weight }];
+            table.contains(&step.op)
+        };
+        if self.b.transposes() && !self.program.steps.iter().any(is_table) {
             return self.b.transposed_weight(name);
         }
         let stored = self.b.weight(name)?;
@@ -145,7 +150,8 @@ impl Writer<'_, '_> {
     }
 }
 
-/// `[batch, 1, 1, sequence]`: what is added to the scores, 0 for a token and [`lowest`] for padding.
+/// `[batch, 1, 1, sequence]`: what is added to the scores, 0 for a token and [`lowest`] for
+/// padding.
 fn additive_mask(b: &mut Builder, module: &str, mask: &Name) -> Name {
     let (one, two) = (b.ints(&[1]), b.ints(&[2]));
     // One axis at a time: given both, candle-onnx adds the second in the wrong place.
@@ -157,10 +163,12 @@ fn additive_mask(b: &mut Builder, module: &str, mask: &Name) -> Name {
     b.node(module, "Mul", &[&padding, &lowest])
 }
 
-/// What is added to the scores of padding. It is finite, since in a row without any real token −∞ would make NaN.
+/// What is added to the scores of padding. It is finite, since in a row without any real token −∞
+/// would make NaN.
 ///
-/// A score disappears beside the lowest f32: in such a row all are equal then, and attention is uniform. f16 has numbers so few apart from its lowest that a score of −16 would be −∞ beside
-/// it; half of it is as good, as exp(−32752) is 0 in f64, too, and leaves scores room.
+/// A score disappears beside the lowest f32: in such a row all are equal then, and attention is
+/// uniform. f16 has numbers so few apart from its lowest that a score of −16 would be −∞ beside it;
+/// half of it is as good, as exp(−32752) is 0 in f64, too, and leaves scores room.
 fn lowest(dtype: FloatType) -> f64 {
     match dtype {
         FloatType::F32 => f32::MIN.into(),

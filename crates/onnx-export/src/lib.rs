@@ -1,16 +1,11 @@
-//! From a checkpoint to an ONNX graph, without Python: the back end that writes an [`architecture::Program`] in ONNX's operators.
+//! From a checkpoint to an ONNX graph, without Python: the back end that writes an
+//! [`architecture::Program`] in ONNX's operators.
 //!
-//! ```text
-//! embeddings   h₀ = LayerNorm(word[id] + token_type[type] + position[i])
-//! layer n      a  = LayerNorm(h + Attention(h))
-//!              h' = LayerNorm(a + W₂ act(W₁ a + b₁) + b₂)
-//! pooler       p  = tanh(W h[first token] + b)
-//! heads        logits = W p + b, or W h + b for every token
-//! ```
-//!
-//! The graph takes `input_ids`, `attention_mask` and `token_type_ids`, all i64 `[batch, sequence]`, and gives `last_hidden_state`, f32 `[batch,
-//! sequence, hidden]`, and, where the checkpoint has a pooler, `pooler_output`, f32 `[batch, hidden]`; or, with the head of another [`Options::task`], what optimum's
-//! graph for that task gives:
+//! The graph takes the inputs of the program (of a BERT `input_ids`, `attention_mask` and
+//! `token_type_ids`), all i64 `[batch, sequence]`, and gives `last_hidden_state`, f32 `[batch,
+//! sequence, hidden]`, and, where the checkpoint has a pooler, `pooler_output`, f32 `[batch,
+//! hidden]`; or, with the head of another [`Options::task`], what optimum's graph for that task
+//! gives:
 //!
 //! | task | outputs, f32 |
 //! | --- | --- |
@@ -29,14 +24,18 @@
 //! | property `module` | the path in the checkpoint: `encoder.layer.0.attention.self.query` |
 //! | property `hierarchy_tag` | the classes in transformers: `/BertModel/BertEncoder/BertLayer.0/BertAttention/BertSelfAttention` |
 //!
-//! A tag names transformers' own classes: what PyTorch's (`Linear`, `LayerNorm`, `Embedding`) do is tagged as part of the class that holds them. The
-//! additive mask, made once for all layers, is the encoder's; what turns choices into rows and back is the embeddings', the encoder's and the classifier's. The properties are the node's `metadata_props`. Those came with version 10 of the file format,
-//! which opset 21 is the first to have, and candle-onnx does not read them; for all such readers they are in the node's `doc_string`, too, a line each.
+//! A tag names transformers' own classes: what PyTorch's (`Linear`, `LayerNorm`, `Embedding`) do is
+//! tagged as part of the class that holds them. The additive mask, made once for all layers, is the
+//! encoder's; what turns choices into rows and back is the embeddings', the encoder's and the
+//! classifier's. The properties are the node's `metadata_props`. Those came with version 10 of the
+//! file format, which opset 21 is the first to have, and candle-onnx does not read them; for all
+//! such readers they are in the node's `doc_string`, too, a line each.
 //!
-//! With [`FloatType::F16`] the graph computes in half precision, and keeps the border of one that does not: whole numbers in, f32 out.
+//! With [`FloatType::F16`] the graph computes in half precision, and keeps the border of one that
+//! does not: whole numbers in, f32 out.
 //!
-//! [`export`] makes the graph; [`onnx_graph::Model::save`] and its sisters write it, with the weights inside or beside it, and [`save_beside`] lets it point
-//! into the checkpoint's own file.
+//! [`export`] makes the graph; [`onnx_graph::Model::save`] and its sisters write it, with the
+//! weights inside or beside it, and [`save_beside`] lets it point into the checkpoint's own file.
 //!
 //! ```
 //! use onnx_export::{Options, Shape, export};
@@ -104,7 +103,8 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// No head, and f32. Opset 17, the first with LayerNormalization, of 2022: every runtime in use has it. Any batch and sequence; weights as MatMul takes them.
+    /// No head, and f32. Opset 17, the first with LayerNormalization, of 2022: every runtime in use
+    /// has it. Any batch and sequence; weights as MatMul takes them.
     fn default() -> Self {
         Self {
             task: Task::FeatureExtraction,
@@ -117,7 +117,8 @@ impl Default for Options {
     }
 }
 
-/// The shape of the inputs, `[batch, sequence]`, or `[batch, choices, sequence]` of a multiple choice.
+/// The shape of the inputs, `[batch, sequence]`, or `[batch, choices, sequence]` of a multiple
+/// choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// Any, up to as many tokens as there are positions.
@@ -156,16 +157,19 @@ impl Shape {
 pub enum Target {
     /// Anything that follows the specification.
     Onnx,
-    /// Stock candle-onnx 0.11 as well: only operators that its `simple_eval` has, in the forms that it computes as specified.
+    /// Stock candle-onnx 0.11 as well: only operators that its `simple_eval` has, in the forms that
+    /// it computes as specified.
     CandleOnnx,
 }
 
-/// What becomes of the weights of dense layers, which a checkpoint stores as `[out, in]` and MatMul takes as `[in, out]`.
+/// What becomes of the weights of dense layers, which a checkpoint stores as `[out, in]` and MatMul
+/// takes as `[in, out]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Weights {
     /// They are copied, transposed; all other weights are the checkpoint's own bytes, shared.
     Transposed,
-    /// All weights are the checkpoint's own bytes under the checkpoint's own names, and the graph transposes. Only for checkpoints in f32.
+    /// All weights are the checkpoint's own bytes under the checkpoint's own names, and the graph
+    /// transposes. Only for checkpoints in f32.
     AsStored,
 }
 
@@ -174,14 +178,18 @@ pub enum Weights {
 pub enum FloatType {
     /// Single precision.
     F32,
-    /// Half precision, as runtimes for it want a graph: half the size, and a loss that `parity check --expect f16` measures.
+    /// Half precision, as runtimes for it want a graph: half the size, and a loss that `parity
+    /// check --expect f16` measures.
     ///
-    /// - Weights are f16: rounded to f32 first, if they are more, and then to the nearest f16. One that would become infinite, 65520 or more, is refused. What is
-    ///   too small for f16 becomes 0, as in any conversion.
-    /// - Every operator is f16 but the inside of a layer norm, which is f32: `stash_type` of LayerNormalization says so, and below opset 17 the same is spelled out.
-    ///   Squares overflow f16 from 256 on, and the eps of a BERT, 1e-12, is less than its least number.
-    /// - Outputs are f32, cast at the end. Whoever reads the f32 graph can read this one, as of ONNX Runtime's converter with `keep_io_types=True`, and sums
-    ///   over features, such as means and cosines, are not taken in f16.
+    /// - Weights are f16: rounded to f32 first, if they are more, and then to the nearest f16. One
+    ///   that would become infinite, 65520 or more, is refused. What is too small for f16 becomes
+    ///   0, as in any conversion.
+    /// - Every operator is f16 but the inside of a layer norm, which is f32: `stash_type` of
+    ///   LayerNormalization says so, and below opset 17 the same is spelled out. Squares overflow
+    ///   f16 from 256 on, and the eps of a BERT, 1e-12, is less than its least number.
+    /// - Outputs are f32, cast at the end. Whoever reads the f32 graph can read this one, as of
+    ///   ONNX Runtime's converter with `keep_io_types=True`, and sums over features, such as means
+    ///   and cosines, are not taken in f16.
     F16,
 }
 
@@ -195,12 +203,14 @@ impl FloatType {
     }
 }
 
-/// The graph of a model, with its head if the task has one, and with the weights of its checkpoint. Prefixes and old names of tensors are understood, and weights of
-/// another float dtype are rounded to that of the graph.
+/// The graph of a model, with its head if the task has one, and with the weights of its checkpoint.
+/// Prefixes and old names of tensors are understood, and weights of another float dtype are rounded
+/// to that of the graph.
 ///
 /// # Errors
-/// If the opset is not known, the shape is impossible for the model, or the checkpoint does not fit the config or has no such head; and in half precision if a weight is too large for
-/// it, or it was not asked for [`Target::Onnx`] and [`Weights::Transposed`].
+/// If the opset is not known, the shape is impossible for the model, or the checkpoint does not fit
+/// the config or has no such head; and in half precision if a weight is too large for it, or it was
+/// not asked for [`Target::Onnx`] and [`Weights::Transposed`].
 pub fn export(checkpoint: &Checkpoint, family: &dyn Family, options: &Options) -> Result<Model, ExportError> {
     let dialect = Dialect::of(options.opset, options.target)?;
     check_dtype(options)?;
@@ -228,7 +238,8 @@ fn check_dtype(options: &Options) -> Result<(), ExportError> {
     }
 }
 
-/// Whether fixed inputs have as many axes as the task's, something on each, and no more tokens than the model has positions for.
+/// Whether fixed inputs have as many axes as the task's, something on each, and no more tokens than
+/// the model has positions for.
 fn check_shape(program: &Program, options: &Options) -> Result<(), ExportError> {
     let Some(sizes) = options.shape.sizes() else { return Ok(()) };
     let axes = program.axes;

@@ -9,7 +9,8 @@ use onnx_graph::Tensor;
 
 use crate::{ExportError, FloatType, Weights};
 
-/// The side of the squares in which a matrix is transposed: 32 × 32 f32 of two matrices are 8 KiB, which any first-level cache holds.
+/// The side of the squares in which a matrix is transposed: 32 × 32 f32 of two matrices are 8 KiB,
+/// which any first-level cache holds.
 const SQUARE: usize = 32;
 
 /// The tensors of a checkpoint, under their names without a prefix.
@@ -38,7 +39,8 @@ impl<'a> Store<'a> {
         self.form == Weights::Transposed
     }
 
-    /// The name and the tensor that stand for a tensor of the model. Its bytes are the checkpoint's, unless they have to be rounded.
+    /// The name and the tensor that stand for a tensor of the model. Its bytes are the
+    /// checkpoint's, unless they have to be rounded.
     pub fn plain(&self, name: &str) -> Result<(String, Tensor), ExportError> {
         let entry = self.entry(name)?;
         let dtype = self.dtype.dtype();
@@ -167,7 +169,8 @@ mod tests {
             (Dtype::F32, [0.1f32, -2.0].map(f32::to_le_bytes).concat(), [0x2e66, 0xc000]),
             (Dtype::F64, f64s, [0x3555, 0xc000]),
             (Dtype::BF16, vec![0xc0, 0x3f, 0x00, 0xc0], [0x3e00, 0xc000u16]),
-            // The largest number, what is nearer to it than to the next, and what is less than the least.
+            // The largest number, what is nearer to it than to the next, and what is less than the
+            // least.
             (Dtype::F32, [65504f32, 65519.0].map(f32::to_le_bytes).concat(), [0x7bff, 0x7bff]),
             (Dtype::F32, [6e-8f32, 2e-8].map(f32::to_le_bytes).concat(), [1, 0]),
         ] {

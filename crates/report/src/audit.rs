@@ -24,14 +24,18 @@ pub enum Expect {
 /// What became of the checkpoint's tensors, and where the graph's constants come from.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Audit {
-    /// `pass` if every tensor that was found is exact and stands where it belongs; `rounding` if exporters folded factors or sums into some,
-    /// correctly rounded to f32; `inconclusive` if none was found.
+    /// `pass` if every tensor that was found is exact and stands where it belongs; `rounding` if
+    /// exporters folded factors or sums into some, correctly rounded to f32; `inconclusive` if none
+    /// was found.
     pub verdict: Verdict,
-    /// Every tensor that was found, in the order of execution; one that the graph holds twice is there twice.
+    /// Every tensor that was found, in the order of execution; one that the graph holds twice is
+    /// there twice.
     pub traced: Vec<Trace>,
-    /// Tensors of the model that nothing in the graph carries. No fault by itself: a graph without `pooler_output` has no pooler.
+    /// Tensors of the model that nothing in the graph carries. No fault by itself: a graph without
+    /// `pooler_output` has no pooler.
     pub untraced: Vec<String>,
-    /// Tensors of the checkpoint that the model of the task does not use and the graph does not hold: those of other heads.
+    /// Tensors of the checkpoint that the model of the task does not use and the graph does not
+    /// hold: those of other heads.
     pub unused: Vec<String>,
     /// Constants and float attributes with an origin.
     pub constants: Vec<Constant>,
@@ -48,7 +52,8 @@ pub struct Trace {
     pub tensor: String,
     /// The path of its module.
     pub module: String,
-    /// The name of the initializer, or of a `Constant` node's output; within a function after the path of calls.
+    /// The name of the initializer, or of a `Constant` node's output; within a function after the
+    /// path of calls.
     pub initializer: String,
     /// How it lies there.
     pub layout: Layout,
@@ -60,19 +65,22 @@ pub struct Trace {
     pub step: Option<f32>,
     /// The tensor and its row that were added to each row.
     pub plus: Option<(String, usize)>,
-    /// The largest distance from the checkpoint's element (times `factor`); `None` if one is not finite.
+    /// The largest distance from the checkpoint's element (times `factor`); `None` if one is not
+    /// finite.
     pub max_abs: Option<f64>,
     /// The same, in f32 values between both.
     pub max_ulp: Option<u64>,
     /// How many elements were compared.
     pub compared: usize,
-    /// How many are not what they should be: for a cast or quantized tensor those that are not correctly rounded.
+    /// How many are not what they should be: for a cast or quantized tensor those that are not
+    /// correctly rounded.
     pub differing: usize,
     /// The first of these.
     pub first_difference: Option<FirstDifference>,
     /// Whether every element is the checkpoint's, or was correctly cast or quantized as expected.
     pub exact: bool,
-    /// Whether other tensors of the checkpoint have the same elements, and nothing tells them apart here.
+    /// Whether other tensors of the checkpoint have the same elements, and nothing tells them apart
+    /// here.
     pub shared: bool,
 }
 

@@ -4,16 +4,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::Expect;
 
-/// What a conversion on purpose costs: the graph as it runs, against the checkpoint itself in f64. It decides nothing.
+/// What a conversion on purpose costs: the graph as it runs, against the checkpoint itself in f64.
+/// It decides nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Conversion {
     /// What the graph was said to be.
     pub expect: Expect,
-    /// For each output, on the oracle, which rounds where the graph says so and nowhere else, and on each engine.
+    /// For each output, on the oracle, which rounds where the graph says so and nowhere else, and
+    /// on each engine.
     pub loss: Vec<Loss>,
 }
 
-/// How far an output is from what the checkpoint itself gives in f64, over all inputs, at the positions that decide.
+/// How far an output is from what the checkpoint itself gives in f64, over all inputs, at the
+/// positions that decide.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Loss {
     /// What ran the graph.

@@ -1,8 +1,9 @@
 //! What a check of a graph found, as plain data, and every form that shows it.
 //!
-//! [`Report`] is the `parity-report/1` JSON, which `REPORT.md` describes field by field. It is written by `serde_json` and read back by
-//! [`read`]; from either, [`render`] makes Markdown, HTML and JUnit's XML, and `terminal` (a feature) what `parity check` prints. Nothing
-//! here computes, and nothing here knows a model or a graph.
+//! [`Report`] is the `parity-report/1` JSON, which `REPORT.md` describes field by field. It is
+//! written by `serde_json` and read back by [`read`]; from either, [`render`] makes Markdown, HTML
+//! and JUnit's XML, and `terminal` (a feature) what `parity check` prints. Nothing here computes,
+//! and nothing here knows a model or a graph.
 //!
 //! ```
 //! let json = br#"{

@@ -9,7 +9,8 @@ use crate::read::or_nan;
 pub struct Culprit {
     /// Its path in the checkpoint, the deepest that is known: `encoder.layer.2.intermediate`.
     pub module: String,
-    /// Its own error in f64, when it is given what the reference gives it; null where no value shows it, or one is not finite.
+    /// Its own error in f64, when it is given what the reference gives it; null where no value
+    /// shows it, or one is not finite.
     pub max_abs: Option<f64>,
     /// The nodes of the graph that compute it, in the order of execution.
     pub nodes: Vec<String>,
@@ -51,14 +52,16 @@ pub struct ModuleError {
     pub place: ModulePlace,
 }
 
-/// Where a module stands in a table of all modules: a row for each layer, a column for each of its parts.
+/// Where a module stands in a table of all modules: a row for each layer, a column for each of its
+/// parts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModulePlace {
     /// The name of the row: `layer 0`, or the part of the model that is no layer.
     pub row: String,
     /// The number of the layer; null outside all.
     pub layer: Option<usize>,
-    /// The column, from 0 in each row. Modules of one column are one cell, as a layer norm and what it ends.
+    /// The column, from 0 in each row. Modules of one column are one cell, as a layer norm and what
+    /// it ends.
     pub column: usize,
     /// What stands over the column and its neighbours; empty outside layers.
     pub group: String,
@@ -72,7 +75,8 @@ impl ModuleError {
         self.own.filter(|_| self.scale.is_finite()).map(|own| own / self.scale.max(1.0))
     }
 
-    /// Takes in what is known of another value of the same module, such as what it is given: both are one line.
+    /// Takes in what is known of another value of the same module, such as what it is given: both
+    /// are one line.
     pub fn merge(&mut self, other: ModuleError) {
         self.nodes.extend(other.nodes);
         self.culprit |= other.culprit;

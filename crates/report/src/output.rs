@@ -29,7 +29,8 @@ pub struct EngineCheck {
     pub outputs: Vec<OutputReport>,
 }
 
-/// One output, over all inputs. `max_abs` and the like cover deciding positions alone; they are null if a value is not finite.
+/// One output, over all inputs. `max_abs` and the like cover deciding positions alone; they are
+/// null if a value is not finite.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct OutputReport {
     /// Its name.
@@ -40,7 +41,8 @@ pub struct OutputReport {
     pub max_abs: Option<f64>,
     /// That, over the largest |reference|.
     pub max_rel: Option<f64>,
-    /// The largest distance in units of the last place of the output's dtype: large next to zero, where values lie dense.
+    /// The largest distance in units of the last place of the output's dtype: large next to zero,
+    /// where values lie dense.
     pub max_ulp: Option<u64>,
     /// The mean |reference − candidate|.
     pub mean_abs: Option<f64>,
@@ -62,7 +64,8 @@ pub struct OutputReport {
     pub beyond_atol: usize,
     /// How many are NaN or infinite.
     pub non_finite: NonFinite,
-    /// How far the engine may be from the reference by rounding alone; null where there is no proof to measure it by.
+    /// How far the engine may be from the reference by rounding alone; null where there is no proof
+    /// to measure it by.
     pub budget: Option<f64>,
     /// How far each side is from the reference in f64; null where that was not run.
     pub truth: Option<FromTruth>,
@@ -114,10 +117,11 @@ pub struct Padding {
 pub struct Decisions {
     /// How many choices there are.
     pub made: usize,
-    /// How many of them the candidate makes otherwise than the reference, in f64 where that was run. Where a value is not finite there is no choice, and
-    /// that counts.
+    /// How many of them the candidate makes otherwise than the reference, in f64 where that was
+    /// run. Where a value is not finite there is no choice, and that counts.
     pub flipped: usize,
-    /// How many are so narrow that two sides as far apart as these may differ in them: by no more than twice `max_abs`; null if that is null.
+    /// How many are so narrow that two sides as far apart as these may differ in them: by no more
+    /// than twice `max_abs`; null if that is null.
     pub could_flip: Option<usize>,
     /// The least by which a chosen one is ahead of the next, or of 0; null if nothing was chosen.
     pub smallest_margin: Option<f64>,

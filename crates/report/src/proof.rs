@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::Verdict;
 use crate::read::or_nan;
 
-/// How far the two f64 sides may be apart, relative to the largest value where that is above 1. Correct exports of a stiff model come to 1e-13,
-/// and one wrong bit in one f32 weight that is used to 1e-9 and more; this lies between, with room on the side of correct ones for deep models,
+/// How far the two f64 sides may be apart, relative to the largest value where that is above 1.
+/// Correct exports of a stiff model come to 1e-13, and one wrong bit in one f32 weight that is used
+/// to 1e-9 and more; this lies between, with room on the side of correct ones for deep models,
 /// whose f64 error grows with depth.
 pub const DEFAULT_PROOF_TOL: f64 = 1e-10;
 
@@ -17,7 +18,8 @@ pub const DEFAULT_PROOF_TOL: f64 = 1e-10;
 pub struct Proof {
     /// The worst verdict of the outputs; inconclusive where the oracle does not take the graph.
     pub verdict: Verdict,
-    /// The largest |checkpoint − graph| of all outputs; null if a value is not finite, or none was compared.
+    /// The largest |checkpoint − graph| of all outputs; null if a value is not finite, or none was
+    /// compared.
     pub max_abs: Option<f64>,
     /// The largest [`ProofOutput::max_rel`].
     pub max_rel: Option<f64>,

@@ -44,8 +44,8 @@ pub enum ReadError {
     },
 }
 
-/// Reads what `parity check --json` or `parity selftest --json` has written. Fields that are not known are ignored: a later version may have
-/// added them.
+/// Reads what `parity check --json` or `parity selftest --json` has written. Fields that are not
+/// known are ignored: a later version may have added them.
 ///
 /// # Errors
 /// If it is neither.

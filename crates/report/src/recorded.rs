@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{OutputReport, Verdict};
 
-/// One side against the record. In its outputs `reference` is the record, and distances are between numbers as f64, whatever dtype they come in.
+/// One side against the record. In its outputs `reference` is the record, and distances are between
+/// numbers as f64, whatever dtype they come in.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Recorded {
     /// What was run: the checkpoint, or the graph, as they were named.

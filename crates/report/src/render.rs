@@ -1,4 +1,5 @@
-//! A report as a document: Markdown for a step summary, JUnit for a test page, HTML for a colleague.
+//! A report as a document: Markdown for a step summary, JUnit for a test page, HTML for a
+//! colleague.
 
 use std::ops::Deref;
 

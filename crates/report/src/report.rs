@@ -11,12 +11,14 @@ use crate::{
     TimingReport, TokenErrors, TokenizerReport, Verdict,
 };
 
-/// The name and version of the JSON form. A field may be added under the same version; none changes its meaning or goes away.
+/// The name and version of the JSON form. A field may be added under the same version; none changes
+/// its meaning or goes away.
 pub const SCHEMA: &str = "parity-report/1";
 
 /// Everything a check found.
 ///
-/// Its [`Parts`], which can be named as if they were fields of its own, are those of the graph that comes off worst.
+/// Its [`Parts`], which can be named as if they were fields of its own, are those of the graph that
+/// comes off worst.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
     /// [`SCHEMA`].
@@ -30,7 +32,8 @@ pub struct Report {
     pub reference: Option<ReferenceSide>,
     /// The graph that was judged; the first, where there are several.
     pub onnx: Option<String>,
-    /// Whether this tool wrote the graph itself, of the checkpoint: then engines are tested, and no export.
+    /// Whether this tool wrote the graph itself, of the checkpoint: then engines are tested, and no
+    /// export.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub exported: bool,
     /// Why the check could not be run, if the verdict is `error`.
@@ -53,7 +56,8 @@ pub struct Report {
     /// What else there is to say about that graph.
     #[serde(flatten)]
     pub parts: Parts,
-    /// Whether the model's tokenizer.json and vocab.txt give the same ids; null where it does not have both.
+    /// Whether the model's tokenizer.json and vocab.txt give the same ids; null where it does not
+    /// have both.
     pub tokenizer: Option<TokenizerReport>,
     /// Everything about each graph, where there are several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -92,7 +96,8 @@ pub struct GraphReport {
     pub notes: Vec<String>,
 }
 
-/// What is found about a graph beside its proof and its engines. In JSON these are fields of what they are part of.
+/// What is found about a graph beside its proof and its engines. In JSON these are fields of what
+/// they are part of.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Parts {
@@ -100,7 +105,8 @@ pub struct Parts {
     pub weights: Option<Audit>,
     /// The modules that compute something else, in the order of execution.
     pub culprits: Vec<Culprit>,
-    /// What explains the whole, where no module does: exchanged inputs, exchanged or renamed outputs.
+    /// What explains the whole, where no module does: exchanged inputs, exchanged or renamed
+    /// outputs.
     pub explanation: Option<String>,
     /// The modules of the checkpoint, and the values of the graph that carry their outputs.
     pub located: Option<Located>,

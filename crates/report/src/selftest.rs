@@ -61,9 +61,11 @@ pub struct Outcome {
     pub named: Option<String>,
     /// What was said about it.
     pub explanation: Option<String>,
-    /// Whether the first that was named is the one; null where there is none to name, or nothing was caught.
+    /// Whether the first that was named is the one; null where there is none to name, or nothing
+    /// was caught.
     pub located: Option<bool>,
-    /// Whether the explanation speaks of what was done; null where there is none to give, or nothing was caught.
+    /// Whether the explanation speaks of what was done; null where there is none to give, or
+    /// nothing was caught.
     pub explained: Option<bool>,
     /// The input on which it was seen first, of those that were tried.
     pub input: Option<String>,

@@ -1,4 +1,5 @@
-//! A report as lines for a terminal, and the one filter that lines go through: every command's tables, notes and errors.
+//! A report as lines for a terminal, and the one filter that lines go through: every command's
+//! tables, notes and errors.
 //!
 //! Names come from files of strangers. One with a line break could forge a line of a report, one
 //! with an escape could clear the screen, one that reads backwards could pass for another. So
@@ -137,7 +138,8 @@ pub fn milliseconds(ms: f64) -> String {
     if ms < 10.0 { format!("{ms:.2} ms") } else { format!("{ms:.0} ms") }
 }
 
-/// Writes a table without lines, indented, with the columns `numbers` aligned to the right and no blanks at the ends of its lines.///
+/// Writes a table without lines, indented, with the columns `numbers` aligned to the right and no
+/// blanks at the ends of its lines.///
 /// # Errors
 /// Those of the writer.
 pub fn table(

@@ -8,20 +8,24 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Verdict {
-    /// The proof in f64 holds, every weight is traced, and every output that decides is within the tolerance.
+    /// The proof in f64 holds, every weight is traced, and every output that decides is within the
+    /// tolerance.
     Pass,
     /// The same, but some output is beyond the tolerance, and within what f32 has a right to.
     Rounding,
     /// Nothing, or not everything that was asked for, was compared.
     Inconclusive,
-    /// The proof or the audit does not hold, an output is beyond what f32 has a right to, differs in shape or dtype, or is not finite.
+    /// The proof or the audit does not hold, an output is beyond what f32 has a right to, differs
+    /// in shape or dtype, or is not finite.
     Fail,
-    /// The check could not be run: a missing or malformed file, an engine asked for by name that refuses the graph.
+    /// The check could not be run: a missing or malformed file, an engine asked for by name that
+    /// refuses the graph.
     Error,
 }
 
 impl Verdict {
-    /// The exit code of the command line: 0 pass or rounding, 1 fail, 2 error, 3 inconclusive. Scripts rely on these.
+    /// The exit code of the command line: 0 pass or rounding, 1 fail, 2 error, 3 inconclusive.
+    /// Scripts rely on these.
     pub fn code(self) -> u8 {
         match self {
             Verdict::Pass | Verdict::Rounding => 0,

@@ -134,7 +134,7 @@ impl Origins {
             DType::BF16 => found == half::bf16::from_f32(expected).to_f32(),
             _ => false,
         };
-        if found == expected || converted {
+        if program.has_eps(found) || converted {
             return;
         }
         let place = module.as_ref().map_or_else(|| format!("'{name}'"), Clone::clone);

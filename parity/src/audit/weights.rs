@@ -1,5 +1,7 @@
 //! The checkpoint's side: its tensors, and where each has its place in the model.
 
+use std::collections::HashSet;
+
 use architecture::{BindError, Family, Op, Program, Role, Task, TensorId, bind};
 use checkpoint::{Checkpoint, TensorEntry};
 
@@ -7,7 +9,8 @@ use super::data::{floats_of, is_rounded};
 
 /// A tensor of the checkpoint.
 pub(super) struct Weight {
-    /// Its name, without a prefix such as `bert.`, and `weight` and `bias` even where the file says `gamma` and `beta`.
+    /// Its name, without a prefix such as `bert.`, and `weight` and `bias` even where the file says
+    /// `gamma` and `beta`.
     pub name: String,
     /// The name that it has in checkpoints converted from TensorFlow, if that is another.
     pub old_name: Option<String>,
@@ -107,7 +110,8 @@ pub(super) fn module(tensor: &str) -> &str {
     tensor.rsplit_once('.').map_or(tensor, |(module, _)| module)
 }
 
-/// The float tensors of a checkpoint, those that the model of the task uses first and in the order of execution; and the model.
+/// The float tensors of a checkpoint, those that the model of the task uses first and in the order
+/// of execution; and the model.
 pub(super) fn weights(
     checkpoint: &Checkpoint,
     task: Task,
@@ -116,10 +120,14 @@ pub(super) fn weights(
     let bound = bind(checkpoint, family, task)?;
     let program = &bound.program;
     let stages = stages(program);
+    let mut readers: Vec<Option<usize>> = vec![None; program.tensors.len()];
+    for (step, of) in program.steps.iter().enumerate() {
+        of.op.tensors().iter().for_each(|&(_, id)| _ = readers[id].get_or_insert(step));
+    }
     let mut weights: Vec<Weight> = Vec::new();
     for (id, (tensor, &entry)) in program.tensors.iter().zip(&bound.entries).enumerate() {
         let Some(weight) = Weight::new(tensor.name.clone(), entry) else { continue };
-        let step = program.reader(id);
+        let step = readers[id];
         weights.push(Weight {
             old_name: tensor.old_name.clone(),
             part: step.and_then(|step| part(program, step, id)),
@@ -127,7 +135,8 @@ pub(super) fn weights(
             ..weight
         });
     }
-    // A tensor that is two by one name: a graph may hold it twice, or once for both, and it has its place at either end.
+    // A tensor that is two by one name: a graph may hold it twice, or once for both, and it has its
+    // place at either end.
     for copied in program.copies.iter().filter(|copied| copied.tied) {
         let reads = |step: &usize| program.steps[*step].op.tensors().iter().any(|&(_, id)| id == copied.of);
         let last = (0..program.steps.len()).rev().find(reads);
@@ -135,10 +144,10 @@ pub(super) fn weights(
             weights.push(Weight { part: last.and_then(|step| part(program, step, copied.of)), ..weight });
         }
     }
-    let used: Vec<&str> = bound.entries.iter().map(|entry| entry.name.as_str()).collect();
+    let used: HashSet<&str> = bound.entries.iter().map(|entry| entry.name.as_str()).collect();
     // Such as the old buffer of positions, which is of integers.
     let others = checkpoint.iter().filter(|entry| entry.dtype.is_float());
-    let others = others.filter(|entry| !used.contains(&entry.name.as_str()));
+    let others = others.filter(|entry| !used.contains(entry.name.as_str()));
     weights.extend(others.filter_map(|entry| Weight::new(entry.name.clone(), entry)));
     Ok((weights, bound.program))
 }
@@ -157,7 +166,8 @@ fn part(program: &Program, step: usize, id: TensorId) -> Option<Part> {
     Some(Part { step, block, is_bias, role: program.role(step) })
 }
 
-/// For each step, how many blocks with tensors stand before it at least: those that do not wait for each other may be equal.
+/// For each step, how many blocks with tensors stand before it at least: those that do not wait for
+/// each other may be equal.
 fn stages(program: &Program) -> Vec<usize> {
     let mut stages: Vec<usize> = Vec::with_capacity(program.steps.len());
     for step in &program.steps {

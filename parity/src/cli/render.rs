@@ -11,7 +11,8 @@ use parity::report::{ReadError, Saved, read, terminal as form};
 use super::args::RenderArgs;
 use super::{reports, terminal, unless_closed};
 
-/// Shows a saved report on the terminal, or writes the forms that were asked for. Whatever its verdict is: this judges nothing.
+/// Shows a saved report on the terminal, or writes the forms that were asked for. Whatever its
+/// verdict is: this judges nothing.
 pub fn command(args: &RenderArgs) -> anyhow::Result<Verdict> {
     let RenderArgs { report: path, forms } = args;
     let name = shown_path(path);

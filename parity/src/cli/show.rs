@@ -40,7 +40,8 @@ pub fn graph(model: &Model) -> String {
     format!("{opset}{}{by}{}", count(model.graph.nodes.len(), "node"), producer.trim())
 }
 
-/// What the reference's outputs look like and are good for: those of the first case, or of the sentences where they were run.
+/// What the reference's outputs look like and are good for: those of the first case, or of the
+/// sentences where they were run.
 pub fn features(expected: &Expected) -> Option<Features> {
     const SHOWN: usize = 3;
     let sentences = expected.iter().find(|(case, _)| case.name == "sentences");

@@ -1,5 +1,5 @@
-//! What goes to a terminal as text: every command's tables, notes and errors, by [`stdout`] and [`stderr`], which show names as
-//! [`parity::report::terminal`] does.
+//! What goes to a terminal as text: every command's tables, notes and errors, by [`stdout`] and
+//! [`stderr`], which show names as [`parity::report::terminal`] does.
 
 use std::io::{self, Write};
 

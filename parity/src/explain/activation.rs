@@ -1,9 +1,9 @@
 //! Activations.
 
 use architecture::{Activation, Op};
-use candle_blocks::Activate as _;
 use candle_core::{Result, Tensor};
 
+use super::formulas::activated;
 use super::trial::{Emit, Trial};
 use super::{Evidence, dense};
 
@@ -31,7 +31,7 @@ pub(super) fn explain(evidence: &Evidence<'_>, step: usize, trial: &mut Trial) -
     if !explained && matches!(evidence.program.steps[projection].op, Op::Linear { .. }) {
         let blamed = evidence.path(projection);
         dense::variants(evidence, projection, &mut |text, value| {
-            trial.offer(blamed, text, &function.forward(value)?)
+            trial.offer(blamed, text, &activated(function, value)?)
         })?;
     }
     Ok(())
@@ -64,7 +64,7 @@ fn not_as_built(
 pub(super) fn others(act: Activation, x: &Tensor, emit: &mut Emit<'_>) -> Result<bool> {
     let mut explained = emit("activation left out", x)?;
     for (other, name) in ALL.into_iter().filter(|(other, _)| *other != act) {
-        explained |= emit(&wording(act, other, name), &other.forward(x)?)?;
+        explained |= emit(&wording(act, other, name), &activated(other, x)?)?;
     }
     Ok(explained)
 }
@@ -72,8 +72,9 @@ pub(super) fn others(act: Activation, x: &Tensor, emit: &mut Emit<'_>) -> Result
 fn wording(act: Activation, other: Activation, name: &str) -> String {
     match (act, other) {
         (Activation::Gelu, Activation::GeluTanh) => format!("gelu = {name}"),
-        (_, Activation::Gelu) => format!("activation is gelu ({name}), config.json says {act}"),
-        (_, Activation::GeluTanh) => format!("activation is gelu ({name}), config.json says {act}"),
+        (_, Activation::Gelu | Activation::GeluTanh) => {
+            format!("activation is gelu ({name}), config.json says {act}")
+        }
         _ => format!("activation is {name}, config.json says {act}"),
     }
 }

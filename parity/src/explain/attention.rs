@@ -1,4 +1,4 @@
-//! `….attention.self`: softmax(Q Kᵀ / √d + mask) V for each head.
+//! Attention: softmax(Q Kᵀ / √d + mask) V for each head.
 
 use architecture::Op;
 use candle_core::{DType, Device, Result, Tensor};

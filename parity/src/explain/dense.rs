@@ -1,4 +1,4 @@
-//! Dense modules: `….dense`, `….query`, `….key`, `….value`.
+//! Linear layers.
 
 use architecture::Op;
 use candle_core::{D, Result, Tensor};

@@ -1,5 +1,7 @@
-//! The reference's formulas, taken apart so that one thing can be changed. See candle-bert for each in its place.
+//! The reference's formulas, taken apart so that one thing can be changed. They are written here
+//! once more: an explanation shares no formula with the reference.
 
+use architecture::Activation;
 use candle_core::{D, Result, Tensor};
 use half::{bf16, f16};
 
@@ -50,6 +52,22 @@ impl Norm {
 pub(super) fn softmax(x: &Tensor, dim: usize) -> Result<Tensor> {
     let exp = x.broadcast_sub(&x.max_keepdim(dim)?)?.exp()?;
     exp.broadcast_div(&exp.sum_keepdim(dim)?)
+}
+
+/// An activation, spelled out.
+pub(super) fn activated(function: Activation, x: &Tensor) -> Result<Tensor> {
+    let sigmoid = |x: &Tensor| (x.neg()?.exp()? + 1.)?.recip();
+    let bent = |inner: Tensor| (x * 0.5)? * (inner + 1.)?;
+    let cubic = |factor: f64| (x * factor)? * (x.sqr()? * 0.044715)?.affine(1., 1.)?;
+    match function {
+        Activation::Gelu => bent((x / std::f64::consts::SQRT_2)?.erf()?),
+        Activation::GeluTanh => bent(cubic(std::f64::consts::FRAC_2_PI.sqrt())?.tanh()?),
+        Activation::GeluFast => bent(cubic(0.7978845608)?.tanh()?),
+        Activation::QuickGelu => x * sigmoid(&(x * 1.702)?)?,
+        Activation::Relu => x.maximum(&x.zeros_like()?),
+        Activation::Silu => x * sigmoid(x)?,
+        Activation::Tanh => x.tanh(),
+    }
 }
 
 /// A grid that a weight may have been brought to.

@@ -1,10 +1,9 @@
 //! LayerNorm.
 
 use architecture::{Activation, Op};
-use candle_blocks::Activate as _;
 use candle_core::{D, Result, Tensor};
 
-use super::formulas::{Grid, Norm, centred};
+use super::formulas::{Grid, Norm, activated, centred};
 use super::trial::{Emit, Trial};
 use super::{Evidence, activation, dense, embeddings, sum};
 
@@ -56,14 +55,14 @@ fn of_activation(
     let projected = evidence.value(projection)?;
     let norm = norm(evidence, step)?;
     let module = &evidence.program.steps[before].module;
-    let explained = variants(evidence, step, &act.forward(&projected)?, trial)?
+    let explained = variants(evidence, step, &activated(act, &projected)?, trial)?
         || activation::others(act, &projected, &mut |text, value| {
             trial.offer(module, text, &norm.forward(value)?)
         })?;
     if !explained && matches!(evidence.program.steps[projection].op, Op::Linear { .. }) {
         let blamed = evidence.path(projection);
         dense::variants(evidence, projection, &mut |text, value| {
-            trial.offer(blamed, text, &norm.forward(&act.forward(value)?)?)
+            trial.offer(blamed, text, &norm.forward(&activated(act, value)?)?)
         })?;
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! Residual connections: what a sublayer gives, and what goes around it. Their sum is normalised, or goes on as it is.
+//! Residual connections: what a sublayer gives, and what goes around it. Their sum is normalised,
+//! or goes on as it is.
 
 use architecture::Op;
 use candle_core::{Result, Tensor};
@@ -66,7 +67,11 @@ pub(super) fn explain(
         return Ok(());
     }
     // By the name of the largest module that ends there.
-    let source = evidence.program.ending_at(around).last().map_or("", |module| &module.path);
+    let source = evidence
+        .program
+        .ending_at(around)
+        .last()
+        .map_or_else(|| evidence.path(around), |module| &module.path);
     for other in evidence.neighbours(source, residual.dims()) {
         let value = normed(&(evidence.tap(other)? + &dense)?)?;
         trial.offer(module, &format!("residual taken from {other}, not from {source}"), &value)?;

@@ -1,5 +1,6 @@
 //! One token of each text, as a pooler takes it.
 
+use architecture::Op;
 use candle_core::{Device, Result, Tensor};
 
 use super::Evidence;
@@ -7,6 +8,9 @@ use super::trial::Emit;
 
 /// Other ways to make one token of all.
 pub(super) fn others(evidence: &Evidence<'_>, step: usize, emit: &mut Emit<'_>) -> Result<bool> {
+    if evidence.program.steps[step].op != (Op::Token { at: 0 }) {
+        return Ok(false);
+    }
     let (batch, sequence) = evidence.dims()?;
     let hidden = evidence.given(step)?;
     let token = |position| hidden.narrow(1, position, 1)?.squeeze(1);

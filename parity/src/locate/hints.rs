@@ -17,7 +17,9 @@ pub(crate) struct Hints {
 impl Hints {
     /// From the names of nodes and values, and what exporters leave in the metadata of nodes: `/encoder/layer.0/attention/self/query/Add`.
     pub fn new(replay: &Replay, program: &Program) -> Self {
-        let parts = program.module_paths().flat_map(|path| path.split('.')).map(String::from).collect();
+        let parts = program.module_paths().flat_map(|path| path.split('.'));
+        // A number stands in many names.
+        let parts = parts.filter(|part| part.parse::<usize>().is_err()).map(String::from).collect();
         let mut by_value: HashMap<String, HashSet<String>> = HashMap::new();
         for node in replay.nodes() {
             let mut words = vec![words(&node.name)];

@@ -1,4 +1,5 @@
-//! Where each module stands in a table of all: a row for each layer, a column for each of its parts.
+//! Where each module stands in a table of all: a row for each layer, a column for each of its
+//! parts.
 
 use std::collections::HashMap;
 

@@ -89,8 +89,8 @@ impl Tap {
     }
 }
 
-/// Runs the reference, and gives all modules' outputs by path, and the taps in the order of execution. An output of the reference beside its first one counts
-/// only if `has` says so.
+/// Runs the reference, and gives all modules' outputs by path, and the taps in the order of
+/// execution. An output of the reference beside its first one counts only if `has` says so.
 pub(crate) fn taps(
     reference: &ReferenceEngine,
     inputs: &NamedValues,
@@ -119,7 +119,8 @@ struct Placed {
 struct Order(Vec<Placed>);
 
 impl Order {
-    /// A stage ends in a value on which alone all later ones depend, unless what takes it is only an activation or normalisation of it: exporters fuse those.
+    /// A stage ends in a value on which alone all later ones depend, unless what takes it is only
+    /// an activation or normalisation of it: exporters fuse those.
     fn of(program: &Program, outputs: &[usize]) -> Self {
         let needed = program.needed(outputs);
         let is_value = |step: &usize| !matches!(program.steps[*step].op, Op::Rows | Op::Unrows | Op::Mask);
@@ -130,7 +131,8 @@ impl Order {
         for &step in &values {
             fed(step).for_each(|before| users[before].push(step));
         }
-        // The last step that depends on the inputs alone, and the last that takes any of the steps so far.
+        // The last step that depends on the inputs alone, and the last that takes any of the steps
+        // so far.
         let last_source = values.iter().copied().filter(|&step| fed(step).next().is_none()).max();
         let (mut last_user, mut stage, mut placed) = (0, 0, Vec::new());
         for &step in &values {

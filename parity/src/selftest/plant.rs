@@ -87,7 +87,8 @@ impl Sound<'_> {
         self.program().layer_of(self.program().place(step))
     }
 
-    /// The layers that faults are planted in: the first, the last and one between, as what a fault does is the same in all.
+    /// The layers that faults are planted in: the first, the last and one between, as what a fault
+    /// does is the same in all.
     fn tried_layers(&self) -> Vec<usize> {
         let last = self.program().layers().saturating_sub(1);
         let mut layers = vec![0, last / 2, last];
@@ -108,9 +109,7 @@ impl Sound<'_> {
 
     /// The name of a parameter of a step.
     fn named(&self, step: usize, parameter: &str) -> Option<&str> {
-        let tensors = self.program().steps[step].op.tensors();
-        let (_, id) = tensors.into_iter().find(|(name, _)| *name == parameter)?;
-        Some(&self.program().tensors[id].name)
+        Some(&self.program().parameter(step, parameter)?.name)
     }
 
     /// A parameter of a step, as f32.

@@ -4,7 +4,8 @@ use architecture::{Family, Op, Step, Task, Tensor, TensorId};
 use checkpoint::{Checkpoint, TensorEntry};
 use engine::{Value, ValueError};
 
-/// The embedding tables of a checkpoint whose sum the first LayerNorm is given, by reference: nothing is copied before a row is read.
+/// The embedding tables of a checkpoint whose sum the first LayerNorm is given, by reference:
+/// nothing is copied before a row is read.
 ///
 /// LayerNorm's eps stands beside the variance of what it normalises, so that a wrong one shows first where that variance is lowest. The first
 /// LayerNorm sees `word[id] + token_type[type] + position[i]`, which the inputs choose.
@@ -24,8 +25,9 @@ pub(super) struct Token {
 }
 
 impl EmbeddingTables {
-    /// The tables of a checkpoint; nothing if they are not all there, of the shapes that the config gives them, in floats, or if the first LayerNorm is given
-    /// something else. What is wrong then is told where the model is loaded.
+    /// The tables of a checkpoint; nothing if they are not all there, of the shapes that the config
+    /// gives them, in floats, or if the first LayerNorm is given something else. What is wrong then
+    /// is told where the model is loaded.
     pub fn of(checkpoint: &Checkpoint, family: &dyn Family) -> Option<Self> {
         let program = family.program(Task::FeatureExtraction, &|_| false).ok()?;
         let is_norm = |step: &&Step| matches!(step.op, Op::LayerNorm { .. });
@@ -44,7 +46,7 @@ impl EmbeddingTables {
             let step = part.step()?;
             match program.steps[step].op {
                 Op::Embedding { table } if program.is_of_first_input(step) => word = Some(find(table)?),
-                Op::Embedding { table } => token_type = Some(find(table)?),
+                Op::Embedding { table } if token_type.is_none() => token_type = Some(find(table)?),
                 Op::Positions { table } => position = Some(find(table)?),
                 _ => return None,
             }

@@ -130,7 +130,7 @@ fn contradictions_are_refused_with_their_values() {
         (r#"{"vocab_size": 5, "pad_token_id": 5}"#, "pad_token_id 5 is outside the vocabulary of 5 tokens"),
         (
             r#"{"num_hidden_layers": 18446744073709551615}"#,
-            "num_hidden_layers is 18446744073709551615, more than the 10000 that are taken for a BERT",
+            "num_hidden_layers is 18446744073709551615, more than the 1000 that are taken for a BERT",
         ),
         (
             r#"{"layer_norm_eps": -1e-12}"#,

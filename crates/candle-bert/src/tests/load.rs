@@ -137,7 +137,8 @@ fn any_float_dtype_is_converted() {
             *stored = dtype;
         }
         let found = output(&load(&tensors).unwrap().model);
-        // A wider dtype holds the same values. A narrower one loses some, within a bound that only tells it from nonsense.
+        // A wider dtype holds the same values. A narrower one loses some, within a bound that only
+        // tells it from nonsense.
         let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0., f64::max);
         assert!(worst <= bound, "{dtype:?}: {worst}");
         assert!((worst > 0.) == (dtype != Dtype::F64), "{dtype:?}: {worst}");

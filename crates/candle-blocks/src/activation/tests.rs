@@ -4,8 +4,9 @@ use super::*;
 
 const X: [f64; 14] = [-12., -6., -3., -1., -0.5, -0.001, 1e-8, 0.1, 0.75, 1., 2.5, 5., 12., 100.];
 
-/// What each function is at [`X`], computed by mpmath 1.3 with 60 digits and rounded to f64, from other forms of the
-/// formulas, which do not cancel: x/2 · erfc(−x/√2), and x · σ(2y) in place of x/2 · (1 + tanh y).
+/// What each function is at [`X`], computed by mpmath 1.3 with 60 digits and rounded to f64, from
+/// other forms of the formulas, which do not cancel: x/2 · erfc(−x/√2), and x · σ(2y) in place of
+/// x/2 · (1 + tanh y).
 #[rustfmt::skip]
 const TABLE: [(Activation, [f64; 14]); 7] = [
     (Activation::Gelu, [
@@ -41,8 +42,9 @@ const TABLE: [(Activation, [f64; 14]); 7] = [
     ]),
 ];
 
-/// The distance from the table in units of the last place of x. Not of the result: all but tanh are x times something
-/// between 0 and 1, and where that is 1 + tanh or 1 + erf it is right to one unit of the 1 only, in PyTorch as here.
+/// The distance from the table in units of the last place of x. Not of the result: all but tanh are
+/// x times something between 0 and 1, and where that is 1 + tanh or 1 + erf it is right to one unit
+/// of the 1 only, in PyTorch as here.
 fn worst_ulps(activation: Activation, expected: &[f64], dtype: DType, epsilon: f64) -> f64 {
     let x = Tensor::new(&X, &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
     let found = activation.forward(&x).unwrap();
@@ -57,7 +59,8 @@ fn worst_ulps(activation: Activation, expected: &[f64], dtype: DType, epsilon: f
 
 #[test]
 fn f64_agrees_with_the_table() {
-    // A formula of five roundings, each of half a unit; erf, exp and tanh bring up to one of their own.
+    // A formula of five roundings, each of half a unit; erf, exp and tanh bring up to one of their
+    // own.
     const BOUND: f64 = 4.;
     for (activation, expected) in TABLE {
         let worst = worst_ulps(activation, &expected, DType::F64, f64::EPSILON);

@@ -26,11 +26,13 @@ impl Heat {
     /// All that are known, from the least.
     pub const KNOWN: [Heat; 5] = [Heat::Cold, Heat::Within, Heat::Beyond, Heat::Far, Heat::Off];
 
-    /// Where all but the last of [`Heat::KNOWN`] end, as a multiple of what is allowed. Of 1e-10 these are 1e-12, where f64 ends on a model that magnifies
-    /// rounding; 1e-10; 1e-7, about what one f32 is rounded by; and 1e-4, which any comparison in f32 would see.
+    /// Where all but the last of [`Heat::KNOWN`] end, as a multiple of what is allowed. Of 1e-10
+    /// these are 1e-12, where f64 ends on a model that magnifies rounding; 1e-10; 1e-7, about what
+    /// one f32 is rounded by; and 1e-4, which any comparison in f32 would see.
     pub const STEPS: [f64; 4] = [1e-2, 1.0, 1e3, 1e6];
 
-    /// From an error in f64, over the larger of 1 and the largest value there, and the largest that is allowed.
+    /// From an error in f64, over the larger of 1 and the largest value there, and the largest that
+    /// is allowed.
     pub fn of(error: Option<f64>, allowed: f64) -> Self {
         let Some(error) = error.filter(|error| error.is_finite()) else { return Heat::Unknown };
         let step = Self::STEPS.iter().position(|step| error <= step * allowed);
@@ -50,7 +52,8 @@ impl Heat {
     }
 }
 
-/// A part of a layer: one module, or several that give the same value, such as a layer norm and what it ends.
+/// A part of a layer: one module, or several that give the same value, such as a layer norm and
+/// what it ends.
 #[derive(Debug, Clone)]
 pub struct Cell<'a> {
     /// What it is called within its row: `q`.
@@ -127,7 +130,8 @@ impl<'a> Grid<'a> {
         self.rows.iter().flat_map(|row| row.cells.iter().flatten())
     }
 
-    /// The strip as lines of text. `paint` may add colour to a glyph; a culprit has a `!` behind it.
+    /// The strip as lines of text. `paint` may add colour to a glyph; a culprit has a `!` behind
+    /// it.
     pub fn lines(&self, paint: impl Fn(Heat, &str) -> String) -> Vec<String> {
         /// Two glyphs and a mark.
         const CELL: usize = 3;

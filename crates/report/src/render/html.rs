@@ -1,4 +1,5 @@
-//! A report as one HTML page that needs nothing else: no script, no font, no picture from elsewhere.
+//! A report as one HTML page that needs nothing else: no script, no font, no picture from
+//! elsewhere.
 
 mod chart;
 mod strip;
@@ -137,7 +138,8 @@ fn body(graph: &Graph, report: &Report, several: bool) -> String {
     }
 }
 
-/// What a value of an output may be off: in f64 the proof's bound, on an engine the tolerance or what rounding explains.
+/// What a value of an output may be off: in f64 the proof's bound, on an engine the tolerance or
+/// what rounding explains.
 fn allowed_at(graph: &Graph, tokens: &TokenErrors, atol: f64) -> f64 {
     if tokens.side == "f64" {
         let Some(proof) = graph.proof else { return DEFAULT_PROOF_TOL };

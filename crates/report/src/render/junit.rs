@@ -9,7 +9,8 @@ use crate::{Audit, Culprit, EngineCheck, OutputReport, Proof, ProofOutput, Relat
 /// As many lines of a failure are written.
 const LINES: usize = 40;
 
-/// A report as JUnit's XML: for each graph one test suite for its proof, weights and relations, and one for each engine that ran it.
+/// A report as JUnit's XML: for each graph one test suite for its proof, weights and relations, and
+/// one for each engine that ran it.
 ///
 /// What is inconclusive is an `error`: a skipped test would count as good.
 pub fn junit(report: &Report) -> String {

@@ -19,7 +19,8 @@ const ROWS: usize = 40;
 /// As many nodes of a culprit are named.
 const NODES: usize = 6;
 
-/// A report as GitHub's Markdown, below 64 KB: the verdict in a sentence, a table for each thing that was judged, and details folded away.
+/// A report as GitHub's Markdown, below 64 KB: the verdict in a sentence, a table for each thing
+/// that was judged, and details folded away.
 pub fn markdown(report: &Report) -> String {
     let mut out = Document::default();
     let verdict = report.verdict.to_string().to_uppercase();
@@ -305,7 +306,8 @@ fn code_block(text: &str) -> String {
     format!("{fence}text\n{text}\n{fence}")
 }
 
-/// A name as code. One that could end the code or the table's cell is written with entities, which Markdown takes as mere text.
+/// A name as code. One that could end the code or the table's cell is written with entities, which
+/// Markdown takes as mere text.
 fn code(name: &str) -> String {
     let name = shown(name, NAME);
     let blank = name.trim().is_empty() || name.trim() != name;

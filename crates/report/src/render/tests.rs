@@ -51,7 +51,8 @@ fn read_back(report: &Report) -> Report {
     *read
 }
 
-/// What is in a report is in its JSON: every form of one that was read back is the same, to the byte.
+/// What is in a report is in its JSON: every form of one that was read back is the same, to the
+/// byte.
 #[test]
 fn a_report_is_the_same_when_it_is_read_back() {
     let named = HOSTILE.iter().map(|name| named(name));

@@ -62,7 +62,8 @@ fn outcome(report: &Report) -> String {
             if let (Some(side), false) = (off, graphs.iter().any(fails)) {
                 return format!("{} on {} does not give what was recorded elsewhere", side.side, side.engine);
             }
-            // What fails is said of the graph that comes off worst, which the report's own fields are about.
+            // What fails is said of the graph that comes off worst, which the report's own fields
+            // are about.
             let worst = graphs.iter().find(|graph| graph.verdict == Verdict::Fail);
             let what = worst.map_or("the ONNX graph differs from".into(), difference);
             let first = worst.and_then(|graph| graph.culprits.first());
@@ -166,7 +167,8 @@ pub(super) fn complaint(output: &OutputReport, atol: f64) -> String {
     }
 }
 
-/// What there is to say about the outputs of a check: those that do not pass, those that were not compared, and which side is nearer to f64.
+/// What there is to say about the outputs of a check: those that do not pass, those that were not
+/// compared, and which side is nearer to f64.
 pub(super) fn remarks(check: &EngineCheck, atol: f64) -> impl Iterator<Item = String> {
     let failing = check.outputs.iter().filter(|output| output.verdict > Verdict::Rounding);
     let nearer = check.outputs.iter().filter_map(|output| {
@@ -253,7 +255,8 @@ pub(super) fn capital(sentence: &str) -> String {
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
-/// What a text is shown as: no longer than `limit` characters, with beginning and end where it is, and no character that is not seen.
+/// What a text is shown as: no longer than `limit` characters, with beginning and end where it is,
+/// and no character that is not seen.
 pub(super) fn shown(text: &str, limit: usize) -> String {
     shortened(text, limit).chars().map(visible).collect()
 }
@@ -276,7 +279,8 @@ pub fn visible(character: char) -> char {
         // Unicode has a picture for each.
         '\0'..='\u{1f}' => char::from_u32(0x2400 + u32::from(character)).unwrap_or('\u{fffd}'),
         '\u{7f}' => '␡',
-        // Neither seen nor, some of them, allowed in XML; those that change the direction of a text can make it read as another.
+        // Neither seen nor, some of them, allowed in XML; those that change the direction of a text
+        // can make it read as another.
         '\u{80}'..='\u{9f}'
         | '\u{ad}'
         | '\u{34f}'

@@ -22,7 +22,8 @@ fn color(heat: Heat) -> Style {
     }
 }
 
-/// A line for each layer, with a shade for each module's own error, and a legend. `allowed` is the bound of the proof.
+/// A line for each layer, with a shade for each module's own error, and a legend. `allowed` is the
+/// bound of the proof.
 fn heat_strip(located: &Located, allowed: f64) -> Vec<String> {
     let paint = |heat: Heat, glyph: &str| {
         let style = color(heat);

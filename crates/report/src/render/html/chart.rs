@@ -5,7 +5,8 @@ use super::super::words::{NAME, escaped, or_dash};
 use crate::{Culprit, ModuleError};
 
 const HEIGHT: f64 = 300.0;
-/// Room for the names of the axis, above for the culprits' numbers, and below for the layers' names.
+/// Room for the names of the axis, above for the culprits' numbers, and below for the layers'
+/// names.
 const LEFT: f64 = 56.0;
 const TOP: f64 = 24.0;
 const BOTTOM: f64 = 26.0;

@@ -8,7 +8,8 @@ use crate::TokenErrors;
 /// As many positions are drawn; rows beyond that are left out, the worst are kept.
 const POSITIONS: usize = 1024;
 
-/// The picture, with a sentence on where the error is largest. `allowed` is what a value may be off there.
+/// The picture, with a sentence on where the error is largest. `allowed` is what a value may be off
+/// there.
 pub(super) fn picture(tokens: &TokenErrors, allowed: f64) -> String {
     let [input, output] = [&tokens.input, &tokens.output].map(|name| escaped(name, NAME));
     let how = if tokens.side == "f64" { "in" } else { "on" };

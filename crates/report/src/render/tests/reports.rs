@@ -156,7 +156,8 @@ pub fn error() -> Report {
     Report { command: pass(1).command, ..Report::failed("org/model", None, 1e-6, why.into()) }
 }
 
-/// A report that has a value for each field: of a graph that was converted on purpose, fails under stress, and is held against a record.
+/// A report that has a value for each field: of a graph that was converted on purpose, fails under
+/// stress, and is held against a record.
 pub fn everything() -> Report {
     let mut report = fail(2);
     let output = report.checks[0].outputs[0].clone();

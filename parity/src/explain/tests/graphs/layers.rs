@@ -56,7 +56,7 @@ fn an_activation_that_should_not_be_erf() {
     }
     let dense = bench.evidence().tap("encoder.layer.0.intermediate.dense").unwrap();
     let mut taps = bench.taps.clone();
-    let reference = Value::from_tensor(&other.forward(&dense).unwrap()).unwrap();
+    let reference = Value::from_tensor(&formulas::activated(other, &dense).unwrap()).unwrap();
     taps.insert("encoder.layer.0.intermediate", reference);
     let evidence = Evidence { program: &program, taps: &taps, ..bench.evidence() };
     let explanation = explain(&evidence, "encoder.layer.0.intermediate", found).unwrap().unwrap();
