@@ -1,9 +1,12 @@
-//! Descriptions are held to PyTorch, field by field: whatever is changed in one, something that
-//! PyTorch recorded says so.
+//! Descriptions are held to PyTorch, field by field: a change of one field or one edge must
+//! contradict something that PyTorch recorded.
 //!
 //! Reference and exporter read the same description, so that an error in it would be on both sides.
 //! Three records judge it: the outputs and modules' outputs of PyTorch in f64, the scopes and
 //! classes that torch's exporter writes beside each operator, and the checkpoints' own tensors.
+//!
+//! What they do not reach is not changed here, and stands where it is left out: the classes of heads,
+//! whose exports kept no scopes, and the module of a step that PyTorch has no operator for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -279,6 +282,7 @@ fn mutants(model: &Recorded) -> Vec<Mutant> {
     }
     for (at, Step { op, inputs, module }) in steps.iter().enumerate() {
         let what = |part: &str| format!("{part} of step {at} in '{module}'");
+        // The module of a mask or a reshape only says where the exporter counts its nodes.
         if has_scopes && operator(&steps[at]).is_some() {
             push(what("the module"), &|p| p.steps[at].module.push('2'));
         }

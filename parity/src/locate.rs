@@ -523,6 +523,3 @@ impl Search<'_> {
         Ok(Value::new(self.taps[end].shape.clone(), place.layout.gather(&found.data)).ok())
     }
 }
-
-#[cfg(test)]
-mod tests;

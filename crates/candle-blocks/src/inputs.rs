@@ -79,7 +79,7 @@ impl Table {
         Ok(Self { shape, elements })
     }
 
-    /// The same for an input that must have the shape of `input_ids`.
+    /// Reads an input that must have the shape of the first one.
     fn read_as(
         input: &'static str,
         tensor: &Tensor,

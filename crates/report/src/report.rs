@@ -296,7 +296,7 @@ impl Report {
         }
     }
 
-    /// The same held against what was recorded, which may make it worse.
+    /// This report with what was recorded elsewhere: a difference makes the verdict worse.
     #[must_use]
     pub fn with_recorded(mut self, recorded: Vec<Recorded>) -> Self {
         self.verdict = recorded.iter().map(|side| side.verdict).fold(self.verdict, Verdict::max);
@@ -304,7 +304,7 @@ impl Report {
         Self { recorded, ..self }
     }
 
-    /// The same with what the tokenizers came to, which may make it worse.
+    /// This report with what the tokenizers came to: where they differ, the verdict is worse.
     #[must_use]
     pub fn with_tokenizer(self, tokenizer: Option<TokenizerReport>) -> Self {
         let verdict =
