@@ -7,10 +7,10 @@ use crate::common::{
 use engine::{Engine, NamedValues, Value};
 use onnx_graph::Model;
 use onnx_session::{EngineKind, Session};
-use parity::against::{Comparison, Original, cases, judge};
-use parity::judge::Bounds;
+use parity::against::{Original, cases, judge};
 use parity::report::GraphReport;
-use parity::{Verdict, tensors};
+use parity::trial::Graph;
+use parity::{Bounds, Verdict, tensors};
 use serde_json::Value as Json;
 
 fn form(fixture: &str, form: &str) -> Model {
@@ -30,8 +30,8 @@ fn against(raw: &Model, optimised: &Model) -> GraphReport {
         onnx_eval::Oracle::with(optimised, onnx_eval::Precision::F32, onnx_eval::Limits::default()).unwrap();
     let engine: &dyn Engine = session.as_ref().map_or(&oracle, |session| session);
     let bounds = Bounds::default();
-    let comparison = Comparison { cases: &cases, engines: &[engine], bounds: &bounds };
-    judge(&original, "optimised", optimised, comparison, |_| ()).unwrap().report
+    let graph = Graph::new("optimised", optimised, std::slice::from_ref(&engine), &bounds);
+    judge(&original, graph, &cases, |_| ()).unwrap().report
 }
 
 /// The exports of a fixture that forms were made of: those of the folder beside, by the form's middle name.

@@ -9,7 +9,7 @@ use crate::common::{
 use engine::{DType, Dim, NamedValues, Value, ValueSpec};
 use onnx_graph::{Graph, Model};
 use onnx_session::{EngineKind, Session};
-use parity::suite::{FixedShape, default_cases};
+use parity::inputs::{FixedShape, default_cases};
 use parity::{Subject, assert_parity};
 use serde_json::Value as Json;
 
@@ -476,7 +476,7 @@ fn a_generic_graph_runs_on_a_test_folder_and_is_held_to_its_outputs() {
 fn numpy_archives_are_inputs_and_expected_outputs() {
     let folder = Folder::new();
     let archive =
-        |name: &str| house().join("parity/src/tensors/testdata").join(name).to_str().unwrap().to_string();
+        |name: &str| house().join("crates/judge/src/tensors/testdata").join(name).to_str().unwrap().to_string();
     let spec = |name: &str| ValueSpec {
         name: name.into(),
         dtype: DType::I64,

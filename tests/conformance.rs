@@ -7,7 +7,7 @@ use onnx_eval::{Limits, Oracle, Precision};
 use onnx_graph::Model;
 use onnx_session::{EngineKind, Session};
 use parity::Subject;
-use parity::check::fit_inputs;
+use parity::inputs::fit_inputs;
 
 /// How far f32 may be from f64, as a share of a tensor's largest value, or of 1 if that is less: ONNX Runtime's largest distance on these fixtures
 /// (tests/fixtures/README.md: 7.2e-6, and 7.0e-5 on `stiff`, which is made to magnify rounding), times two for another order of summation.

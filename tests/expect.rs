@@ -12,9 +12,8 @@ use half::{bf16, f16};
 use onnx_eval::{Limits, Oracle, Precision};
 use onnx_graph::{Attribute, Model, Tensor};
 use parity::audit::{Expect, Trace};
-use parity::judge::Bounds;
 use parity::report::GraphReport;
-use parity::{Subject, Verdict};
+use parity::{Bounds, Subject, Verdict};
 use serde_json::Value as Json;
 
 /// How far both f64 sides may be apart, relative to values above 1: a tenth of what a check allows, as for graphs that are not converted. The largest

@@ -10,9 +10,8 @@ use onnx_eval::{Limits, Oracle, Precision};
 use onnx_export::{FloatType, Options, Shape, Target, Weights, export};
 use onnx_graph::{Model, Tensor};
 use parity::audit::Expect;
-use parity::judge::Bounds;
 use parity::report::GraphReport;
-use parity::{Subject, Verdict};
+use parity::{Bounds, Subject, Verdict};
 
 /// The first and the last opset, the first with LayerNormalization, and the first with Gelu.
 const OPSETS: [i64; 4] = [13, 17, 20, 21];

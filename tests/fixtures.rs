@@ -6,7 +6,7 @@ use crate::common::{
 };
 use engine::{DType, Dim, Value};
 use onnx_graph::{Attribute, Model, Node, Tensor};
-use parity::check::DEFAULT_ATOL;
+use parity::DEFAULT_ATOL;
 use serde_json::{Value as Json, json};
 
 /// Above all that f32 rounding comes to on `stiff`: up to 4.0e-4 on the graph's side, 3.1e-4 on the reference's.

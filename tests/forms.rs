@@ -13,8 +13,8 @@ use engine::{Dim, Engine, NamedValues, Value, ValueSpec};
 use onnx_eval::{Limits, Oracle, Precision};
 use onnx_graph::Model;
 use onnx_session::{EngineKind, Session, SessionError};
-use parity::check::{deciding, fit_inputs};
-use parity::compare::compare;
+use parity::compare::{compare, deciding};
+use parity::inputs::fit_inputs;
 use parity::proof::exact_graph;
 use parity::tensors;
 use serde::Deserialize;
@@ -79,8 +79,13 @@ fn distance(outputs: &NamedValues, expected: &NamedValues, mask: &Value) -> f64 
             optional: false,
         };
         let wide = |value: &Value| Value::new(value.shape(), value.to_f64()).unwrap();
-        let comparison =
-            compare(&wide(expected), &wide(found), &deciding(&spec, Some(mask)), f64::INFINITY).unwrap();
+        let comparison = compare(
+            &wide(expected),
+            &wide(found),
+            &deciding(&spec, &NamedValues::from_iter([("attention_mask", mask.clone())])),
+            f64::INFINITY,
+        )
+        .unwrap();
         worst = worst.max(comparison.deciding.max_abs().unwrap_or(f64::INFINITY));
     }
     worst

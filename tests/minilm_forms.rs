@@ -9,8 +9,8 @@ use crate::common::fixture;
 use engine::{Dim, Engine, NamedValues, Value, ValueSpec};
 use onnx_eval::{Limits, Oracle, Precision};
 use onnx_graph::Model;
-use parity::check::{deciding, fit_inputs};
-use parity::compare::{Distance, compare};
+use parity::compare::{Distance, compare, deciding};
+use parity::inputs::fit_inputs;
 use parity::tensors;
 
 const FORMS: &str = "MINILM_FORMS";
@@ -48,7 +48,14 @@ fn off(name: &str, found: &NamedValues, expected: &NamedValues, mask: &Value) ->
         optional: false,
     };
     let wide = |value: &Value| Value::new(value.shape(), value.to_f64()).unwrap();
-    compare(&wide(expected), &wide(found), &deciding(&spec, Some(mask)), f64::INFINITY).unwrap().deciding
+    compare(
+        &wide(expected),
+        &wide(found),
+        &deciding(&spec, &NamedValues::from_iter([("attention_mask", mask.clone())])),
+        f64::INFINITY,
+    )
+    .unwrap()
+    .deciding
 }
 
 /// The three distances that bounds are for, in their order; infinite if a value is not finite.

@@ -1,4 +1,4 @@
-//! The plan of the house: which crate may use which.
+//! The plan of the house: which crate may use which, and which room of the judge.
 //!
 //! The reference path never sees ONNX, and the deployment path never sees a checkpoint: only because they share nothing that could
 //! be wrong on both sides does it mean something that they agree.
@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use architecture::Task;
 use candle_bert::BertConfig;
@@ -27,7 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("bert-pipeline", &["engine", "checkpoint", "candle-bert", "onnx-session"]),
     ("bert-tiny", &[]),
     (
-        "parity",
+        "judge",
         &[
             "report",
             "engine",
@@ -39,6 +40,22 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "onnx-export",
             "architecture",
             "candle-blocks",
+            "bert-pipeline",
+            "bert-tiny",
+        ],
+    ),
+    (
+        "parity",
+        &[
+            "judge",
+            "report",
+            "engine",
+            "checkpoint",
+            "onnx-graph",
+            "onnx-eval",
+            "onnx-session",
+            "onnx-export",
+            "architecture",
             "bert-pipeline",
             "bert-tiny",
         ],
@@ -69,6 +86,95 @@ fn crates_use_only_what_they_may() {
             );
         }
     }
+}
+
+/// Whoever holds graphs to checkpoints in tests builds no command line, no terminal and no HTTP
+/// client.
+#[test]
+fn the_judge_has_no_command_line_and_no_http_client() {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--edges", "normal", "--prefix", "none", "--package", "judge"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let tree = String::from_utf8_lossy(&output.stdout).into_owned();
+    let crates: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(crates.contains("onnx-session") && crates.contains("report"), "{tree}");
+    for unwanted in ["clap", "indicatif", "comfy-table", "anstream", "hf-hub", "ureq", "rustls", "ring"] {
+        assert!(!crates.contains(unwanted), "the judge builds {unwanted}");
+    }
+}
+
+/// The rooms of the judge, from the ground up: each may use those before it. A check goes through
+/// them in this order, and a report is made where it ends.
+const ROOMS: &[&str] = &[
+    "inspect",
+    "tensors",
+    "error",
+    "inputs",
+    "compare",
+    "bounds",
+    "subject",
+    "tokenizer",
+    "audit",
+    "proof",
+    "engines",
+    "blame",
+    "verdict",
+    "trial",
+    "against",
+    "repro",
+    "selftest",
+    "check",
+];
+
+/// No circle between rooms, no arrow up.
+#[test]
+fn rooms_of_the_judge_use_only_those_below() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/judge/src");
+    let lib = fs::read_to_string(root.join("lib.rs")).unwrap();
+    // What the crate shows of its rooms under its own name: `pub use room::{A, B};`.
+    let mut room_of: BTreeMap<&str, &str> = ROOMS.iter().map(|room| (*room, *room)).collect();
+    for line in lib.lines().filter_map(|line| line.strip_prefix("pub use ")) {
+        let (room, names) = line.split_once("::").unwrap();
+        room_of.extend(names.split(|c: char| !is_of_a_name(c)).map(|name| (name, room)));
+    }
+    let declared = |line: &str| Some(line.trim_start_matches("pub ").strip_prefix("mod ")?.len());
+    assert_eq!(lib.lines().filter_map(declared).count(), ROOMS.len(), "a room is not in the plan");
+    let mut sources = Vec::new();
+    collect(&root, &mut sources);
+    let mut arrows = 0;
+    for source in sources.iter().filter(|source| !source.ends_with("lib.rs")) {
+        let path = source.strip_prefix(&root).unwrap().with_extension("");
+        let room = path.iter().next().unwrap().to_str().unwrap();
+        let floor = ROOMS.iter().position(|other| *other == room);
+        let floor = floor.unwrap_or_else(|| panic!("{room} is not in the plan"));
+        for name in names_of_the_crate(&fs::read_to_string(source).unwrap()) {
+            let Some(&used) = room_of.get(name.as_str()) else { continue };
+            let below = ROOMS.iter().position(|other| *other == used).is_none_or(|other| other <= floor);
+            assert!(below, "{} uses {name} of {used}, which is above {room}", source.display());
+            arrows += usize::from(used != room);
+        }
+    }
+    assert!(arrows > 50, "only {arrows} uses of one room by another were found");
+}
+
+/// What follows `crate::` in a source, tests and comments aside: names, or those of a list.
+fn names_of_the_crate(source: &str) -> Vec<String> {
+    let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let code: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let code = code.join("\n");
+    let after = code.split("crate::").skip(1);
+    let names = after.flat_map(|rest| match rest.strip_prefix('{') {
+        Some(list) => list.split('}').next().unwrap_or_default().split(',').collect(),
+        None => vec![rest],
+    });
+    names.map(|name| name.trim().chars().take_while(|&c| is_of_a_name(c)).collect()).collect()
+}
+
+fn is_of_a_name(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
 }
 
 /// Families' own files lie in `crates/candle-*`: no other source names a module's path, so that
@@ -122,7 +228,7 @@ fn no_source_outside_the_families_names_a_module() {
 /// Whether a literal has a word that neither goes on before nor after.
 fn has_word(text: &str, word: &str) -> bool {
     text.match_indices(word).any(|(at, _)| {
-        let goes_on = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+        let goes_on = |c: Option<char>| c.is_some_and(is_of_a_name);
         !goes_on(text[..at].chars().next_back()) && !goes_on(text[at + word.len()..].chars().next())
     })
 }

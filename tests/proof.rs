@@ -11,10 +11,9 @@ use candle_bert::Activation;
 use engine::Engine;
 use onnx_eval::{Limits, Oracle, Precision};
 use onnx_session::{EngineKind, Session};
-use parity::judge::Bounds;
 use parity::proof::BUDGET_FACTOR;
 use parity::report::GraphReport;
-use parity::{Subject, Verdict};
+use parity::{Bounds, Subject, Verdict};
 use serde_json::Value as Json;
 
 /// How far a correct graph may be from its checkpoint in f64, relative to values above 1. The largest that was measured over these graphs is
@@ -127,7 +126,7 @@ fn complaint(graph: &Graph, report: &GraphReport) -> Option<String> {
         Some(format!("has the culprit {}", report.culprits[0].module))
     } else if share > allowed {
         Some(format!("takes {share:.2} of its budget, {BUDGET_FACTOR} times what was measured"))
-    } else if report.relations.iter().any(parity::relations::Relation::is_violated) {
+    } else if report.relations.iter().any(parity::engines::relations::Relation::is_violated) {
         Some("has a relation that does not hold".into())
     } else {
         None

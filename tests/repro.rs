@@ -7,10 +7,10 @@ use onnx_eval::Precision;
 use onnx_graph::Model;
 use onnx_session::{EngineKind, Session};
 use parity::Subject;
-use parity::check::agree;
-use parity::repro::{Repro, write};
-use parity::shrink::shrink;
-use parity::suite::{Case, FixedShape, default_cases};
+use parity::engines::agree;
+use parity::inputs::{Case, FixedShape, default_cases};
+use parity::repro::folder::{Failing, write};
+use parity::repro::shrink::shrink;
 
 /// The bound of an f32 check.
 const ATOL: f64 = 1e-6;
@@ -35,7 +35,7 @@ fn repro(folder: &Folder, name: &str, graph: &Model, case: &Case, precision: Pre
     let outputs =
         |dtype| -> NamedValues { subject.reference(dtype).unwrap().engine.run(&case.inputs).unwrap() };
     let (expected, expected_f64) = (outputs(DType::F32), outputs(DType::F64));
-    let repro = Repro {
+    let failing = Failing {
         graph,
         inputs: &case.inputs,
         expected: &expected,
@@ -44,7 +44,7 @@ fn repro(folder: &Folder, name: &str, graph: &Model, case: &Case, precision: Pre
         atol: ATOL,
         command: "parity check --repro repro",
     };
-    write(&folder.at(name), &repro).unwrap();
+    write(&folder.at(name), &failing).unwrap();
 }
 
 #[test]

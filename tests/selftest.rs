@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use crate::common::{Folder, fixture, index};
-use parity::judge::Bounds;
+use parity::inputs::{EmbeddingTables, FixedShape, default_cases};
 use parity::selftest::{Selftest, selftest};
-use parity::suite::{EmbeddingTables, FixedShape, default_cases};
-use parity::{Subject, Verdict};
+use parity::trial::Graph;
+use parity::{Bounds, Subject, Verdict};
 
 /// The share of faults that spoil one module for which it is the first that is named.
 const LOCATED: f64 = 0.95;
@@ -20,7 +20,8 @@ fn run(name: &str, file: &str) -> Selftest {
     let tables = EmbeddingTables::of(&subject.files().checkpoint().unwrap(), subject.family());
     let fixed = FixedShape::of(&model.graph.inputs);
     let cases = default_cases(&subject.limits(), fixed, None, tables.as_ref()).unwrap();
-    selftest(&subject, &onnx, &model, &cases, &Bounds::default(), |_, _| ()).unwrap()
+    let bounds = Bounds::default();
+    selftest(&subject, Graph::new(&onnx, &model, &[], &bounds), &cases, |_, _| ()).unwrap()
 }
 
 /// What did not come out as it must.

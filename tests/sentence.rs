@@ -7,9 +7,9 @@ use crate::common::{Folder, change_weight, fixture, house, in_fixture, node, rer
 use engine::{Engine, EngineError, NamedValues, Value, ValueSpec};
 use onnx_graph::{Attribute, Model, Node};
 use onnx_session::{EngineKind, Session};
-use parity::judge::{Bounds, References, Trial};
-use parity::suite::{FixedShape, default_cases};
-use parity::{Subject, Verdict};
+use parity::inputs::{FixedShape, default_cases};
+use parity::trial::{Graph, Trial};
+use parity::{Bounds, References, Subject, Verdict};
 use serde_json::{Value as Json, json};
 
 const FIXTURES: [&str; 10] = [
@@ -330,11 +330,12 @@ fn an_engine_whose_runs_are_not_alike_fails_though_each_is_near_enough() {
         subject.graph(Some(in_fixture("baseline", "onnx/ts17-eager-dynamic.onnx").as_ref())).unwrap();
     let references = References::load(&subject).unwrap();
     let cases = default_cases(&subject.limits(), FixedShape::default(), None, None).unwrap();
-    let trial = Trial::new(&references, &cases, |_| ()).unwrap();
+    let trial = Trial::new(&subject, &references, &cases, |_| ()).unwrap();
     let engine =
         Restless { engine: Session::new(&model, EngineKind::Candle).unwrap(), runs: AtomicUsize::new(0) };
     let judge = |engine: &dyn Engine| {
-        trial.judge(&subject, &onnx, &model, &[engine], &Bounds::default(), |_| ()).unwrap().report
+        let bounds = Bounds::default();
+        trial.judge(Graph::new(&onnx, &model, &[engine], &bounds), |_| ()).unwrap().report
     };
     assert_ne!(judge(&engine.engine).verdict, Verdict::Fail);
     let report = judge(&engine);

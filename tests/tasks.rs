@@ -3,11 +3,9 @@
 use crate::common::{Folder, change_weight, fixture, in_fixture, judged, node_mut};
 use onnx_graph::Model;
 use onnx_session::{EngineKind, Session};
-use parity::check::Options;
-use parity::decide::Decides;
-use parity::judge::Bounds;
+use parity::compare::decide::Decides;
 use parity::report::GraphReport;
-use parity::{Subject, Verdict};
+use parity::{Bounds, Subject, Verdict};
 use serde_json::Value as Json;
 
 /// Correct graphs in f64, relative to the largest value. The largest that was measured is 5e-15; what a check asks for is 1e-10.
@@ -35,7 +33,7 @@ fn subject(head: &str) -> Subject {
 fn checked(subject: &Subject, onnx: &str, model: &Model) -> GraphReport {
     let session = Session::new(model, EngineKind::Candle).unwrap();
     let decides = Decides::of(subject.task(), subject.family());
-    let bounds = Bounds { options: Options { decides, ..Default::default() }, ..Bounds::default() };
+    let bounds = Bounds { decides, ..Bounds::default() };
     judged(subject, onnx, model, &[&session], &bounds)
 }
 

@@ -15,11 +15,11 @@ use onnx_eval::{Limits, Oracle, Precision};
 use onnx_export::{Options, Shape, Target, export};
 use onnx_graph::{Model, Tensor as Constant};
 use onnx_session::{EngineKind, Session};
-use parity::judge::{Bounds, References, Trial};
+use parity::inputs::{Case, cases_for};
 use parity::report::GraphReport;
 use parity::selftest::{Outcome, selftest};
-use parity::suite::{Case, cases_for};
-use parity::{Subject, Verdict};
+use parity::trial::{Graph, Trial};
+use parity::{Bounds, References, Subject, Verdict};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use safetensors::tensor::{Dtype, TensorView};
@@ -178,8 +178,9 @@ fn checked(subject: &Subject, model: &Model) -> GraphReport {
         case.inputs.remove("token_type_ids");
     }
     let session = Session::new(model, EngineKind::Compiled).unwrap();
-    let trial = Trial::new(&references, &cases, |_| ()).unwrap();
-    trial.judge(subject, "toy.onnx", model, &[&session], &Bounds::default(), |_| ()).unwrap().report
+    let trial = Trial::new(subject, &references, &cases, |_| ()).unwrap();
+    let bounds = Bounds::default();
+    trial.judge(Graph::new("toy.onnx", model, &[&session], &bounds), |_| ()).unwrap().report
 }
 
 #[test]
@@ -263,7 +264,9 @@ fn its_selftest_finds_what_is_planted() {
     let subject = subject();
     let model = exported(&subject);
     let cases = cases(&subject, &model);
-    let result = selftest(&subject, "toy.onnx", &model, &cases, &Bounds::default(), |_, _| ()).unwrap();
+    let bounds = Bounds::default();
+    let graph = Graph::new("toy.onnx", &model, &[], &bounds);
+    let result = selftest(&subject, graph, &cases, |_, _| ()).unwrap();
     let missed: Vec<&str> = result
         .outcomes
         .iter()

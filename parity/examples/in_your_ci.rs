@@ -9,9 +9,9 @@ use std::error::Error;
 use candle_core::DType;
 use engine::Engine;
 use onnx_session::{EngineKind, Session};
-use parity::judge::{Bounds, References, Trial};
-use parity::suite::{FixedShape, default_cases};
-use parity::{Subject, Verdict, assert_parity};
+use parity::inputs::{FixedShape, default_cases};
+use parity::trial::{Graph, Trial};
+use parity::{Bounds, References, Subject, Verdict, assert_parity};
 
 fn main() -> Result<(), Box<dyn Error>> {
     // The model that you deploy: a folder or a hub id; here the embedded one.
@@ -32,8 +32,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The whole: the proof in f64, the audit of all weights, and the budget of f32.
     let references = References::load(&subject)?;
     let engines: [&dyn Engine; 1] = [&session];
-    let trial = Trial::new(&references, &cases, |_| ())?;
-    let report = trial.judge(&subject, &onnx, &graph, &engines, &Bounds::default(), |_| ())?.report;
+    let trial = Trial::new(&subject, &references, &cases, |_| ())?;
+    let bounds = Bounds::default();
+    let report = trial.judge(Graph::new(&onnx, &graph, &engines, &bounds), |_| ())?.report;
     if report.verdict > Verdict::Rounding {
         return Err(serde_json::to_string_pretty(&report)?.into());
     }

@@ -14,11 +14,10 @@ use bytes::Bytes;
 use candle_core::Device;
 use engine::{Engine, NamedValues, Value};
 use onnx_graph::{Attribute, Model, Node, Tensor};
-use parity::Subject;
-use parity::check::common_inputs;
-use parity::judge::{Bounds, References, Trial};
+use parity::inputs::{EmbeddingTables, cases_for, common_inputs};
 use parity::report::GraphReport;
-use parity::suite::{EmbeddingTables, cases_for};
+use parity::trial::{Graph, Trial};
+use parity::{Bounds, References, Subject};
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
@@ -325,8 +324,8 @@ pub fn judged(
     for case in &mut cases {
         case.inputs = common_inputs(&case.inputs, references.single.engine.inputs(), specs).unwrap();
     }
-    let trial = Trial::new(&references, &cases, |_| ()).unwrap();
-    let judged = trial.judge(subject, onnx, model, engines, bounds, |_| ());
+    let trial = Trial::new(subject, &references, &cases, |_| ()).unwrap();
+    let judged = trial.judge(Graph::new(onnx, model, engines, bounds), |_| ());
     judged.unwrap_or_else(|error| panic!("{onnx}: {error}")).report
 }
 

@@ -24,8 +24,8 @@ mod read;
 mod recorded;
 mod relation;
 pub mod render;
-mod replay;
 mod report;
+mod repro;
 mod selftest;
 mod stress;
 #[cfg(feature = "terminal")]
@@ -45,11 +45,11 @@ pub use proof::{DEFAULT_PROOF_TOL, Promoted, Proof, ProofOutput};
 pub use read::{ReadError, Saved, read};
 pub use recorded::Recorded;
 pub use relation::Relation;
-pub use replay::Replay;
 pub use report::{
     Feature, Features, GraphReport, InputSummary, Parts, ReferenceKind, ReferenceSide, Report, SCHEMA,
     Similar, Similarity,
 };
+pub use repro::Repro;
 pub use selftest::{Outcome, SELFTEST_SCHEMA, Selftest};
 pub use stress::{STRESS_RATIO, Stress};
 pub use timing::{Timing, TimingReport};

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::read::or_nan;
 use crate::{
-    Audit, Conversion, Culprit, EngineCheck, Located, Proof, Recorded, Relation, Replay, Stress,
-    TimingReport, TokenErrors, TokenizerReport, Verdict,
+    Audit, Conversion, Culprit, EngineCheck, Located, Proof, Recorded, Relation, Repro, Stress, TimingReport,
+    TokenErrors, TokenizerReport, Verdict,
 };
 
 /// The name and version of the JSON form. A field may be added under the same version; none changes
@@ -67,7 +67,7 @@ pub struct Report {
     pub recorded: Vec<Recorded>,
     /// The folder that replays what fails, if one was written.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub repro: Option<Replay>,
+    pub repro: Option<Repro>,
     /// What the model's outputs look like, and are good for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub features: Option<Features>,
@@ -222,56 +222,14 @@ pub struct Similar {
     pub cosine: Option<f32>,
 }
 
-impl GraphReport {
-    /// What was judged of a graph, before anybody looks where and why.
-    pub fn new(onnx: &str, proof: Proof, weights: Option<Audit>, checks: Vec<EngineCheck>) -> Self {
-        let verdicts = checks.iter().map(|check| check.verdict);
-        let audited = weights.as_ref().map_or(Verdict::Pass, |audit| audit.verdict);
-        Self {
-            onnx: onnx.into(),
-            verdict: Verdict::worst(verdicts).max(proof.verdict).max(audited),
-            proof,
-            checks,
-            parts: Parts { weights, ..Parts::default() },
-            notes: Vec::new(),
-        }
-    }
-}
-
 impl Report {
-    /// The report on some graphs.
-    pub fn of(
-        model: &str,
-        atol: f64,
-        inputs: Vec<InputSummary>,
-        mut notes: Vec<String>,
-        graphs: Vec<GraphReport>,
-        timing: Option<TimingReport>,
-    ) -> Self {
-        notes.extend(graphs.iter().flat_map(|graph| graph.notes.clone()));
-        // The first of those that come off worst.
-        let worst = graphs.iter().rev().max_by_key(|graph| graph.verdict).cloned();
-        let (proof, parts) = worst.map(|graph| (graph.proof, graph.parts)).unzip();
-        Self {
-            verdict: Verdict::worst(graphs.iter().map(|graph| graph.verdict)),
-            onnx: graphs.first().map(|graph| graph.onnx.clone()),
-            inputs,
-            notes,
-            checks: graphs.iter().flat_map(|graph| graph.checks.clone()).collect(),
-            proof,
-            parts: parts.unwrap_or_default(),
-            graphs: if graphs.len() > 1 { graphs } else { Vec::new() },
-            timing,
-            ..Self::empty(model, atol)
-        }
-    }
-
     /// The report of a check that could not be run.
     pub fn failed(model: &str, onnx: Option<String>, atol: f64, error: String) -> Self {
         Self { verdict: Verdict::Error, onnx, error: Some(error), ..Self::empty(model, atol) }
     }
 
-    fn empty(model: &str, atol: f64) -> Self {
+    /// A report on nothing: to be filled.
+    pub fn empty(model: &str, atol: f64) -> Self {
         Self {
             schema: SCHEMA.into(),
             verdict: Verdict::Inconclusive,
@@ -294,21 +252,5 @@ impl Report {
             timing: None,
             command: None,
         }
-    }
-
-    /// This report with what was recorded elsewhere: a difference makes the verdict worse.
-    #[must_use]
-    pub fn with_recorded(mut self, recorded: Vec<Recorded>) -> Self {
-        self.verdict = recorded.iter().map(|side| side.verdict).fold(self.verdict, Verdict::max);
-        self.notes.extend(recorded.iter().flat_map(|side| side.complaints(self.atol)));
-        Self { recorded, ..self }
-    }
-
-    /// This report with what the tokenizers came to: where they differ, the verdict is worse.
-    #[must_use]
-    pub fn with_tokenizer(self, tokenizer: Option<TokenizerReport>) -> Self {
-        let verdict =
-            self.verdict.max(tokenizer.as_ref().map_or(self.verdict, |tokenizer| tokenizer.verdict));
-        Self { verdict, tokenizer, ..self }
     }
 }

@@ -6,9 +6,11 @@ use std::str::FromStr;
 use anyhow::Context as _;
 use architecture::Task;
 use candle_core::Device;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use parity::audit::Expect;
-use parity::bench::MIN_RUNS;
+use parity::engines::bench::MIN_RUNS;
+use parity::engines::open::Kind;
+use parity::report::Expect;
 
 /// Hold a BERT's ONNX graph against its checkpoint: do both compute the same function?
 ///
@@ -51,56 +53,39 @@ pub enum Command {
     Render(RenderArgs),
 }
 
-/// An engine that runs a graph.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum GraphEngine {
-    /// candle-onnx over a lowered graph
-    Candle,
-    /// The graph compiled to few steps over packed weights
-    Compiled,
-    /// Every operator by the specification: right, and slow
-    Oracle,
-}
+/// Any engine: one that runs graphs, or the native model, from the checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnyEngine(pub Option<Kind>);
 
-impl GraphEngine {
-    /// What it calls itself.
-    pub fn name(self) -> &'static str {
-        match self {
-            GraphEngine::Candle => "candle",
-            GraphEngine::Compiled => "compiled",
-            GraphEngine::Oracle => "oracle",
-        }
-    }
+/// The engine that is the native model.
+const REFERENCE: &str = "reference";
 
-    /// The engine that calls itself so.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::value_variants().iter().copied().find(|engine| engine.name() == name)
+impl FromStr for AnyEngine {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        if name == REFERENCE { Ok(Self(None)) } else { name.parse().map(|kind| Self(Some(kind))) }
     }
 }
 
-/// Any engine.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AnyEngine {
-    /// The native model, from the checkpoint
-    Reference,
-    /// candle-onnx over a lowered graph
-    Candle,
-    /// The graph compiled to few steps over packed weights
-    Compiled,
-    /// Every operator by the specification: right, and slow
-    Oracle,
+/// Reads the name of an engine that runs graphs.
+fn on_graph() -> impl TypedValueParser<Value = Kind> {
+    PossibleValuesParser::new(Kind::ALL.map(described)).try_map(|name| name.parse())
 }
 
-impl AnyEngine {
-    /// The engine as one that runs graphs, unless it is the reference.
-    pub fn on_graph(self) -> Option<GraphEngine> {
-        match self {
-            AnyEngine::Reference => None,
-            AnyEngine::Candle => Some(GraphEngine::Candle),
-            AnyEngine::Compiled => Some(GraphEngine::Compiled),
-            AnyEngine::Oracle => Some(GraphEngine::Oracle),
-        }
-    }
+/// Reads the name of any engine.
+pub fn any_engine() -> impl TypedValueParser<Value = AnyEngine> {
+    let reference = PossibleValue::new(REFERENCE).help("The native model, from the checkpoint");
+    let all = [reference].into_iter().chain(Kind::ALL.map(described));
+    PossibleValuesParser::new(all).try_map(|name| name.parse())
+}
+
+fn described(kind: Kind) -> PossibleValue {
+    PossibleValue::new(kind.name()).help(match kind {
+        Kind::Candle => "candle-onnx over a lowered graph",
+        Kind::Compiled => "The graph compiled to few steps over packed weights",
+        Kind::Oracle => "Every operator by the specification: right, and slow",
+    })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -153,22 +138,13 @@ impl DeviceName {
     }
 }
 
-/// What graphs are converted to on purpose.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Conversion {
-    /// Half precision, f16 or bf16
-    F16,
-    /// Weights of eight bits, activations as they may be
-    Int8,
-}
-
-impl From<Conversion> for Expect {
-    fn from(conversion: Conversion) -> Self {
-        match conversion {
-            Conversion::F16 => Expect::F16,
-            Conversion::Int8 => Expect::Int8,
-        }
-    }
+/// Reads what graphs are converted to on purpose.
+fn conversion() -> impl TypedValueParser<Value = Expect> {
+    let values = [
+        PossibleValue::new("f16").help("Half precision, f16 or bf16"),
+        PossibleValue::new("int8").help("Weights of eight bits, activations as they may be"),
+    ];
+    PossibleValuesParser::new(values).map(|name| if name == "f16" { Expect::F16 } else { Expect::Int8 })
 }
 
 /// How the engine `compiled` runs a graph.
@@ -200,8 +176,8 @@ pub struct CheckArgs {
     pub task: Option<Task>,
 
     /// An engine that runs the graph (may be repeated) [default: candle and compiled, each if it takes the graph, or else the oracle]
-    #[arg(long, value_name = "ENGINE")]
-    pub engine: Vec<GraphEngine>,
+    #[arg(long, value_name = "ENGINE", value_parser = on_graph())]
+    pub engine: Vec<Kind>,
 
     /// The largest difference that passes, absolute
     #[arg(long, value_name = "X", default_value = "1e-6", value_parser = tolerance)]
@@ -216,8 +192,8 @@ pub struct CheckArgs {
     pub strict: bool,
 
     /// What the graph was converted to on purpose: it is held against the checkpoint rounded the same way, and the loss is told apart
-    #[arg(long, value_name = "PRECISION")]
-    pub expect: Option<Conversion>,
+    #[arg(long, value_name = "PRECISION", value_parser = conversion())]
+    pub expect: Option<Expect>,
 
     /// Compare this output, and fail to conclude where it is missing
     #[arg(long, value_name = "NAME")]
@@ -306,7 +282,7 @@ pub struct RunArgs {
     pub task: Option<Task>,
 
     /// What runs it [default: reference for a checkpoint; for a graph compiled, or the oracle where that does not take it or f64 is asked for]
-    #[arg(long, value_name = "ENGINE")]
+    #[arg(long, value_name = "ENGINE", value_parser = any_engine())]
     pub engine: Option<AnyEngine>,
 
     /// What reference and oracle compute in
@@ -415,7 +391,7 @@ pub struct EmbedArgs {
     pub prompt_name: Option<String>,
 
     /// What computes the features [default: the fastest that takes the graph, where there is one, else reference]
-    #[arg(long, value_name = "ENGINE")]
+    #[arg(long, value_name = "ENGINE", value_parser = any_engine())]
     pub engine: Option<AnyEngine>,
 
     /// Write the vectors as JSON; `-` for stdout
@@ -445,7 +421,7 @@ pub struct BenchArgs {
     pub task: Option<Task>,
 
     /// An engine to time (may be repeated) [default: reference, candle and compiled]
-    #[arg(long, value_name = "ENGINE")]
+    #[arg(long, value_name = "ENGINE", value_parser = any_engine())]
     pub engine: Vec<AnyEngine>,
 
     /// Time these inputs
@@ -608,8 +584,8 @@ mod tests {
     fn a_tolerance_is_a_number() {
         assert_eq!(tolerance("1e-5"), Ok(1e-5));
         let check = Cli::parse_from(["parity"]).check;
-        assert_eq!(check.atol, parity::check::DEFAULT_ATOL);
-        assert_eq!(check.proof_tol, parity::proof::DEFAULT_PROOF_TOL);
+        assert_eq!(check.atol, parity::DEFAULT_ATOL);
+        assert_eq!(check.proof_tol, parity::DEFAULT_PROOF_TOL);
         assert!(["nan", "inf", "-1", "small"].iter().all(|text| tolerance(text).is_err()));
     }
 }

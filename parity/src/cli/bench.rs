@@ -7,14 +7,18 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use candle_core::DType;
 use engine::{Engine, NamedValues, Value, shown_path};
-use parity::bench::{Budget, Timing, WARM_UP, interleave};
-use parity::check::{Expected, Options, check, common_inputs, fit_inputs};
-use parity::suite::Case;
-use parity::{Subject, Verdict, tensors};
+use parity::check::refuse_unknown;
+use parity::compare::Answers;
+use parity::engines::bench::{Limit, WARM_UP, interleave};
+use parity::engines::check;
+use parity::engines::open::Kind;
+use parity::inputs::{Case, common_inputs, fit_inputs};
+use parity::report::Timing;
+use parity::{Bounds, Subject, Verdict, tensors};
 use serde::Serialize;
 
 use super::args::{AnyEngine, BenchArgs, Precision};
-use super::{engines, input, is_stdout, model, progress, show, terminal, write_json};
+use super::{engines, is_stdout, model, progress, show, terminal, write_json};
 
 /// A wrong engine is not worth timing. f32 outputs of a correct one are nearer than this on any model whose activations stay below
 /// a thousand or so; `parity check` is what judges.
@@ -35,12 +39,12 @@ pub fn command(args: &BenchArgs) -> anyhow::Result<Verdict> {
     let subject = model::open_for(args.model.as_deref(), args.task)?;
     let mut cases = [case(&subject, args)?];
     let wanted: &[AnyEngine] = if args.engine.is_empty() {
-        &[AnyEngine::Reference, AnyEngine::Candle, AnyEngine::Compiled]
+        &[AnyEngine(None), AnyEngine(Some(Kind::Candle)), AnyEngine(Some(Kind::Compiled))]
     } else {
         &args.engine
     };
     let reference = subject.reference(DType::F32)?.engine;
-    let kinds: Vec<_> = wanted.iter().filter_map(|kind| kind.on_graph()).collect();
+    let kinds: Vec<_> = wanted.iter().filter_map(|kind| kind.0).collect();
     let mut graph = None;
     if !kinds.is_empty() {
         graph = Some(subject.graph_or_export(args.onnx.as_deref())?);
@@ -48,13 +52,13 @@ pub fn command(args: &BenchArgs) -> anyhow::Result<Verdict> {
     let mut on_graph = Vec::new();
     for (kind, (onnx, graph)) in kinds.into_iter().zip(graph.iter().cycle()) {
         let engine = engines::open(graph, kind, Precision::F32, &args.compiled).context(onnx.clone())?;
-        input::refuse_unknown(&cases[0].inputs, &[reference.inputs(), engine.inputs()])?;
+        refuse_unknown(&cases[0].inputs, &[reference.inputs(), engine.inputs()])?;
         cases[0].inputs = common_inputs(&cases[0].inputs, reference.inputs(), engine.inputs())?;
         verify(&reference, engine.as_ref(), onnx, &cases)?;
         on_graph.push(engine);
     }
     let mut sides: Vec<&dyn Engine> = Vec::new();
-    if wanted.contains(&AnyEngine::Reference) {
+    if wanted.contains(&AnyEngine(None)) {
         sides.push(&reference);
     }
     sides.extend(on_graph.iter().map(Box::as_ref));
@@ -64,7 +68,7 @@ pub fn command(args: &BenchArgs) -> anyhow::Result<Verdict> {
     let engines: Vec<_> = sides.into_iter().zip(&inputs).collect();
     let bar = progress::bar("timing", args.runs);
     let timings =
-        interleave(&engines, Budget { warm_up: WARM_UP, rounds: args.runs, time: Duration::ZERO }, |_| {
+        interleave(&engines, Limit { warm_up: WARM_UP, rounds: args.runs, time: Duration::ZERO }, |_| {
             bar.inc(1)
         })?;
     bar.finish_and_clear();
@@ -115,9 +119,9 @@ fn case(subject: &Subject, args: &BenchArgs) -> anyhow::Result<Case> {
 
 /// Outputs are checked before anything is timed.
 fn verify(reference: &dyn Engine, engine: &dyn Engine, onnx: &str, cases: &[Case]) -> anyhow::Result<()> {
-    let expected = Expected::compute(reference, cases, |_| ())?;
-    let options = Options { atol: SANE_ATOL, ..Options::default() };
-    let check = check(&expected, engine, onnx, &options, None, |_| ())?;
+    let expected = Answers::of(reference, cases, |_| ())?;
+    let bounds = Bounds { atol: SANE_ATOL, ..Bounds::default() };
+    let check = check(&expected, engine, onnx, &bounds, None, |_| ())?;
     if check.verdict != Verdict::Pass {
         bail!(
             "the engines do not agree, so their times mean nothing: {}",

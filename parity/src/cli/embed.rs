@@ -187,7 +187,7 @@ fn lines(path: &Path) -> anyhow::Result<Texts> {
 fn pipeline(subject: &Subject, kind: Option<AnyEngine>) -> anyhow::Result<Embeddings> {
     let (files, options) = (subject.files(), Options::default());
     let Some(kind) = kind else { return Ok(Embeddings::from_files(files, &options)?) };
-    match kind.on_graph() {
+    match kind.0 {
         None => Ok(Embeddings::from_files(files, &options.with_engine(EngineChoice::Native))?),
         Some(kind) => {
             let (onnx, graph) = subject.graph(None)?;

@@ -2,19 +2,16 @@
 //!
 //! Results go to stdout, everything else to stderr.
 
-mod against;
 mod args;
 mod bench;
 mod check;
 mod embed;
 mod engines;
 mod export;
-mod input;
 mod inspect;
 mod model;
 mod predict;
 mod progress;
-mod record;
 mod render;
 mod reports;
 mod run;

@@ -18,7 +18,7 @@ use parity::report::terminal::table;
 use parity::{Subject, Verdict};
 use serde::Serialize;
 
-use super::args::{AnyEngine, CompiledArgs, Precision};
+use super::args::{AnyEngine, CompiledArgs, Precision, any_engine};
 use super::embed::{tell, tell_truncation};
 use super::{engines, is_stdout, model, terminal, write_json};
 
@@ -55,7 +55,7 @@ pub struct PredictArgs {
     pub prompt_name: Option<String>,
 
     /// What computes it [default: the fastest that takes the graph, where there is one, else reference]
-    #[arg(long, value_name = "ENGINE")]
+    #[arg(long, value_name = "ENGINE", value_parser = any_engine())]
     pub engine: Option<AnyEngine>,
 
     /// The graph [default: onnx/model.onnx or model.onnx beside the checkpoint]
@@ -119,7 +119,7 @@ type WithEngine<P> = fn(&ModelFiles, Box<dyn Engine>, &Options) -> Result<P, Pip
 impl Source<'_> {
     fn make<P>(&self, from_files: FromFiles<P>, with_engine: WithEngine<P>) -> anyhow::Result<P> {
         let files = self.subject.files();
-        match self.args.engine.map(AnyEngine::on_graph) {
+        match self.args.engine.map(|engine| engine.0) {
             None => Ok(from_files(files, &self.options)?),
             Some(None) => Ok(from_files(files, &self.options.clone().with_engine(EngineChoice::Native))?),
             Some(Some(kind)) => {

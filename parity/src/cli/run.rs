@@ -3,19 +3,20 @@
 use anyhow::{Context as _, bail};
 use candle_core::DType;
 use checkpoint::OnnxSource;
-use engine::{Engine, Value};
-use parity::check::fit_inputs;
-use parity::compare::{Comparison, compare, output_report};
-use parity::report::OutputReport;
+use engine::Engine;
+use parity::check::refuse_unknown;
+use parity::compare::output_report;
+use parity::engines::open::{Kind, fastest};
+use parity::inputs::fit_inputs;
 use parity::{Verdict, is_graph, open_graph, tensors};
 
-use super::args::{AnyEngine, GraphEngine, Precision, RunArgs};
-use super::{engines, input, model, show, terminal, unless_closed};
+use super::args::{AnyEngine, Precision, RunArgs};
+use super::{engines, model, show, terminal, unless_closed};
 
 pub fn command(args: &RunArgs) -> anyhow::Result<Verdict> {
     let engine = engine(args)?;
     let inputs = tensors::read_inputs(&args.inputs, engine.inputs())?;
-    input::refuse_unknown(&inputs, &[engine.inputs()])?;
+    refuse_unknown(&inputs, &[engine.inputs()])?;
     let expected =
         args.expected.as_ref().map(|path| tensors::read_outputs(path, engine.outputs())).transpose()?;
     let given = |name: &str| engine.outputs().iter().any(|spec| spec.name == name);
@@ -31,7 +32,7 @@ pub fn command(args: &RunArgs) -> anyhow::Result<Verdict> {
     let mut verdicts = Vec::new();
     for (name, expected) in expected.iter() {
         let Some(found) = outputs.get(name) else { continue };
-        let report = against(name, expected, found, args.atol);
+        let report = output_report(name, expected, found, args.atol);
         unless_closed(show::expectation(&mut out, &report, args.atol))?;
         // An empty output of the right shape is right, but proves nothing: where there are no others, nothing was compared.
         if !(expected.is_empty() && report.verdict == Verdict::Inconclusive) {
@@ -41,25 +42,15 @@ pub fn command(args: &RunArgs) -> anyhow::Result<Verdict> {
     Ok(Verdict::worst(verdicts))
 }
 
-/// An output against what was recorded elsewhere. Every element decides.
-fn against(name: &str, expected: &Value, found: &Value, atol: f64) -> OutputReport {
-    match compare(expected, found, &[], atol) {
-        Ok(comparison) => output_report(name, &comparison, None, None, None, None),
-        Err(mismatch) => {
-            output_report(name, &Comparison::default(), None, Some(mismatch.to_string()), None, None)
-        }
-    }
-}
-
 fn engine(args: &RunArgs) -> anyhow::Result<Box<dyn Engine>> {
     let is_graph = is_graph(&args.model);
     let kind = match args.engine {
-        Some(AnyEngine::Reference) if is_graph => bail!(
+        Some(AnyEngine(None)) if is_graph => bail!(
             "'{}' is a graph, which the reference does not run: give the checkpoint's folder, or --engine candle",
             args.model
         ),
-        Some(kind) => kind.on_graph(),
-        None if is_graph && args.dtype == Precision::F64 => Some(GraphEngine::Oracle),
+        Some(kind) => kind.0,
+        None if is_graph && args.dtype == Precision::F64 => Some(Kind::Oracle),
         None => None,
     };
     if !is_graph && kind.is_none() {
@@ -76,6 +67,8 @@ fn engine(args: &RunArgs) -> anyhow::Result<Box<dyn Engine>> {
     };
     match kind {
         Some(kind) => engines::open(&graph, kind, args.dtype, &args.compiled).context(onnx),
-        None => engines::fastest(&graph, &args.compiled).context(onnx),
+        None => fastest(&graph, &engines::options(&args.compiled)?)
+            .map_err(|refused| anyhow::anyhow!(refused))
+            .context(onnx),
     }
 }

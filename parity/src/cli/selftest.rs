@@ -2,14 +2,15 @@
 
 use std::io::Write as _;
 
-use parity::Verdict;
-use parity::judge::Bounds;
+use parity::check::suite;
 use parity::report::terminal as form;
 use parity::selftest::selftest;
+use parity::trial::Graph;
+use parity::{Bounds, Verdict};
 
 use super::args::SelftestArgs;
 use super::embed::tell;
-use super::{input, is_stdout, model, progress, terminal, unless_closed, write_json};
+use super::{is_stdout, model, progress, terminal, unless_closed, write_json};
 
 pub fn command(args: &SelftestArgs) -> anyhow::Result<Verdict> {
     let mut subject = model::open_for(args.model.as_deref(), args.task)?;
@@ -18,10 +19,12 @@ pub fn command(args: &SelftestArgs) -> anyhow::Result<Verdict> {
         subject.fit_to(&[&model]);
     }
     let mut notes = Vec::new();
-    let cases = input::cases(&subject, None, &[], &model.graph.inputs, &mut notes)?;
+    let cases = suite(&subject, &model.graph.inputs, &mut notes)?;
     notes.iter().for_each(|note| tell(note));
     let bar = progress::bar("planting", 0);
-    let result = selftest(&subject, &onnx, &model, &cases, &Bounds::default(), |all, fault| {
+    let bounds = Bounds::default();
+    let graph = Graph::new(&onnx, &model, &[], &bounds);
+    let result = selftest(&subject, graph, &cases, |all, fault| {
         bar.set_length(all as u64);
         bar.set_prefix(terminal::inert(fault));
         bar.inc(1);

@@ -220,7 +220,7 @@ pub fn everything() -> Report {
         not_compared: vec!["onnx/model.onnx has no output 'y'".into()],
         outputs: vec![output],
     }];
-    report.repro = Some(Replay {
+    report.repro = Some(Repro {
         dir: "repro".into(),
         input: "masks".into(),
         shape: vec![1, 2],
@@ -233,9 +233,12 @@ pub fn everything() -> Report {
 /// Two graphs, of which the second fails.
 pub fn two_graphs() -> Report {
     let graph = |report: Report, onnx: &str| GraphReport {
+        onnx: onnx.into(),
         verdict: report.verdict,
+        proof: report.proof.unwrap(),
+        checks: report.checks,
         parts: report.parts,
-        ..GraphReport::new(onnx, report.proof.unwrap(), None, report.checks)
+        notes: Vec::new(),
     };
     Report { graphs: vec![graph(pass(2), "a.onnx"), graph(fail(2), "b.onnx")], ..fail(2) }
 }

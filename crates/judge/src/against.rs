@@ -1,0 +1,182 @@
+//! A graph before another graph: what an optimizer, a simplifier or a converter made of an export against that export.
+//!
+//! There is no checkpoint here. Both graphs run on the oracle in f64, with the same numbers for the constants that a file can only hold as f32, and the
+//! proof is the one that a checkpoint gets: every output within [`DEFAULT_PROOF_TOL`](crate::proof::DEFAULT_PROOF_TOL). In f32 each engine that runs the
+//! second graph is held against the first on the oracle in f32, with the budget that both sides' f32 leaves it. As they run on the same kernels, a
+//! fault of the oracle itself would not show.
+
+mod constants;
+mod inputs;
+mod orders;
+mod parting;
+
+use engine::{Dim, Engine, EngineError, NamedValues, ValueSpec};
+use onnx_eval::{Limits, Oracle, Precision};
+use onnx_graph::Model;
+use report::{GraphReport, Parts, Verdict};
+
+use crate::blame::tokens::token_errors;
+use crate::compare::Answers;
+use crate::inputs::Case;
+use crate::proof::{Known, Oracles, Promoted, Proven, Runs, promotions_to, telling_case};
+use crate::trial::{Graph, Judged};
+use crate::{ParityError, verdict};
+pub use inputs::cases;
+
+/// The first graph, made ready for comparison with the second.
+pub struct Original {
+    /// In f32, as it would be deployed.
+    pub single: Side,
+    /// In f64, as it is meant.
+    pub double: Side,
+    known: Vec<Known>,
+}
+
+/// A graph on the oracle, with the shapes of its outputs declared as a check reads them.
+pub struct Side {
+    oracle: Oracle,
+    outputs: Vec<ValueSpec>,
+}
+
+impl Engine for Side {
+    fn name(&self) -> &str {
+        self.oracle.name()
+    }
+
+    fn inputs(&self) -> &[ValueSpec] {
+        self.oracle.inputs()
+    }
+
+    fn outputs(&self) -> &[ValueSpec] {
+        &self.outputs
+    }
+
+    fn run_for(&self, inputs: &NamedValues, names: &[&str]) -> Result<NamedValues, EngineError> {
+        self.oracle.run_for(inputs, names)
+    }
+}
+
+impl Side {
+    fn new(oracle: Oracle) -> Self {
+        let outputs = oracle.outputs().iter().map(|spec| by_position(spec, oracle.inputs())).collect();
+        Self { oracle, outputs }
+    }
+}
+
+/// The output with its second axis named `sequence`, where that is the mask's: of the mask's name, or of a size that does not contradict it in a
+/// value of rank 3. An axis of other names would be taken for a feature, and padding would decide.
+fn by_position(spec: &ValueSpec, inputs: &[ValueSpec]) -> ValueSpec {
+    let mut spec = spec.clone();
+    let mask = inputs.iter().find(|input| input.name == "attention_mask");
+    // Of several choices for a text each is a row, and no output has a position for each of their tokens.
+    let mask =
+        mask.and_then(|mask| mask.shape.as_ref()).filter(|dims| dims.len() == 2).and_then(|dims| dims.get(1));
+    let Some(dims) = &mut spec.shape else { return spec };
+    let rank = dims.len();
+    let Some(second) = dims.get_mut(1) else { return spec };
+    let is_sequence = match (mask, &second) {
+        (Some(Dim::Symbol(mask)), Dim::Symbol(name)) if mask == name => true,
+        (None, _) => false,
+        (Some(Dim::Fixed(mask)), Dim::Fixed(size)) => rank == 3 && mask == size,
+        // A size of its own where the mask's is open.
+        (Some(_), Dim::Fixed(_)) => false,
+        _ => rank == 3,
+    };
+    if is_sequence {
+        *second = Dim::Symbol("sequence".into());
+    }
+    spec
+}
+
+impl Original {
+    /// Makes a graph ready to be compared with another.
+    ///
+    /// # Errors
+    /// If the oracle does not know an operator of it: nothing can be held against what cannot be computed.
+    pub fn new(onnx: &str, raw: &Model, optimised: &Model) -> Result<Self, ParityError> {
+        let known = constants::known(&[raw, optimised]);
+        let refused = |source| ParityError::Oracle { onnx: onnx.into(), source: Box::new(source) };
+        let (double, _) = exact(raw, &known).map_err(refused)?;
+        let single = Oracle::with(raw, Precision::F32, Limits::default()).map_err(refused)?;
+        Ok(Self { single: Side::new(single), double: Side::new(double), known })
+    }
+
+    /// The second graph in f64, with the same numbers for its constants.
+    ///
+    /// # Errors
+    /// If the oracle does not know an operator of it.
+    pub fn exact(&self, optimised: &Model) -> Result<(Oracle, Vec<Promoted>), ParityError> {
+        exact(optimised, &self.known)
+            .map_err(|source| ParityError::Oracle { onnx: "the graph".into(), source: Box::new(source) })
+    }
+}
+
+fn exact(model: &Model, known: &[Known]) -> Result<(Oracle, Vec<Promoted>), onnx_eval::OracleError> {
+    let oracle = Oracle::with(model, Precision::F64, Limits::default())?;
+    let (promotions, promoted) = promotions_to(model, oracle.nodes(), known);
+    Ok((oracle.promoting(promotions), promoted))
+}
+
+/// Holds the second graph against the first. `progress` is called five times for each case, and once more for each engine.
+///
+/// In the report `weights`, `located` and `relations` say nothing. The `module` of a culprit is the name of a node of the first graph, whose value
+/// the named nodes of the second should have computed.
+///
+/// # Errors
+/// If the inputs do not fit one of the graphs, or the first cannot run them.
+pub fn judge(
+    original: &Original,
+    graph: Graph,
+    cases: &[Case],
+    mut progress: impl FnMut(&Case),
+) -> Result<Judged, ParityError> {
+    let Graph { onnx, engines, bounds, .. } = graph;
+    let expected = Answers::of(&original.single, cases, &mut progress)?;
+    let truth = Answers::of(&original.double, cases, &mut progress)?;
+    let double = original.exact(graph.model).map_err(|refused| refused.to_string());
+    let oracles =
+        double.and_then(|double| Oracles::new(graph.model, double).map_err(|refused| refused.to_string()));
+    let Proven { proof, runs } = Proven::of(oracles, &expected, &truth, bounds.proof_tol, &mut progress)?;
+    let checks = graph.checks(&expected, &truth, runs.as_ref(), progress)?;
+    let mut parts = Parts::default();
+    if let (Some(Runs { oracles, .. }), Some(case)) = (&runs, telling_case(&proof, cases)) {
+        if proof.verdict == Verdict::Fail {
+            // A graph that cannot run the input has been judged already.
+            parts.culprits =
+                parting::culprits(&original.double.oracle, &oracles.double, case).unwrap_or_default();
+        }
+        parts.tokens = token_errors(case, &truth, &oracles.double, engines.first().copied());
+    }
+    let verdict = verdict::on_graph(&proof, &parts, &checks, false);
+    let report = GraphReport { onnx: onnx.into(), verdict, proof, checks, parts, notes: Vec::new() };
+    Ok(Judged { report, budget: runs.map(|runs| runs.budget) })
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::DType;
+
+    use super::*;
+
+    #[test]
+    fn the_axis_of_the_mask_is_the_one_of_positions() {
+        let spec = |name: &str, dims: &[Dim]| ValueSpec {
+            name: name.into(),
+            dtype: DType::F32,
+            shape: Some(dims.to_vec()),
+            optional: false,
+        };
+        let symbol = |name: &str| Dim::Symbol(name.into());
+        let second = |mask: Dim, output: &[Dim]| {
+            let found = by_position(&spec("y", output), &[spec("attention_mask", &[Dim::Any, mask])]);
+            found.shape.unwrap()[1] == symbol("sequence")
+        };
+        assert!(second(symbol("s1"), &[Dim::Any, symbol("s1")]));
+        assert!(second(symbol("s1"), &[Dim::Any, symbol("s2"), Dim::Fixed(16)]));
+        assert!(second(Dim::Fixed(8), &[Dim::Fixed(2), Dim::Fixed(8), Dim::Fixed(16)]));
+        // pooler_output, of a width that is the length by chance; a row of features; as many labels.
+        assert!(!second(Dim::Fixed(16), &[Dim::Fixed(2), Dim::Fixed(16)]));
+        assert!(!second(symbol("s1"), &[Dim::Any, Dim::Fixed(16)]));
+        assert!(!second(symbol("s1"), &[Dim::Any, Dim::Fixed(3), Dim::Fixed(16)]));
+    }
+}

@@ -1,0 +1,98 @@
+//! Who is to blame: where a graph parts from its checkpoint, why, and what the weights say of it.
+
+pub mod culprits;
+pub mod explain;
+pub(crate) mod graph;
+pub(crate) mod layout;
+pub mod locate;
+pub(crate) mod tokens;
+
+use engine::{Engine, NamedValues};
+use onnx_eval::Oracle;
+use report::{Audit, Culprit, Located, Proof, Verdict};
+
+use self::culprits::{Facts, culprits};
+use self::explain::{Weights, explain_whole};
+use self::locate::{Findings, locate};
+use crate::compare::Answers;
+use crate::engines::stress::Norm;
+use crate::inputs::{Case, fit_inputs};
+use crate::proof::convert::NotFinite;
+use crate::subject::{References, Subject};
+
+/// What is known of a graph when somebody is looked for.
+pub(crate) struct Evidence<'a> {
+    pub subject: &'a Subject,
+    pub references: &'a References,
+    /// What the checkpoint gives in f64.
+    pub truth: &'a Answers<'a>,
+    /// The graph in f64.
+    pub oracle: &'a Oracle,
+    pub proof: &'a Proof,
+    pub audit: Option<&'a Audit>,
+    pub overflow: Option<&'a NotFinite>,
+    /// What runs the graph in f32.
+    pub engine: Option<&'a dyn Engine>,
+    /// The input that is looked at.
+    pub case: &'a Case,
+}
+
+/// Who is to blame.
+pub(crate) struct Blame {
+    pub culprits: Vec<Culprit>,
+    /// What explains the whole, where no module does.
+    pub explanation: Option<String>,
+    pub located: Option<Located>,
+    /// The LayerNorms among the values of the graph.
+    pub norms: Vec<Norm>,
+}
+
+/// Where it parts, and why, as it shows on a single input.
+pub(crate) fn blame(evidence: &Evidence) -> Blame {
+    let &Evidence { subject, references, truth, oracle, proof, audit, overflow, engine, case } = evidence;
+    let reference = &references.double.engine;
+    // Where the graph cannot run the input, there is nothing to look at.
+    let findings = locate(reference, oracle, case).ok();
+    let wrong = proof.verdict == Verdict::Fail;
+    // What nothing is held against may be what is missing, under another name.
+    let known = |name: &str| truth.specs().iter().any(|spec| spec.name == name);
+    let unknown = oracle.outputs().iter().any(|spec| !known(&spec.name));
+    let mut explanation = None;
+    if wrong || unknown || proof.outputs.is_empty() {
+        let mut run = |inputs: &NamedValues| oracle.run(&fit_inputs(inputs, oracle.inputs()).ok()?).ok();
+        let whole = truth.on(case).and_then(|outputs| explain_whole(&case.inputs, outputs, &mut run));
+        explanation = whole.map(|whole| whole.to_string());
+    }
+    let mut named = Vec::new();
+    // In a graph that is proven, and has the right weights, nobody is to blame.
+    if wrong || audit.is_none_or(|audit| audit.verdict == Verdict::Fail) {
+        named = culprits(&Facts {
+            program: reference.program(),
+            family: subject.family(),
+            weights: Weights::new(&references.checkpoint, subject.task(), subject.family()).ok().as_ref(),
+            audit,
+            findings: findings.as_ref(),
+            inputs: &case.inputs,
+        });
+    }
+    if let Some(overflow) = overflow {
+        let of_modules = findings.as_ref().map(|findings| &findings.located);
+        if let Err(sentence) = culprits::add_overflow(&mut named, of_modules, overflow) {
+            explanation = Some(before(sentence, explanation));
+        }
+    }
+    let norms = findings.iter().flat_map(Findings::norms).collect();
+    let located = findings.map(|findings| match engine {
+        Some(engine) => findings.measured(engine, case),
+        None => findings.located,
+    });
+    Blame { culprits: named, explanation, located, norms }
+}
+
+/// Two explanations, this one first.
+pub(crate) fn before(first: String, other: Option<String>) -> String {
+    match other {
+        Some(other) => format!("{first}; {other}"),
+        None => first,
+    }
+}

@@ -1,0 +1,259 @@
+//! The three lookups, their sum and its LayerNorm.
+
+use std::collections::BTreeMap;
+
+use architecture::{Op, Program, Wire};
+use candle_core::{Result, Tensor};
+
+use super::attempts::{Attempts, Emit};
+use super::formulas::Grid;
+use super::{Evidence, layer_norm, shown};
+
+/// The inputs that tables are looked up by.
+const FIRST: &str = "input_ids";
+const TYPES: &str = "token_type_ids";
+
+/// The most rows of a table that a description lists.
+const MOST_ROWS: usize = 3;
+
+/// How far a shift of positions is looked for. RoBERTa's are shifted by 2.
+const FARTHEST_SHIFT: i64 = 4;
+
+/// Row numbers, and the shape they are for, to rows.
+type LookUp<'a> = dyn Fn(&[i64], &[usize]) -> Result<Tensor> + 'a;
+
+/// How the rows that one row of a table went into differ.
+struct Row {
+    difference: Vec<f64>,
+    largest: f64,
+    /// The same wherever it is.
+    same: bool,
+}
+
+/// Whether a step adds up lookups.
+pub(super) fn is_sum(program: &Program, step: usize) -> bool {
+    let is_lookup = |wire: &Wire| {
+        let op = wire.step().map(|step| &program.steps[step].op);
+        matches!(op, Some(Op::Embedding { .. } | Op::Positions { .. }))
+    };
+    program.steps[step].op == Op::Sum && program.steps[step].inputs.iter().all(is_lookup)
+}
+
+/// A sum of lookups, and the LayerNorm that it is given to if no value shows it before.
+pub(super) fn explain_sum(
+    evidence: &Evidence<'_>,
+    sum: usize,
+    norm_step: Option<usize>,
+    attempts: &mut Attempts,
+) -> Result<()> {
+    let tables: Vec<usize> =
+        evidence.program.steps[sum].inputs.iter().filter_map(|wire| wire.step()).collect();
+    let values: Vec<Tensor> = tables.iter().map(|&table| evidence.value(table)).collect::<Result<_>>()?;
+    let whole = evidence.value(sum)?;
+    if let Some(norm) = norm_step {
+        layer_norm::variants(evidence, norm, &whole, attempts)?;
+    }
+    let norm = norm_step.map(|step| layer_norm::norm(evidence, step)).transpose()?;
+    let normed = |x: &Tensor| match &norm {
+        Some(norm) => norm.forward(x),
+        None => Ok(x.clone()),
+    };
+    let around = &evidence.program.steps[sum].module;
+    for (&table, part) in tables.iter().zip(&values) {
+        let module = evidence.path(table);
+        let name = module.rsplit('.').next().unwrap_or(module);
+        attempts.offer(module, "left out of the sum", &normed(&whole.broadcast_sub(part)?)?)?;
+        attempts.offer(module, "added twice", &normed(&whole.broadcast_add(part)?)?)?;
+        attempts.offer(around, &format!("only {name} are left"), &normed(part)?)?;
+    }
+    let asked_alone = norm_step.is_some_and(|step| attempts.module() == evidence.path(step));
+    if attempts.is_explained() || asked_alone {
+        return Ok(());
+    }
+    for (at, &table) in tables.iter().enumerate() {
+        let module = evidence.path(table);
+        lookups(evidence, table, &mut |text, value| {
+            let others = values.iter().enumerate().filter(|(other, _)| *other != at);
+            let sum =
+                others.map(|(_, part)| part).try_fold(value.clone(), |sum, part| sum.broadcast_add(part))?;
+            attempts.offer(module, text, &normed(&sum)?)
+        })?;
+    }
+    Ok(())
+}
+
+/// A lookup with nothing changed.
+#[cfg(test)]
+pub(super) fn unchanged(evidence: &Evidence<'_>, step: usize) -> Result<Tensor> {
+    let (batch, sequence) = evidence.dims()?;
+    let name = evidence.tensor(step, "weight")?;
+    let ids = match Keys::of(evidence, step) {
+        Keys::Positions => {
+            return evidence.weights.rows(name, &(0..sequence).collect::<Vec<_>>(), &[1, sequence]);
+        }
+        Keys::Tokens => evidence.input(FIRST, 0.)?,
+        Keys::Types => evidence.input(TYPES, 0.)?,
+    };
+    let ids: Vec<usize> = ids.into_iter().map(|id| id as usize).collect();
+    evidence.weights.rows(name, &ids, &[batch, sequence])
+}
+
+/// What a table is looked up by.
+#[derive(Clone, Copy)]
+enum Keys {
+    Tokens,
+    Types,
+    Positions,
+}
+
+impl Keys {
+    fn of(evidence: &Evidence<'_>, step: usize) -> Self {
+        match evidence.program.steps[step].op {
+            Op::Positions { .. } => Self::Positions,
+            _ if evidence.program.is_of_first_input(step) => Self::Tokens,
+            _ => Self::Types,
+        }
+    }
+}
+
+/// A lookup.
+pub(super) fn explain(evidence: &Evidence<'_>, step: usize, attempts: &mut Attempts) -> Result<()> {
+    let module = evidence.path(step);
+    if !lookups(evidence, step, &mut |text, value| attempts.offer(module, text, value))? {
+        describe(evidence, step, attempts)?;
+    }
+    Ok(())
+}
+
+/// Everything that may be wrong with one lookup.
+fn lookups(evidence: &Evidence<'_>, step: usize, emit: &mut Emit<'_>) -> Result<bool> {
+    let (batch, sequence) = evidence.dims()?;
+    let name = evidence.tensor(step, "weight")?;
+    let rows = evidence.weights.shape(name)?.first().copied().unwrap_or(1);
+    let own = evidence.value(step)?;
+    // Rows of the table, by numbers that are brought into its range.
+    let look_up = |ids: &[i64], shape: &[usize]| {
+        let ids: Vec<usize> = ids.iter().map(|&id| (id.max(0) as usize).min(rows - 1)).collect();
+        evidence.weights.rows(name, &ids, shape)
+    };
+    let by_token = |ids: &[i64]| look_up(ids, &[batch, sequence]);
+    let whole = |name: &str, default| -> Result<Vec<i64>> {
+        Ok(evidence.input(name, default)?.into_iter().map(|x| x as i64).collect())
+    };
+    let (ids, types, mask) =
+        (whole("input_ids", 0.)?, whole("token_type_ids", 0.)?, whole("attention_mask", 1.)?);
+    let mapped = |ids: &[i64], f: &dyn Fn(i64) -> i64| ids.iter().map(|&id| f(id)).collect::<Vec<_>>();
+
+    let mut explained = emit("left out: all 0", &own.zeros_like()?)?;
+    match Keys::of(evidence, step) {
+        Keys::Tokens => {
+            for by in [1, -1, 2, -2] {
+                let shifted = mapped(&ids, &|id| (id + by).rem_euclid(rows as i64));
+                explained |= emit(&format!("token ids shifted by {by:+}"), &by_token(&shifted)?)?;
+            }
+            let pad = evidence.pad as i64;
+            let zero: Vec<f64> = ids.iter().map(|&id| f64::from(u8::from(id != pad))).collect();
+            let zero = Tensor::from_vec(zero, (batch, sequence, 1), own.device())?;
+            explained |= emit(&format!("the row of padding, token {pad}, is 0"), &own.broadcast_mul(&zero)?)?;
+        }
+        Keys::Types => {
+            for row in 0..rows.min(4) as i64 {
+                let value = by_token(&mapped(&types, &|_| row))?;
+                explained |= emit(&format!("token types ignored: all take row {row}"), &value)?;
+            }
+            let inverted = by_token(&mapped(&types, &|id| rows as i64 - 1 - id))?;
+            explained |= emit("token types inverted", &inverted)?;
+            explained |= emit("takes attention_mask for token_type_ids", &by_token(&mask)?)?;
+            let inverted = by_token(&mapped(&mask, &|bit| 1 - bit))?;
+            explained |= emit("takes attention_mask, inverted, for token_type_ids", &inverted)?;
+        }
+        Keys::Positions => explained |= positions(sequence, &mask, &look_up, &[batch, sequence], emit)?,
+    }
+    for (grid, name) in Grid::HALVES {
+        explained |= emit(&format!("table rounded to {name}"), &grid.round(&own)?)?;
+    }
+    Ok(explained)
+}
+
+fn positions(
+    sequence: usize,
+    mask: &[i64],
+    look_up: &LookUp<'_>,
+    by_text: &[usize],
+    emit: &mut Emit<'_>,
+) -> Result<bool> {
+    let count = sequence as i64;
+    let row = |f: &dyn Fn(i64) -> i64| look_up(&(0..count).map(f).collect::<Vec<_>>(), &[1, sequence]);
+    let mut explained = emit("all positions take row 0", &row(&|_| 0)?)?;
+    for by in (-FARTHEST_SHIFT..=FARTHEST_SHIFT).filter(|by| *by != 0) {
+        let as_roberta = if by == 2 { ", as RoBERTa has them" } else { "" };
+        explained |= emit(&format!("positions shifted by {by:+}{as_roberta}"), &row(&|at| at + by)?)?;
+    }
+    explained |= emit("positions reversed", &row(&|at| count - 1 - at)?)?;
+    // Σ of the mask up to each position.
+    let counted = |f: &dyn Fn(i64, i64) -> i64| {
+        let texts = mask.chunks(sequence.max(1));
+        let ids: Vec<i64> = texts
+            .flat_map(|bits| {
+                bits.iter().scan(0, |sum, &bit| {
+                    *sum += bit;
+                    Some(f(*sum, bit))
+                })
+            })
+            .collect();
+        look_up(&ids, by_text)
+    };
+    explained |= emit("positions counted over real tokens only", &counted(&|sum, _| sum - 1)?)?;
+    explained |=
+        emit("positions counted over real tokens only, padding at 0", &counted(&|sum, bit| sum * bit)?)?;
+    explained |= emit(
+        "positions counted over real tokens only, from 2, as RoBERTa has them",
+        &counted(&|sum, bit| sum * bit + 1)?,
+    )?;
+    Ok(explained)
+}
+
+/// Rows of the table that differ, where others do not.
+fn describe(evidence: &Evidence<'_>, step: usize, attempts: &mut Attempts) -> Result<()> {
+    let (_, sequence) = evidence.dims()?;
+    let of = Keys::of(evidence, step);
+    let ids = |name| -> Result<Vec<usize>> {
+        Ok(evidence.input(name, 0.)?.into_iter().map(|id| id as usize).collect())
+    };
+    let keys: Vec<usize> = match of {
+        Keys::Tokens => ids(FIRST)?,
+        Keys::Types => ids(TYPES)?,
+        Keys::Positions => (0..attempts.rows()).map(|row| row % sequence.max(1)).collect(),
+    };
+    let noise = attempts.bound();
+    let mut seen: BTreeMap<usize, Row> = BTreeMap::new();
+    for (row, difference) in attempts.deciding().into_iter().zip(attempts.difference()?) {
+        let Some(&key) = keys.get(row) else { return Ok(()) };
+        let largest = difference.iter().fold(0f64, |most, x| most.max(x.abs()));
+        let row =
+            seen.entry(key).or_insert_with(|| Row { difference: difference.clone(), largest, same: true });
+        row.same &= row.difference.iter().zip(&difference).all(|(a, b)| (a - b).abs() <= noise);
+    }
+    let (wrong, right): (Vec<_>, Vec<_>) = seen.iter().partition(|(_, row)| row.largest > noise);
+    if right.is_empty() || wrong.len() > MOST_ROWS || wrong.iter().any(|(_, row)| !row.same) {
+        return Ok(());
+    }
+    let largest =
+        |rows: Vec<(&usize, &Row)>| rows.into_iter().fold(0f64, |most, (_, row)| most.max(row.largest));
+    let list: Vec<String> = wrong.iter().map(|(key, _)| key.to_string()).collect();
+    let what = match of {
+        Keys::Tokens => "token",
+        Keys::Types => "type",
+        Keys::Positions => "position",
+    };
+    let (rows, s, verb) = match list.len() {
+        1 => ("row", "", "differs"),
+        _ => ("rows", "s", "differ"),
+    };
+    let by = shown(largest(wrong));
+    attempts.describe(
+        &format!("only the {rows} of {what}{s} {} {verb}, by up to {by}", list.join(", ")),
+        largest(right),
+    );
+    Ok(())
+}

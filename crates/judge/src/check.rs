@@ -1,0 +1,298 @@
+//! The whole check: what `parity check` shows, from a model or a graph to the report.
+//!
+//! ```
+//! use judge::check::Check;
+//! use judge::{Subject, Verdict};
+//!
+//! let report = Check::default().of_model(Subject::open(None)?, &mut |_| ())?;
+//! assert_eq!(report.verdict, Verdict::Pass);
+//! # Ok::<(), judge::ParityError>(())
+//! ```
+
+mod describe;
+mod found;
+mod given;
+
+use std::path::{Path, PathBuf};
+
+use architecture::Task;
+use candle_core::Device;
+use checkpoint::OnnxSource;
+use engine::{Engine, ValueSpec, shown_path};
+use onnx_graph::Model;
+use onnx_session::compiled::Options;
+use report::{Expect, ReferenceKind, ReferenceSide, Report};
+
+use self::found::Found;
+pub use self::given::{Inputs, refuse_unknown, suite};
+use crate::against::{self, Original};
+use crate::bounds::Bounds;
+use crate::compare::decide::Decides;
+use crate::engines::open::{Deployment, Kind, deployment};
+use crate::engines::stress::Part;
+use crate::inputs::Case;
+use crate::proof;
+use crate::proof::further::Extended;
+use crate::repro::Sides;
+use crate::subject::References;
+use crate::trial::{Graph, Trial};
+use crate::{ParityError, Subject, open_graph, tensors, tokenizer};
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Check {
+    /// The graphs, files or such of the model's repository; without any the one beside the
+    /// checkpoint, or else one that is made of it in memory.
+    pub onnx: Vec<PathBuf>,
+    /// What the model is for, unless it is what its `architectures` say.
+    pub task: Option<Task>,
+    /// The engines that run the graphs, each of which must take them; without any those that they
+    /// would be deployed on.
+    pub engines: Vec<Kind>,
+    /// How the engine `compiled` runs them.
+    pub compiled: Options,
+    /// What passes. How logits are read follows from the task.
+    pub bounds: Bounds,
+    /// What is run.
+    pub inputs: Inputs,
+    /// Outputs that were recorded elsewhere for the inputs of a file.
+    pub expected: Option<PathBuf>,
+    /// A new folder that replays what fails.
+    pub repro: Option<PathBuf>,
+    /// Where the reference runs in f32.
+    pub device: Device,
+    /// The command line, for whoever wants to repeat it.
+    pub command: Option<String>,
+}
+
+impl Default for Check {
+    fn default() -> Self {
+        Self {
+            onnx: Vec::new(),
+            task: None,
+            engines: Vec::new(),
+            compiled: Options::default(),
+            bounds: Bounds::default(),
+            inputs: Inputs::Suite,
+            expected: None,
+            repro: None,
+            device: Device::Cpu,
+            command: None,
+        }
+    }
+}
+
+/// A step of a check: as many as there are for this graph, and the input that is run next.
+#[derive(Debug, Clone, Copy)]
+pub struct Step<'a> {
+    /// How many steps this graph takes.
+    pub of: usize,
+    /// The input.
+    pub case: &'a str,
+}
+
+/// Is told of each step before it is taken.
+pub type Progress<'a> = dyn FnMut(Step) + 'a;
+
+/// A graph under the name the report gives it, the engines that took it, and why others did not.
+struct Candidate {
+    onnx: String,
+    model: Model,
+    engines: Vec<Box<dyn Engine>>,
+    refused: Option<String>,
+}
+
+impl Check {
+    /// Holds graphs against the checkpoint of a model.
+    ///
+    /// # Errors
+    /// If a file is missing or malformed, an input fits none of the sides, or an engine that was
+    /// asked for by name does not take a graph.
+    pub fn of_model(&self, subject: Subject, progress: &mut Progress) -> Result<Report, ParityError> {
+        self.refuse_full_folder()?;
+        let mut subject = match self.task {
+            Some(task) => subject.for_task(task),
+            None => subject,
+        };
+        let mut notes = Vec::new();
+        let candidates = self.candidates(|path| subject.graph_or_export(path), &mut notes)?;
+        let exported = self.onnx.is_empty() && !subject.has_graph()?;
+        if exported {
+            notes.push(format!(
+                "no ONNX file lies beside {}: what was judged is the graph that 'parity export' makes of it, made in memory (opset {})",
+                subject.name(),
+                candidates.iter().find_map(|candidate| candidate.model.opset("")).unwrap_or_default(),
+            ));
+        }
+        if self.task.is_none() {
+            let graphs: Vec<&Model> = candidates.iter().map(|candidate| &candidate.model).collect();
+            notes.extend(subject.fit_to(&graphs));
+        }
+        let subject = &subject;
+        let references = References::load_on(subject, &self.device)?;
+        let reference: &dyn Engine = &references.single.engine;
+        notes.extend(given::notes(reference, &candidates, &references.single.unused));
+
+        let decides = Decides::of(subject.task(), subject.family());
+        let bounds = &Bounds { decides, ..self.bounds.clone() };
+        let file = self.inputs.read()?;
+        let mut found = Found::new(self, subject.name(), bounds);
+        for candidate in &candidates {
+            let specs = &candidate.model.graph.inputs;
+            let cases = match &file {
+                Some(case) => vec![case.clone()],
+                None => given::made(&self.inputs, subject, specs, &mut notes)?,
+            };
+            let cases = given::common(cases, reference, specs, &mut notes)?;
+            let converted = if bounds.expect == Expect::Exact { 0 } else { 2 };
+            let of = (4 + converted + candidate.engines.len()) * cases.len();
+            let mut step = |case: &Case| progress(Step { of, case: &case.name });
+            let trial = Trial::new(subject, &references, &cases, &mut step)?;
+            let engines = candidate.engines();
+            let opens = self.opens(candidate);
+            let parts: Vec<Part> =
+                opens.iter().map(|open| Part { deployed: &candidate.model, open }).collect();
+            let graph = Graph { parts: &parts, ..candidate.graph(&engines, bounds) };
+            let judged = trial.judge(graph, &mut step)?;
+            let exact = || Some(proof::exact_graph(&candidate.model, subject.program()).ok()?.0);
+            let further = trial.further(&candidate.model, &engines);
+            let [single, double] = [&references.single, &references.double]
+                .map(|side| Extended::new(&side.engine, further.as_ref()));
+            let sides = Sides { single: &single, double: &double, exact: None, engines: &engines };
+            found.add(candidate, judged, sides, exact, &cases)?;
+            found.time(reference, &engines, &cases)?;
+            found.show(trial.expected());
+        }
+        let tokenizer = tokenizer::check_tokenizers(subject.files()).unwrap_or_else(|error| {
+            notes.push(format!("tokenizer.json and vocab.txt were not compared: {error}"));
+            None
+        });
+        let text = describe::reference(subject);
+        let reference = ReferenceSide { kind: ReferenceKind::Checkpoint, text };
+        Ok(Report { exported, ..found.report(reference, notes, tokenizer) })
+    }
+
+    /// Holds graphs against another graph, which they were made of.
+    ///
+    /// # Errors
+    /// As [`Check::of_model`]; and if something is asked for that takes a checkpoint.
+    pub fn of_graph(&self, raw: &str, progress: &mut Progress) -> Result<Report, ParityError> {
+        self.refuse_full_folder()?;
+        let needs_checkpoint = |why| ParityError::NeedsCheckpoint { graph: raw.into(), why };
+        if matches!(self.inputs, Inputs::Texts(_)) {
+            return Err(needs_checkpoint("which has no tokenizer and cannot read --text: give --inputs"));
+        }
+        if self.bounds.expect != Expect::Exact {
+            return Err(ParityError::NeedsCheckpoint {
+                graph: raw.into(),
+                why: "and --expect says what was made of a checkpoint, so give that",
+            });
+        }
+        let (name, model) = open_graph(OnnxSource::File(raw.into()))?;
+        let mut notes = Vec::new();
+        let open = |path: Option<&Path>| open_graph(OnnxSource::File(path.unwrap_or(raw.as_ref()).into()));
+        let candidates = self.candidates(open, &mut notes)?;
+        let file = match &self.inputs {
+            Inputs::File(path) => Some(Case {
+                name: shown_path(path).into_owned(),
+                inputs: tensors::read_inputs(path, &model.graph.inputs)?,
+            }),
+            _ => None,
+        };
+        let mut found = Found::new(self, &name, &self.bounds);
+        for candidate in &candidates {
+            let original = Original::new(&name, &model, &candidate.model)?;
+            let cases = match &file {
+                Some(case) => {
+                    let sides: [&[ValueSpec]; 2] = [original.single.inputs(), &candidate.model.graph.inputs];
+                    refuse_unknown(&case.inputs, &sides)?;
+                    vec![case.clone()]
+                }
+                None => against::cases(&model, &candidate.model)?,
+            };
+            let of = (4 + candidate.engines.len()) * cases.len();
+            let mut step = |case: &Case| progress(Step { of, case: &case.name });
+            let engines = candidate.engines();
+            let graph = candidate.graph(&engines, &self.bounds);
+            let judged = against::judge(&original, graph, &cases, &mut step)?;
+            let exact = || Some(original.exact(&candidate.model).ok()?.0);
+            let Original { single, double, .. } = &original;
+            found.add(
+                candidate,
+                judged,
+                Sides { single, double, exact: None, engines: &engines },
+                exact,
+                &cases,
+            )?;
+            found.time(&original.single, &engines, &cases)?;
+        }
+        let text = format!("a graph, on the oracle in f32 ({})", describe::graph(&model));
+        let reference = ReferenceSide { kind: ReferenceKind::Graph, text };
+        Ok(found.report(reference, notes, None))
+    }
+
+    /// Said before anything is run, and lost on nothing.
+    fn refuse_full_folder(&self) -> Result<(), ParityError> {
+        let is_empty =
+            |dir: &PathBuf| std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none());
+        match &self.repro {
+            Some(dir) if !is_empty(dir) => Err(ParityError::FullFolder { dir: dir.clone() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Every graph on every engine that was asked for, or on those that it would be deployed on.
+    fn candidates(
+        &self,
+        open: impl Fn(Option<&Path>) -> Result<(String, Model), ParityError>,
+        notes: &mut Vec<String>,
+    ) -> Result<Vec<Candidate>, ParityError> {
+        let paths: Vec<Option<&Path>> = match self.onnx.as_slice() {
+            [] => vec![None],
+            paths => paths.iter().map(|path| Some(path.as_path())).collect(),
+        };
+        let candidate = |path| {
+            let (onnx, model) = open(path)?;
+            if !self.engines.is_empty() {
+                let open = |kind: &Kind| kind.open(&model, &self.compiled);
+                let engines = self.engines.iter().map(open).collect::<Result<_, _>>();
+                return match engines {
+                    Ok(engines) => Ok(Candidate { onnx, model, engines, refused: None }),
+                    Err(source) => Err(ParityError::Refused { onnx, source }),
+                };
+            }
+            Ok(match deployment(&model, &self.compiled) {
+                Ok(Deployment { engines, refusal }) => {
+                    let names: Vec<&str> = engines.iter().map(|engine| engine.name()).collect();
+                    let names = names.join(" and ");
+                    let because = |refusal| format!("{onnx} was run on {names}, because {refusal}");
+                    notes.extend(refusal.map(because));
+                    Candidate { onnx, model, engines, refused: None }
+                }
+                Err(error) => {
+                    Candidate { onnx, model, engines: Vec::new(), refused: Some(error.to_string()) }
+                }
+            })
+        };
+        paths.into_iter().map(candidate).collect()
+    }
+
+    /// How parts of a graph are run on the engines that it is run on.
+    fn opens(&self, candidate: &Candidate) -> Vec<impl Fn(&Model) -> Option<Box<dyn Engine>>> {
+        let kinds: Vec<Kind> = match self.engines.as_slice() {
+            [] => candidate.engines.iter().filter_map(|engine| engine.name().parse().ok()).collect(),
+            kinds => kinds.to_vec(),
+        };
+        kinds.into_iter().map(|kind| move |part: &Model| kind.open(part, &self.compiled).ok()).collect()
+    }
+}
+
+impl Candidate {
+    fn engines(&self) -> Vec<&dyn Engine> {
+        self.engines.iter().map(AsRef::as_ref).collect()
+    }
+
+    fn graph<'a>(&'a self, engines: &'a [&'a dyn Engine], bounds: &'a Bounds) -> Graph<'a> {
+        Graph { refused: self.refused.as_deref(), ..Graph::new(&self.onnx, &self.model, engines, bounds) }
+    }
+}

@@ -1,0 +1,367 @@
+//! What must not change a model's answer, whatever the answer is: padding, the neighbours in a batch, their order, what stands under a mask, how
+//! many threads there are.
+//!
+//! These relations need no reference. They are judged on one engine alone, so that they also tell which of two sides is at fault.
+
+use engine::{Dim, Engine, EngineError, NamedValues, Value, ValueError, ValueSpec};
+pub use report::Relation;
+
+use crate::ParityError;
+use crate::compare::{Distance, compare};
+use crate::inputs::grid::Grid;
+use crate::inputs::{Case, FixedShape, fit_inputs};
+use crate::proof::Budget;
+
+/// How many tokens of padding are added: not a divisor of usual lengths, so that no size stays round.
+const PADDING: usize = 3;
+
+/// How many threads are tried in the place of as many as there are: one, and so many that work is not shared out evenly.
+const THREADS: [usize; 2] = [1, 3];
+
+/// Outputs of rank 2 that have a value for each row, where a shape cannot tell.
+const BY_ROW: [&str; 2] = ["pooler_output", "sentence_embedding"];
+
+/// Two outputs of rank 2 that have a value for each token and not for each row, where a static shape cannot tell.
+const BY_TOKEN: [&str; 2] = ["start_logits", "end_logits"];
+
+const NO_MASK: &str = "the graph takes no attention_mask";
+const ONE_ROW: &str = "there is one row";
+
+/// How far an output may be from what it was.
+#[derive(Clone, Copy)]
+pub enum Bound<'a> {
+    /// So many times the larger of 1 and the largest |value| of the unchanged output.
+    Relative(f64),
+    /// What rounding explains, for each output; one that has no budget is not judged.
+    Budget(&'a Budget),
+}
+
+impl Bound<'_> {
+    fn of(self, output: &str, largest: f64) -> Option<f64> {
+        match self {
+            Bound::Relative(factor) => Some(factor * largest.max(1.0)),
+            Bound::Budget(budget) => budget.of(output),
+        }
+    }
+}
+
+/// Judges all relations on one input: each changed input's outputs must be within `bound` of the unchanged one's, output by output, at the
+/// positions that decide. Of two runs alike every bit must be the same. `side` is what the engine is called in the result.
+///
+/// Relations that the input or the graph's declared shapes leave no room for come out as skipped.
+///
+/// # Errors
+/// If the input does not fit the engine, or the engine fails on it as it is.
+pub fn judge(
+    engine: &dyn Engine,
+    side: &str,
+    case: &Case,
+    bound: Bound,
+) -> Result<Vec<Relation>, ParityError> {
+    let Some(grid) = Grid::of(&with_mask(&case.inputs)?).filter(|grid| grid.input("input_ids").is_some())
+    else {
+        let reason = "its inputs are not all int64 of one shape [batch, sequence]";
+        return Ok(NAMES.map(|name| Outcome::Skipped(reason.into()).relation(name, side, case)).into());
+    };
+    let judge = Judge { engine, grid: &grid, before: run(engine, &grid, None)?, bound };
+    let relations = NAMES.map(|name| {
+        let outcome = match name {
+            RUN_TWICE => judge.run_twice(),
+            THREAD_COUNT => judge.threads(),
+            PADDED => judge.padding(),
+            CONTENT => judge.content_of_padding(),
+            NEIGHBOURS => judge.neighbours(),
+            _ => judge.order(),
+        };
+        outcome.map(|outcome| outcome.relation(name, side, case))
+    });
+    relations.into_iter().collect()
+}
+
+const RUN_TWICE: &str = "run twice";
+const THREAD_COUNT: &str = "threads";
+const PADDED: &str = "padding";
+const CONTENT: &str = "content of padding";
+const NEIGHBOURS: &str = "batch neighbours";
+const ORDER: &str = "order of rows";
+const NAMES: [&str; 6] = [RUN_TWICE, THREAD_COUNT, PADDED, CONTENT, NEIGHBOURS, ORDER];
+
+/// What a relation comes to.
+enum Outcome {
+    Skipped(String),
+    Failed(String),
+    Judged(Distance),
+}
+
+impl Outcome {
+    fn relation(self, name: &'static str, side: &str, case: &Case) -> Relation {
+        let mut relation = Relation {
+            name: name.into(),
+            side: side.into(),
+            input: case.name.clone(),
+            max_abs: None,
+            holds: false,
+            skipped: None,
+            failure: None,
+        };
+        match self {
+            Outcome::Skipped(reason) => relation.skipped = Some(reason),
+            Outcome::Failed(reason) => relation.failure = Some(reason),
+            Outcome::Judged(distance) => {
+                relation.max_abs = distance.max_abs();
+                relation.holds = distance.max_abs().is_some() && distance.beyond() == 0;
+            }
+        }
+        relation
+    }
+}
+
+/// The inputs, with the mask of ones that an absent one stands for.
+fn with_mask(inputs: &NamedValues) -> Result<NamedValues, ValueError> {
+    let mut inputs = inputs.clone();
+    if let (Some(ids), false) = (inputs.get("input_ids"), inputs.contains("attention_mask")) {
+        let ones = Value::new(ids.shape(), vec![1i64; ids.len()])?;
+        inputs.insert("attention_mask", ones);
+    }
+    Ok(inputs)
+}
+
+/// Runs the engine, with so many threads, or as many as there are.
+fn run(engine: &dyn Engine, grid: &Grid, threads: Option<usize>) -> Result<NamedValues, ParityError> {
+    let inputs = fit_inputs(&grid.to_inputs()?, engine.inputs())?;
+    let Some(threads) = threads else { return Ok(engine.run(&inputs)?) };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    let pool = pool.map_err(|error| EngineError::Backend(error.into()))?;
+    Ok(pool.install(|| engine.run(&inputs))?)
+}
+
+/// An engine, an input, and what came of it.
+struct Judge<'a> {
+    engine: &'a dyn Engine,
+    grid: &'a Grid,
+    before: NamedValues,
+    bound: Bound<'a>,
+}
+
+/// A changed input, and for each row of the unchanged one where it stands now.
+struct Changed {
+    grid: Grid,
+    row_now: Vec<Option<usize>>,
+    threads: Option<usize>,
+}
+
+impl Judge<'_> {
+    fn run_twice(&self) -> Result<Outcome, ParityError> {
+        let same = Judge { bound: Bound::Relative(0.0), before: self.before.clone(), ..*self };
+        same.compare([self.in_place(self.grid.clone())])
+    }
+
+    /// The engine's kernels share out their work among rayon's threads.
+    fn threads(&self) -> Result<Outcome, ParityError> {
+        self.compare(
+            THREADS.map(|count| Changed { threads: Some(count), ..self.in_place(self.grid.clone()) }),
+        )
+    }
+
+    fn padding(&self) -> Result<Outcome, ParityError> {
+        if let Some(sequence) = FixedShape::of(self.engine.inputs()).sequence {
+            return Ok(Outcome::Skipped(format!("the graph's sequence is fixed at {sequence}")));
+        }
+        if !self.takes_mask() {
+            return Ok(Outcome::Skipped(NO_MASK.into()));
+        }
+        // Id 0, type 0, mask 0.
+        Ok(match self.compare([self.in_place(self.grid.padded(PADDING, |_| 0))])? {
+            // An engine does not say how many tokens it takes, so this need not be a fault. A length that was frozen shows on the default
+            // inputs themselves.
+            Outcome::Failed(reason) => {
+                Outcome::Skipped(format!("{PADDING} more tokens are not taken: {reason}"))
+            }
+            outcome => outcome,
+        })
+    }
+
+    fn content_of_padding(&self) -> Result<Outcome, ParityError> {
+        let (Some(ids), Some(mask), true) =
+            (self.grid.input("input_ids"), self.grid.input("attention_mask"), self.takes_mask())
+        else {
+            return Ok(Outcome::Skipped(NO_MASK.into()));
+        };
+        // Every vocabulary has 0; of others only those of the input are known.
+        let largest = self.grid.rows.iter().flat_map(|row| row[ids].iter().copied()).max().unwrap_or(0);
+        let mut changed = self.grid.clone();
+        for row in &mut changed.rows {
+            // Position 0 stays: the pooler reads it, masked or not.
+            let masked: Vec<bool> = row[mask].iter().map(|&bit| bit == 0).collect();
+            for (id, _) in row[ids].iter_mut().zip(masked).skip(1).filter(|(_, masked)| *masked) {
+                *id = if *id == 0 { largest } else { 0 };
+            }
+        }
+        if changed == *self.grid {
+            return Ok(Outcome::Skipped("no masked position has an id that could be changed".into()));
+        }
+        self.compare([self.in_place(changed)])
+    }
+
+    /// Each row alone.
+    fn neighbours(&self) -> Result<Outcome, ParityError> {
+        if self.grid.batch() == 1 {
+            return Ok(Outcome::Skipped(ONE_ROW.into()));
+        }
+        if let Some(batch) = FixedShape::of(self.engine.inputs()).batch {
+            return Ok(Outcome::Skipped(format!("the graph's batch is fixed at {batch}")));
+        }
+        self.compare((0..self.grid.batch()).map(|alone| Changed {
+            grid: self.grid.with_rows(vec![self.grid.rows[alone].clone()]),
+            row_now: (0..self.grid.batch()).map(|row| (row == alone).then_some(0)).collect(),
+            threads: None,
+        }))
+    }
+
+    /// The rows moved on by one: none keeps its place.
+    fn order(&self) -> Result<Outcome, ParityError> {
+        let batch = self.grid.batch();
+        if batch == 1 {
+            return Ok(Outcome::Skipped(ONE_ROW.into()));
+        }
+        let mut rows = self.grid.rows.clone();
+        rows.rotate_right(1);
+        let row_now = (0..batch).map(|row| Some((row + 1) % batch)).collect();
+        self.compare([Changed { grid: self.grid.with_rows(rows), row_now, threads: None }])
+    }
+
+    fn takes_mask(&self) -> bool {
+        self.engine.inputs().iter().any(|spec| spec.name == "attention_mask")
+    }
+
+    /// Changed tokens in rows that stay where they are.
+    fn in_place(&self, grid: Grid) -> Changed {
+        Changed { row_now: (0..grid.batch()).map(Some).collect(), grid, threads: None }
+    }
+
+    /// Runs the changed inputs, and compares every deciding position with what it was.
+    fn compare(&self, changes: impl IntoIterator<Item = Changed>) -> Result<Outcome, ParityError> {
+        let mut total = Distance::default();
+        for Changed { grid, row_now, threads } in changes {
+            let after = match run(self.engine, &grid, threads) {
+                Ok(after) => after,
+                Err(ParityError::Engine(error @ (EngineError::Node { .. } | EngineError::BadInput(_)))) => {
+                    return Ok(Outcome::Failed(error.to_string()));
+                }
+                Err(error) => return Err(error),
+            };
+            for spec in self.engine.outputs() {
+                let (Some(before), Some(after)) = (self.before.get(&spec.name), after.get(&spec.name)) else {
+                    continue;
+                };
+                let layout = match Layout::of(spec, before, self.grid) {
+                    Some(layout) => layout,
+                    // A value of the batch as a whole, of which these relations say nothing.
+                    None => continue,
+                };
+                let expected = layout.shape(before.shape(), &grid);
+                if after.shape() != expected {
+                    return Ok(Outcome::Failed(format!(
+                        "output '{}' has shape {:?} instead of {expected:?}",
+                        spec.name,
+                        after.shape()
+                    )));
+                }
+                total.merge(self.distance(&spec.name, layout, [before, after], &grid, &row_now)?);
+            }
+        }
+        if total.compared() == 0 {
+            return Ok(Outcome::Skipped("no position decides".into()));
+        }
+        Ok(Outcome::Judged(total))
+    }
+
+    fn distance(
+        &self,
+        output: &str,
+        layout: Layout,
+        [before, after]: [&Value; 2],
+        changed: &Grid,
+        row_now: &[Option<usize>],
+    ) -> Result<Distance, ParityError> {
+        let (positions, positions_now) = match layout {
+            Layout::ByRow => (1, 1),
+            Layout::ByToken => (self.grid.sequence(), changed.sequence()),
+        };
+        let width = before.len() / (self.grid.batch() * positions).max(1);
+        let (before, after) = (before.to_f64(), after.to_f64());
+        let (mut was, mut is) = (Vec::new(), Vec::new());
+        let mut largest: f64 = 0.0;
+        for (row, now) in row_now.iter().enumerate() {
+            for at in (0..positions).filter(|&at| self.decides(layout, row, at)) {
+                let unchanged = &before[(row * positions + at) * width..][..width];
+                largest = unchanged.iter().fold(largest, |largest, x| largest.max(x.abs()));
+                if let Some(now) = now {
+                    was.extend_from_slice(unchanged);
+                    is.extend_from_slice(&after[(now * positions_now + at) * width..][..width]);
+                }
+            }
+        }
+        let [was, is] = [was, is].map(|elements| Value::new([elements.len()], elements));
+        let Some(bound) = self.bound.of(output, largest) else { return Ok(Distance::default()) };
+        match compare(&was?, &is?, &[], bound) {
+            Ok(comparison) => Ok(comparison.deciding),
+            // Both were made of as many f64.
+            Err(_) => Ok(Distance::default()),
+        }
+    }
+
+    /// Whether a position of an output decides: its token is real, or its row has one.
+    fn decides(&self, layout: Layout, row: usize, at: usize) -> bool {
+        let Some(mask) = self.grid.input("attention_mask") else { return true };
+        let mask = &self.grid.rows[row][mask];
+        match layout {
+            Layout::ByRow => mask.contains(&1),
+            Layout::ByToken => mask[at] != 0,
+        }
+    }
+}
+
+/// What an output has values for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    /// `[batch, …]`
+    ByRow,
+    /// `[batch, sequence, …]`
+    ByToken,
+}
+
+impl Layout {
+    /// The layout of an output of this value for that input; nothing if it is not by rows at all.
+    fn of(spec: &ValueSpec, value: &Value, grid: &Grid) -> Option<Self> {
+        let (&batch, rest) = value.shape().split_first()?;
+        if batch != grid.batch() {
+            return None;
+        }
+        let second = spec.shape.as_ref().and_then(|dims| dims.get(1));
+        let by_token = match rest {
+            // Of two sizes that are the same by chance the declared one tells them apart, or else the name.
+            [_] if BY_ROW.contains(&spec.name.as_str()) => false,
+            [size] if *size == grid.sequence() => match second {
+                Some(Dim::Fixed(_)) => BY_TOKEN.contains(&spec.name.as_str()),
+                _ => true,
+            },
+            [size, _, ..] => *size == grid.sequence(),
+            _ => false,
+        };
+        Some(if by_token { Layout::ByToken } else { Layout::ByRow })
+    }
+
+    /// The shape of an output on a changed input.
+    fn shape(self, before: &[usize], changed: &Grid) -> Vec<usize> {
+        let mut shape = before.to_vec();
+        shape[0] = changed.batch();
+        if self == Layout::ByToken {
+            shape[1] = changed.sequence();
+        }
+        shape
+    }
+}
+
+#[cfg(test)]
+mod tests;

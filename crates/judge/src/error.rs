@@ -1,0 +1,181 @@
+//! Why something could not be checked.
+
+use std::path::PathBuf;
+
+use architecture::TaskError;
+use bert_pipeline::PipelineError;
+use candle_blocks::ModelError;
+use checkpoint::CheckpointError;
+use engine::{DType, EngineError, ValueError, ValueSpec};
+use onnx_eval::OracleError;
+use onnx_export::ExportError;
+use onnx_graph::GraphError;
+
+use crate::tensors::TensorsError;
+
+/// Why something could not be checked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParityError {
+    /// A graph was given where a checkpoint is wanted.
+    #[error(
+        "'{path}' is a graph, and a checkpoint is wanted here: give its folder, and the graph with --onnx; \
+         'parity run {path}' runs a graph by itself, and with another graph in --onnx 'parity check {path}' holds that one against it"
+    )]
+    IsAGraph {
+        /// What was given.
+        path: String,
+    },
+    /// The model's files cannot be found or read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The model's config.json is malformed or contradicts itself.
+    #[error("config.json of {model}: {source}")]
+    Config {
+        /// The model.
+        model: String,
+        /// What is wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The model is for something that is not known here.
+    #[error("{model}: {source}")]
+    Task {
+        /// The model.
+        model: String,
+        /// What is wrong.
+        source: TaskError,
+    },
+    /// The model's weights do not fit its config.json.
+    #[error("the checkpoint of {model} does not fit its config.json: {source}")]
+    Weights {
+        /// The model.
+        model: String,
+        /// What is wrong.
+        source: Box<ModelError>,
+    },
+    /// There is no graph beside the checkpoint.
+    #[error(
+        "{model} has no ONNX graph, neither onnx/model.onnx nor model.onnx: give one with --onnx FILE, or make one with 'parity export'"
+    )]
+    NoGraph {
+        /// The model.
+        model: String,
+    },
+    /// No graph can be made of the checkpoint.
+    #[error("no graph can be made of {model}: {source}")]
+    Export {
+        /// The model.
+        model: String,
+        /// What is wrong.
+        source: Box<ExportError>,
+    },
+    /// A graph is malformed.
+    #[error("{}", with_file(.onnx, .source))]
+    Graph {
+        /// The graph.
+        onnx: String,
+        /// What is wrong.
+        source: Box<GraphError>,
+    },
+    /// The oracle does not take a graph.
+    #[error("{onnx} cannot be run on the oracle: {source}")]
+    Oracle {
+        /// The graph.
+        onnx: String,
+        /// What it does not know.
+        source: Box<OracleError>,
+    },
+    /// Faults are to be planted in a graph that has one.
+    #[error("{onnx} is not sound, so that no fault could be told from what it is: {why}")]
+    NotSound {
+        /// The graph.
+        onnx: String,
+        /// What is the matter.
+        why: String,
+    },
+    /// An engine that was asked for by name does not take a graph.
+    #[error("{onnx}: {source}")]
+    Refused {
+        /// The graph.
+        onnx: String,
+        /// What the engine says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Something is asked of a graph that takes a checkpoint.
+    #[error("{graph} is a graph, {why}")]
+    NeedsCheckpoint {
+        /// The graph.
+        graph: String,
+        /// What is asked, and what to do instead.
+        why: &'static str,
+    },
+    /// An input is given that no side takes.
+    #[error("there is no input '{name}': this model takes {known}")]
+    UnknownInput {
+        /// The input.
+        name: String,
+        /// What is taken.
+        known: String,
+    },
+    /// An output is expected that no side gives.
+    #[error("something is expected of output '{name}', and this model gives {known}")]
+    UnknownOutput {
+        /// The output.
+        name: String,
+        /// What is given.
+        known: String,
+    },
+    /// The folder for a replay is not new.
+    #[error("{} is not empty, and nothing is overwritten: give a new folder", .dir.display())]
+    FullFolder {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// Inputs or recorded outputs cannot be read.
+    #[error(transparent)]
+    Tensors(#[from] TensorsError),
+    /// There is text, and nothing to read it with.
+    #[error("{model} has no tokenizer, neither tokenizer.json nor vocab.txt, so it cannot read text")]
+    NoTokenizer {
+        /// The model.
+        model: String,
+    },
+    /// The tokenizer is malformed, or cannot take a text.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    /// Inputs do not fit a graph.
+    #[error(transparent)]
+    Fit(#[from] FitError),
+    /// An engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// An input could not be made.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+}
+
+/// Errors about a whole file name it; those about a node or a tensor do not.
+fn with_file(onnx: &str, source: &GraphError) -> String {
+    let message = source.to_string();
+    if message.contains(onnx) { message } else { format!("{onnx}: {message}") }
+}
+
+/// Why inputs do not fit a graph.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FitError {
+    /// The graph wants an input that is not there.
+    #[error("input '{0}' is wanted, and is not among those given")]
+    Missing(ValueSpec),
+    /// The graph wants an input in a dtype that the given one cannot be converted to exactly.
+    #[error("input '{spec}' is wanted, and the one given is {found}")]
+    DType {
+        /// What it wants.
+        spec: ValueSpec,
+        /// What is there.
+        found: DType,
+    },
+    /// A converted value could not be made.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+}

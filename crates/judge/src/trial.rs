@@ -1,0 +1,276 @@
+//! A graph before its checkpoint: the proof in f64, every engine in f32, and what they come to together.
+
+use std::borrow::Cow;
+
+use engine::Engine;
+use onnx_graph::Model;
+use report::{EngineCheck, Expect, FindingKind, GraphReport, Parts, Relation, Verdict};
+
+use crate::audit::{Audit, audit};
+use crate::blame::{self, Blame, Evidence, before};
+use crate::bounds::Bounds;
+use crate::compare::Answers;
+use crate::engines::relations::{self, Bound};
+use crate::engines::stress::{self, Part};
+use crate::engines::{Exact, check, refused};
+use crate::inputs::Case;
+use crate::proof::convert::{self, not_finite};
+use crate::proof::further::Further;
+use crate::proof::{Budget, Oracles, Proven, Runs, TELLING, exact_graph, telling_case};
+use crate::subject::References;
+use crate::{ParityError, Subject, verdict};
+
+/// A graph that is judged: on which engines, and by what bounds.
+#[derive(Clone, Copy)]
+pub struct Graph<'a> {
+    /// The name it goes by in a report.
+    pub onnx: &'a str,
+    /// The graph.
+    pub model: &'a Model,
+    /// What has taken it.
+    pub engines: &'a [&'a dyn Engine],
+    /// What passes.
+    pub bounds: &'a Bounds,
+    /// What runs parts of it, so that each LayerNorm can be put under stress; nothing where that is
+    /// not wanted.
+    pub parts: &'a [Part<'a>],
+    /// Why no engine takes it, if none does.
+    pub refused: Option<&'a str>,
+}
+
+impl<'a> Graph<'a> {
+    /// A graph on engines that have taken it, none of which is put under stress.
+    pub fn new(onnx: &'a str, model: &'a Model, engines: &'a [&'a dyn Engine], bounds: &'a Bounds) -> Self {
+        Self { onnx, model, engines, bounds, parts: &[], refused: None }
+    }
+
+    /// Each engine in f32 against the reference; or that none takes the graph. `progress` is called once for each case and engine.
+    pub(crate) fn checks(
+        &self,
+        expected: &Answers,
+        truth: &Answers,
+        runs: Option<&Runs>,
+        mut progress: impl FnMut(&Case),
+    ) -> Result<Vec<EngineCheck>, ParityError> {
+        let exact = runs.map(|runs| Exact { truth, budget: &runs.budget });
+        let on =
+            |engine: &&dyn Engine| check(expected, *engine, self.onnx, self.bounds, exact, &mut progress);
+        let refused = self.refused.map(|why| Ok(refused(self.onnx, why)));
+        self.engines.iter().map(on).chain(refused).collect()
+    }
+}
+
+/// What a graph came to, and what rounding alone may do to each output; nothing where the oracle does not take the graph.
+pub struct Judged {
+    /// What there is to say.
+    pub report: GraphReport,
+    /// What an engine has a right to.
+    pub budget: Option<Budget>,
+}
+
+/// The inputs of a trial with what the checkpoint makes of them, for as many graphs as take these inputs.
+#[derive(Clone)]
+pub struct Trial<'a> {
+    subject: &'a Subject,
+    references: &'a References,
+    expected: Answers<'a>,
+    truth: Answers<'a>,
+    /// What the checkpoint itself gives in f64, where the references are of a converted one.
+    unconverted: Option<Answers<'a>>,
+}
+
+impl<'a> Trial<'a> {
+    /// Runs the checkpoint on the cases, in f32 and in f64. `progress` is called twice for each case.
+    ///
+    /// # Errors
+    /// If a case does not fit the model.
+    pub fn new(
+        subject: &'a Subject,
+        references: &'a References,
+        cases: &'a [Case],
+        mut progress: impl FnMut(&Case),
+    ) -> Result<Self, ParityError> {
+        let expected = Answers::of(&references.single.engine, cases, &mut progress)?;
+        let truth = Answers::of(&references.double.engine, cases, progress)?;
+        Ok(Self { subject, references, expected, truth, unconverted: None })
+    }
+
+    /// The checkpoint in f32.
+    pub fn expected(&self) -> &Answers<'a> {
+        &self.expected
+    }
+
+    /// The checkpoint in f64.
+    pub fn truth(&self) -> &Answers<'a> {
+        &self.truth
+    }
+
+    /// The checkpoint in f64, by the names that the graph has for its outputs.
+    pub(crate) fn truth_as(&self, model: &Model) -> Cow<'_, Answers<'a>> {
+        match self.further(model, &[]) {
+            Some(further) => Cow::Owned(further.answers(&self.truth)),
+            None => Cow::Borrowed(&self.truth),
+        }
+    }
+
+    /// What a graph gives beyond the model's own outputs, such as a `sentence_embedding`; nothing if it has none of those. See
+    /// [`Extended`](crate::proof::further::Extended).
+    pub fn further(&self, model: &Model, engines: &[&dyn Engine]) -> Option<Further> {
+        Further::of(model, engines, self.subject.files(), &self.truth)
+    }
+
+    /// Holds a graph against the checkpoint. `progress` is called twice for each case, and once more for each engine;
+    /// and twice more for a graph that was converted on purpose, as its checkpoint runs, too.
+    ///
+    /// # Errors
+    /// If the inputs do not fit the graph.
+    pub fn judge(&self, graph: Graph, mut progress: impl FnMut(&Case)) -> Result<Judged, ParityError> {
+        let expect = graph.bounds.expect;
+        if expect == Expect::Exact {
+            return self.judge_audited(graph, self.audit(graph.model)?, progress);
+        }
+        let (weights, references) = convert::converted(self.subject, graph.model, expect)?;
+        let mut trial = Trial::new(self.subject, &references, self.truth.cases(), &mut progress)?;
+        trial.unconverted = Some(self.truth.clone());
+        trial.judge_audited(graph, weights, progress)
+    }
+
+    pub(crate) fn audit(&self, model: &Model) -> Result<Audit, ParityError> {
+        let subject = self.subject;
+        audit(&subject.files().checkpoint()?, subject.task(), subject.family(), model, Expect::Exact)
+            .map_err(|source| subject.unfit(source))
+    }
+
+    /// The same with an audit that has been made.
+    pub(crate) fn judge_audited(
+        &self,
+        graph: Graph,
+        weights: Audit,
+        progress: impl FnMut(&Case),
+    ) -> Result<Judged, ParityError> {
+        let Some(further) = self.further(graph.model, graph.engines) else {
+            return self.judge_outputs(graph, None, weights, progress);
+        };
+        let trial = Trial {
+            expected: further.answers(&self.expected),
+            truth: further.answers(&self.truth),
+            unconverted: self.unconverted.as_ref().map(|answers| further.answers(answers)),
+            ..*self
+        };
+        let bounds = &further.bounds(graph.bounds);
+        trial.judge_outputs(Graph { bounds, ..graph }, Some(&further), weights, progress)
+    }
+
+    /// The same for the outputs that the reference has: both sides in f64, engines, blame, and the report on it.
+    fn judge_outputs(
+        &self,
+        graph: Graph,
+        further: Option<&Further>,
+        weights: Audit,
+        mut progress: impl FnMut(&Case),
+    ) -> Result<Judged, ParityError> {
+        let Graph { onnx, engines, bounds, .. } = graph;
+        let (expected, truth) = (&self.expected, &self.truth);
+        let oracles = self.oracles(graph, &weights);
+        let Proven { proof, runs } = Proven::of(oracles, expected, truth, bounds.proof_tol, &mut progress)?;
+        let checks = graph.checks(expected, truth, runs.as_ref(), progress)?;
+
+        // What to say if the conversion was meant.
+        let hints = weights.findings.iter().filter(|finding| finding.kind == FindingKind::Precision);
+        let hints = hints.map(ToString::to_string).chain(convert::in_vain(bounds.expect, &weights));
+        let mut notes: Vec<String> = hints.collect();
+        let mut parts = Parts { weights: Some(weights), ..Parts::default() };
+        let mut overflow = None;
+        if let Some(runs) = &runs {
+            if let Some(meant) = &self.unconverted {
+                let Oracles { double, single, .. } = &runs.oracles;
+                parts.precision = Some(convert::measure(bounds.expect, meant, &runs.rounded, engines)?);
+                overflow = not_finite((double, &runs.exact), (single, &runs.rounded), truth);
+            }
+            if let Some(case) = telling_case(&proof, truth.cases()) {
+                let oracle = &runs.oracles.double;
+                let Blame { culprits, explanation, located, norms } = blame::blame(&Evidence {
+                    subject: self.subject,
+                    references: self.references,
+                    truth,
+                    oracle,
+                    proof: &proof,
+                    audit: parts.weights.as_ref(),
+                    overflow: overflow.as_ref(),
+                    engine: engines.first().copied(),
+                    case,
+                });
+                (parts.culprits, parts.explanation, parts.located) = (culprits, explanation, located);
+                if proof.verdict != Verdict::Fail {
+                    match self.relations(runs, graph, &checks) {
+                        Ok(relations) => parts.relations = relations,
+                        // What has been judged stands.
+                        Err(error) => {
+                            notes.push(format!("what must change nothing was not tried: {error}"));
+                        }
+                    }
+                }
+                parts.tokens = blame::tokens::token_errors(case, truth, oracle, engines.first().copied());
+                let stress = |part: &Part| stress::stress(&norms, graph.model, part);
+                parts.stress = graph.parts.iter().flat_map(stress).collect();
+            }
+        }
+        if let Some(further) = further {
+            notes.extend(further.notes());
+            // What is wrong before may be why: a mask that is ignored everywhere is ignored here, too.
+            match further.explanation() {
+                Some(explanation) if parts.culprits.is_empty() => {
+                    parts.explanation = Some(before(explanation, parts.explanation.take()));
+                }
+                explanation => notes.extend(explanation),
+            }
+        }
+        let verdict = verdict::on_graph(&proof, &parts, &checks, overflow.is_some());
+        let notes = notes.into_iter().map(|note| format!("{onnx}: {note}")).collect();
+        let report = GraphReport { onnx: onnx.into(), verdict, proof, checks, parts, notes };
+        Ok(Judged { report, budget: runs.map(|runs| runs.budget) })
+    }
+
+    /// What must not change the answer: of both sides in f64, and of the first engine, unless it failed, within what rounding explains.
+    fn relations(
+        &self,
+        Runs { oracles, budget, .. }: &Runs,
+        Graph { engines, bounds, .. }: Graph,
+        checks: &[EngineCheck],
+    ) -> Result<Vec<Relation>, ParityError> {
+        let Some(case) = self.batch_case() else { return Ok(Vec::new()) };
+        let exact = Bound::Relative(bounds.proof_tol);
+        let mut all = relations::judge(&oracles.double, "graph in f64", case, exact)?;
+        all.extend(relations::judge(&self.references.double.engine, "reference in f64", case, exact)?);
+        if let ([engine, ..], [check, ..]) = (engines, checks)
+            && check.failure.is_none()
+        {
+            let side = format!("{} in {}", check.engine, check.dtype);
+            all.extend(relations::judge(*engine, &side, case, Bound::Budget(budget))?);
+        }
+        Ok(all)
+    }
+
+    /// The largest of the short inputs with several rows, or else of the short ones.
+    fn batch_case(&self) -> Option<&Case> {
+        let ids =
+            |case: &Case| case.inputs.get("input_ids").map(|ids| (ids.len(), ids.shape().first().copied()));
+        let rank = |case: &&Case| match ids(case) {
+            Some((tokens, Some(rows))) => {
+                (tokens <= TELLING, rows > 1, if tokens <= TELLING { tokens } else { usize::MAX - tokens })
+            }
+            _ => (false, false, 0),
+        };
+        self.truth.cases().iter().max_by_key(rank)
+    }
+
+    /// The graph on both oracles; or why one does not take it.
+    fn oracles(&self, Graph { model, bounds, .. }: Graph, audit: &Audit) -> Result<Oracles, String> {
+        let program = self.subject.program();
+        let double = match bounds.expect {
+            Expect::Exact => exact_graph(model, program).map_err(|error| error.to_string())?,
+            expect => convert::exact_graph(model, program, expect, audit)?,
+        };
+        Oracles::new(model, double).map_err(|error| error.to_string())
+    }
+}
