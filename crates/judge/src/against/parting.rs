@@ -214,8 +214,10 @@ impl<'a> Search<'a> {
             let Some(found) = values.get(suspect) else { continue };
             // The substitute itself is one more that is there.
             let as_it_is = aligned.of_optimised.len() + 1;
+            let mut stopped = false;
             let tries = |Candidate { raw, order, .. }: &Candidate| {
                 if *runs >= MOST_RUNS {
+                    stopped = true;
                     return Ok::<_, EngineError>(Tried::Stop);
                 }
                 *runs += 1;
@@ -228,6 +230,10 @@ impl<'a> Search<'a> {
             };
             let candidates = self.candidates(found, |name| raw_open.contains(name));
             let best = most_right(candidates, as_it_is, tries, |candidate| candidate.relative <= NEAR)?;
+            // What is found with the search cut short is not known to be the first.
+            if stopped {
+                return Ok(None);
+            }
             if let Some(Candidate { raw, order, max_abs, .. }) = best {
                 let with = self.substituted(substitutes, suspect, found, raw, &order);
                 return Ok(with.map(|with| (Parted { value: suspect, raw: Some(raw), max_abs }, with)));
