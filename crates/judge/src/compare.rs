@@ -15,23 +15,14 @@ pub(crate) use answers::{OnFailure, Tally, finite};
 /// Why two values cannot be compared element by element.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages show what the fields are")]
 pub enum Mismatch {
     /// The shapes differ.
     #[error("shape {reference:?} against {candidate:?}")]
-    Shape {
-        /// The reference's.
-        reference: Vec<usize>,
-        /// The candidate's.
-        candidate: Vec<usize>,
-    },
+    Shape { reference: Vec<usize>, candidate: Vec<usize> },
     /// The dtypes differ.
     #[error("dtype {reference} against {candidate}")]
-    DType {
-        /// The reference's.
-        reference: DType,
-        /// The candidate's.
-        candidate: DType,
-    },
+    DType { reference: DType, candidate: DType },
 }
 
 /// The element at which two values are furthest apart.

@@ -16,130 +16,64 @@ use crate::tensors::TensorsError;
 /// Why something could not be checked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages show what the fields are")]
 pub enum ParityError {
     /// A graph was given where a checkpoint is wanted.
     #[error(
         "'{path}' is a graph, and a checkpoint is wanted here: give its folder, and the graph with --onnx; \
          'parity run {path}' runs a graph by itself, and with another graph in --onnx 'parity check {path}' holds that one against it"
     )]
-    IsAGraph {
-        /// What was given.
-        path: String,
-    },
+    IsAGraph { path: String },
     /// The model's files cannot be found or read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The model's config.json is malformed or contradicts itself.
     #[error("config.json of {model}: {source}")]
-    Config {
-        /// The model.
-        model: String,
-        /// What is wrong.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    Config { model: String, source: Box<dyn std::error::Error + Send + Sync> },
     /// The model is for something that is not known here.
     #[error("{model}: {source}")]
-    Task {
-        /// The model.
-        model: String,
-        /// What is wrong.
-        source: TaskError,
-    },
+    Task { model: String, source: TaskError },
     /// The model's weights do not fit its config.json.
     #[error("the checkpoint of {model} does not fit its config.json: {source}")]
-    Weights {
-        /// The model.
-        model: String,
-        /// What is wrong.
-        source: Box<ModelError>,
-    },
+    Weights { model: String, source: Box<ModelError> },
     /// There is no graph beside the checkpoint.
     #[error(
         "{model} has no ONNX graph, neither onnx/model.onnx nor model.onnx: give one with --onnx FILE, or make one with 'parity export'"
     )]
-    NoGraph {
-        /// The model.
-        model: String,
-    },
+    NoGraph { model: String },
     /// No graph can be made of the checkpoint.
     #[error("no graph can be made of {model}: {source}")]
-    Export {
-        /// The model.
-        model: String,
-        /// What is wrong.
-        source: Box<ExportError>,
-    },
+    Export { model: String, source: Box<ExportError> },
     /// A graph is malformed.
     #[error("{}", with_file(.onnx, .source))]
-    Graph {
-        /// The graph.
-        onnx: String,
-        /// What is wrong.
-        source: Box<GraphError>,
-    },
+    Graph { onnx: String, source: Box<GraphError> },
     /// The oracle does not take a graph.
     #[error("{onnx} cannot be run on the oracle: {source}")]
-    Oracle {
-        /// The graph.
-        onnx: String,
-        /// What it does not know.
-        source: Box<OracleError>,
-    },
+    Oracle { onnx: String, source: Box<OracleError> },
     /// Faults are to be planted in a graph that has one.
     #[error("{onnx} is not sound, so that no fault could be told from what it is: {why}")]
-    NotSound {
-        /// The graph.
-        onnx: String,
-        /// What is the matter.
-        why: String,
-    },
+    NotSound { onnx: String, why: String },
     /// An engine that was asked for by name does not take a graph.
     #[error("{onnx}: {source}")]
-    Refused {
-        /// The graph.
-        onnx: String,
-        /// What the engine says.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    Refused { onnx: String, source: Box<dyn std::error::Error + Send + Sync> },
     /// Something is asked of a graph that takes a checkpoint.
     #[error("{graph} is a graph, {why}")]
-    NeedsCheckpoint {
-        /// The graph.
-        graph: String,
-        /// What is asked, and what to do instead.
-        why: &'static str,
-    },
+    NeedsCheckpoint { graph: String, why: &'static str },
     /// An input is given that no side takes.
     #[error("there is no input '{name}': this model takes {known}")]
-    UnknownInput {
-        /// The input.
-        name: String,
-        /// What is taken.
-        known: String,
-    },
+    UnknownInput { name: String, known: String },
     /// An output is expected that no side gives.
     #[error("something is expected of output '{name}', and this model gives {known}")]
-    UnknownOutput {
-        /// The output.
-        name: String,
-        /// What is given.
-        known: String,
-    },
+    UnknownOutput { name: String, known: String },
     /// The folder for a replay is not new.
     #[error("{} is not empty, and nothing is overwritten: give a new folder", .dir.display())]
-    FullFolder {
-        /// The folder.
-        dir: PathBuf,
-    },
+    FullFolder { dir: PathBuf },
     /// Inputs or recorded outputs cannot be read.
     #[error(transparent)]
     Tensors(#[from] TensorsError),
     /// There is text, and nothing to read it with.
     #[error("{model} has no tokenizer, neither tokenizer.json nor vocab.txt, so it cannot read text")]
-    NoTokenizer {
-        /// The model.
-        model: String,
-    },
+    NoTokenizer { model: String },
     /// The tokenizer is malformed, or cannot take a text.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
@@ -163,18 +97,14 @@ fn with_file(onnx: &str, source: &GraphError) -> String {
 /// Why inputs do not fit a graph.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages show what the fields are")]
 pub enum FitError {
     /// The graph wants an input that is not there.
     #[error("input '{0}' is wanted, and is not among those given")]
     Missing(ValueSpec),
     /// The graph wants an input in a dtype that the given one cannot be converted to exactly.
     #[error("input '{spec}' is wanted, and the one given is {found}")]
-    DType {
-        /// What it wants.
-        spec: ValueSpec,
-        /// What is there.
-        found: DType,
-    },
+    DType { spec: ValueSpec, found: DType },
     /// A converted value could not be made.
     #[error(transparent)]
     Value(#[from] ValueError),

@@ -18,60 +18,32 @@ const ZIP: &[u8] = b"PK\x03\x04";
 /// Why values could not be read from or written to a file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages show what the fields are")]
 pub enum TensorsError {
     /// The file could not be read.
     #[error(transparent)]
     Read(#[from] CheckpointError),
     /// A tensor in it is not a value.
     #[error("tensor '{name}' in {}: {source}", path.display())]
-    Value {
-        /// The tensor.
-        name: String,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: ValueError,
-    },
+    Value { name: String, path: PathBuf, source: ValueError },
     /// The file would take more memory than it may.
     #[error(transparent)]
     Memory(#[from] OverBudget),
     /// A numpy archive is damaged, or holds what graphs do not take.
     #[error("{}: {what}", path.display())]
-    Npz {
-        /// The archive.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: String,
-    },
+    Npz { path: PathBuf, what: String },
     /// A tensor file of a test folder is damaged.
     #[error("{0}")]
     Proto(String),
     /// A test folder has more tensors than the model takes or gives.
     #[error("{} has no place: this model has {count} {kind}s", path.display())]
-    Surplus {
-        /// The file.
-        path: PathBuf,
-        /// `input` or `output`.
-        kind: String,
-        /// How many the model has.
-        count: usize,
-    },
+    Surplus { path: PathBuf, kind: String, count: usize },
     /// A folder is not a test folder.
     #[error("{} has no {kind}_0.pb, so it is not one of ONNX's test folders", path.display())]
-    NoTestData {
-        /// The folder.
-        path: PathBuf,
-        /// `input` or `output`.
-        kind: String,
-    },
+    NoTestData { path: PathBuf, kind: String },
     /// The file could not be written.
     #[error("cannot write {}: {source}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
+    Write { path: PathBuf, source: std::io::Error },
 }
 
 /// The inputs of a model: those of a test folder (`input_0.pb`, …), or all tensors of a file.

@@ -407,8 +407,9 @@ pub struct EmbedArgs {
     pub safetensors: Option<PathBuf>,
 }
 
+/// A graph, and the model that it is of.
 #[derive(Args)]
-pub struct BenchArgs {
+pub struct GraphArgs {
     /// A folder, or the id of a model on the hub [default: the embedded bert-tiny]
     pub model: Option<String>,
 
@@ -419,6 +420,12 @@ pub struct BenchArgs {
     /// What the model is for, as transformers' pipelines call it: text-classification, fill-mask, … [default: by the architectures of config.json]
     #[arg(long, value_name = "TASK")]
     pub task: Option<Task>,
+}
+
+#[derive(Args)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    pub of: GraphArgs,
 
     /// An engine to time (may be repeated) [default: reference, candle and compiled]
     #[arg(long, value_name = "ENGINE", value_parser = any_engine())]
@@ -454,16 +461,8 @@ pub struct BenchArgs {
 
 #[derive(Args)]
 pub struct SelftestArgs {
-    /// A folder, or the id of a model on the hub [default: the embedded bert-tiny]
-    pub model: Option<String>,
-
-    /// The graph [default: onnx/model.onnx or model.onnx beside the checkpoint, or else one made of it in memory]
-    #[arg(long, value_name = "FILE")]
-    pub onnx: Option<PathBuf>,
-
-    /// What the model is for, as transformers' pipelines call it: text-classification, fill-mask, … [default: by the architectures of config.json]
-    #[arg(long, value_name = "TASK")]
-    pub task: Option<Task>,
+    #[command(flatten)]
+    pub of: GraphArgs,
 
     /// Write the result as JSON; `-` for stdout
     #[arg(long, value_name = "FILE")]

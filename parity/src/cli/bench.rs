@@ -36,7 +36,7 @@ pub fn command(args: &BenchArgs) -> anyhow::Result<Verdict> {
             return with_threads(&wanted);
         }
     }
-    let subject = model::open_for(args.model.as_deref(), args.task)?;
+    let subject = model::open_for(args.of.model.as_deref(), args.of.task)?;
     let mut cases = [case(&subject, args)?];
     let wanted: &[AnyEngine] = if args.engine.is_empty() {
         &[AnyEngine(None), AnyEngine(Some(Kind::Candle)), AnyEngine(Some(Kind::Compiled))]
@@ -47,7 +47,7 @@ pub fn command(args: &BenchArgs) -> anyhow::Result<Verdict> {
     let kinds: Vec<_> = wanted.iter().filter_map(|kind| kind.0).collect();
     let mut graph = None;
     if !kinds.is_empty() {
-        graph = Some(subject.graph_or_export(args.onnx.as_deref())?);
+        graph = Some(subject.graph_or_export(args.of.onnx.as_deref())?);
     }
     let mut on_graph = Vec::new();
     for (kind, (onnx, graph)) in kinds.into_iter().zip(graph.iter().cycle()) {

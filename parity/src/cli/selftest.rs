@@ -13,9 +13,9 @@ use super::embed::tell;
 use super::{is_stdout, model, progress, terminal, unless_closed, write_json};
 
 pub fn command(args: &SelftestArgs) -> anyhow::Result<Verdict> {
-    let mut subject = model::open_for(args.model.as_deref(), args.task)?;
-    let (onnx, model) = subject.graph_or_export(args.onnx.as_deref())?;
-    if args.task.is_none() {
+    let mut subject = model::open_for(args.of.model.as_deref(), args.of.task)?;
+    let (onnx, model) = subject.graph_or_export(args.of.onnx.as_deref())?;
+    if args.of.task.is_none() {
         subject.fit_to(&[&model]);
     }
     let mut notes = Vec::new();

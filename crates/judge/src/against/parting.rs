@@ -76,7 +76,7 @@ pub(super) fn culprits(raw: &Oracle, optimised: &Oracle, case: &Case) -> Result<
             by_size.entry(found.data.len()).or_default().push(name);
         }
     }
-    let search = Search { raw, of_raw: &of_raw, by_size, optimised, orders: Layouts::new(orders as _) };
+    let search = Search { raw, of_raw: &of_raw, by_size, optimised, orders: Layouts::new(&orders) };
     Ok(search.all()?)
 }
 
@@ -102,7 +102,7 @@ struct Search<'a> {
     /// The first graph's values by their number of elements, in the order of execution.
     by_size: HashMap<usize, Vec<&'a str>>,
     optimised: Graph<'a>,
-    orders: Layouts<fn(&[usize], &[usize]) -> Vec<Layout>>,
+    orders: Layouts<'a>,
 }
 
 /// What of both graphs is in the other.

@@ -31,7 +31,6 @@ use std::fmt;
 use architecture::{Op, Program, Wire};
 use candle_core::{Device, Result, Tensor};
 use engine::{EngineError, NamedValues, Value};
-use serde::Serialize;
 
 use crate::ParityError;
 use attempts::Attempts;
@@ -68,7 +67,7 @@ pub struct Evidence<'a> {
 }
 
 /// One changed thing with which the reference gives what the graph gave.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Explanation {
     /// The thing, in words: `bias left out`.
     pub text: String,

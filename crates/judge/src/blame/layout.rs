@@ -40,14 +40,20 @@ impl Layout {
     }
 }
 
-/// The layouts that two shapes allow, the other side's first, each pair made once.
-pub(crate) struct Layouts<F> {
-    make: F,
-    made: RefCell<HashMap<[Vec<usize>; 2], Rc<[Layout]>>>,
+/// Makes the layouts that two shapes allow, the other side's first.
+type Make<'a> = dyn Fn(&[usize], &[usize]) -> Vec<Layout> + 'a;
+
+/// The shapes of both sides.
+type Shapes = [Vec<usize>; 2];
+
+/// The layouts that two shapes allow, each pair made once.
+pub(crate) struct Layouts<'a> {
+    make: &'a Make<'a>,
+    made: RefCell<HashMap<Shapes, Rc<[Layout]>>>,
 }
 
-impl<F: Fn(&[usize], &[usize]) -> Vec<Layout>> Layouts<F> {
-    pub fn new(make: F) -> Self {
+impl<'a> Layouts<'a> {
+    pub fn new(make: &'a Make<'a>) -> Self {
         Self { make, made: RefCell::default() }
     }
 

@@ -140,6 +140,7 @@ pub fn locate(reference: &ReferenceEngine, oracle: &Oracle, case: &Case) -> Resu
     let program = reference.program();
     let graph = Graph::new(oracle, &case.inputs)?;
     let heads = program.heads().unwrap_or(1);
+    let make = |tap: &[usize], found: &[usize]| layouts(tap, found, heads);
     let (modules, taps) = taps(reference, &case.inputs, |name| graph.outputs().any(|output| output == name))?;
     let hints = Hints::new(&graph, program);
     let plain = graph.run(&NamedValues::new())?;
@@ -148,7 +149,7 @@ pub fn locate(reference: &ReferenceEngine, oracle: &Oracle, case: &Case) -> Resu
         culprit: vec![None; taps.len()],
         program,
         graph: &graph,
-        layouts: &Layouts::new(|tap, found| layouts(tap, found, heads)),
+        layouts: Layouts::new(&make),
         hints,
         substitutes: NamedValues::new(),
         values: plain,
@@ -172,10 +173,10 @@ fn cost(program: &Program, case: &Case) -> u64 {
 }
 
 /// The search through the taps in the order of execution.
-struct Search<'a, F> {
+struct Search<'a> {
     program: &'a Program,
     graph: &'a Graph<'a>,
-    layouts: &'a Layouts<F>,
+    layouts: Layouts<'a>,
     hints: Hints,
     taps: &'a [Tap],
     /// Where each tap is in the graph, as far as it is known.
@@ -217,7 +218,7 @@ struct Candidate {
     named: bool,
 }
 
-impl<F: Fn(&[usize], &[usize]) -> Vec<Layout>> Search<'_, F> {
+impl Search<'_> {
     fn all(&mut self) -> Result<(), ParityError> {
         self.align();
         // Taps of the present stage that may be wrong, or may only not be visible.

@@ -56,6 +56,7 @@ pub struct Failing<'a> {
 /// Why a failing check could not be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages show what the fields are")]
 pub enum FolderError {
     /// The folder has something in it already.
     #[error("{} is not empty, and nothing is overwritten: give a new folder", .0.display())]
@@ -65,12 +66,7 @@ pub enum FolderError {
     NothingExpected,
     /// A file or folder could not be written.
     #[error("cannot write {}: {source}", path.display())]
-    Write {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
+    Write { path: PathBuf, source: io::Error },
     /// The graph or a tensor could not be written.
     #[error(transparent)]
     Graph(#[from] GraphError),

@@ -28,13 +28,10 @@ pub(super) fn explain(evidence: &Evidence<'_>, step: usize, attempts: &mut Attem
     } else {
         not_as_built(evidence, (step, function), &x, attempts)?
     };
-    if !explained && matches!(evidence.program.steps[projection].op, Op::Linear { .. }) {
-        let blamed = evidence.path(projection);
-        dense::variants(evidence, projection, &mut |text, value| {
-            attempts.offer(blamed, text, &activated(function, value)?)
-        })?;
+    if explained {
+        return Ok(());
     }
-    Ok(())
+    dense::blame(evidence, projection, attempts, |value| activated(function, value))
 }
 
 /// Where the architecture has the activation, and not config.json.

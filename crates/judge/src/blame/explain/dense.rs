@@ -73,6 +73,20 @@ pub(super) fn parts(evidence: &Evidence<'_>, step: usize) -> Result<(Tensor, Ten
     Ok((x, weight, bias))
 }
 
+/// Tries the variants of a dense module that no value shows, by what `after` makes of them.
+pub(super) fn blame(
+    evidence: &Evidence<'_>,
+    step: usize,
+    attempts: &mut Attempts,
+    after: impl Fn(&Tensor) -> Result<Tensor>,
+) -> Result<()> {
+    if matches!(evidence.program.steps[step].op, Op::Linear { .. }) {
+        let module = evidence.path(step);
+        variants(evidence, step, &mut |text, value| attempts.offer(module, text, &after(value)?))?;
+    }
+    Ok(())
+}
+
 /// Everything that may be wrong with a dense module, but for what must be read off its own output.
 pub(super) fn variants(evidence: &Evidence<'_>, step: usize, emit: &mut Emit<'_>) -> Result<bool> {
     let parts = Dense::of(evidence, step)?;

@@ -7,7 +7,8 @@ use candle_core::{Result, Tensor};
 
 use super::attempts::{Attempts, Emit};
 use super::formulas::Grid;
-use super::{Evidence, layer_norm, shown};
+use super::layer_norm::Normed;
+use super::{Evidence, shown};
 
 /// The inputs that tables are looked up by.
 const FIRST: &str = "input_ids";
@@ -50,14 +51,8 @@ pub(super) fn explain_sum(
         evidence.program.steps[sum].inputs.iter().filter_map(|wire| wire.step()).collect();
     let values: Vec<Tensor> = tables.iter().map(|&table| evidence.value(table)).collect::<Result<_>>()?;
     let whole = evidence.value(sum)?;
-    if let Some(norm) = norm_step {
-        layer_norm::variants(evidence, norm, &whole, attempts)?;
-    }
-    let norm = norm_step.map(|step| layer_norm::norm(evidence, step)).transpose()?;
-    let normed = |x: &Tensor| match &norm {
-        Some(norm) => norm.forward(x),
-        None => Ok(x.clone()),
-    };
+    let norm = Normed::of(evidence, norm_step, &whole, attempts)?;
+    let normed = |x: &Tensor| norm.forward(x);
     let around = &evidence.program.steps[sum].module;
     for (&table, part) in tables.iter().zip(&values) {
         let module = evidence.path(table);

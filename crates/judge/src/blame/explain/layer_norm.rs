@@ -18,6 +18,31 @@ pub(super) fn norm(evidence: &Evidence<'_>, step: usize) -> Result<Norm> {
     Ok(Norm { gain: evidence.parameter(step, "weight")?, bias: evidence.parameter(step, "bias")?, eps })
 }
 
+/// What follows a sum: its LayerNorm, where no value shows the sum by itself, or nothing.
+pub(super) struct Normed(Option<Norm>);
+
+impl Normed {
+    /// Tries what may be wrong with the LayerNorm of a sum, if that is the step.
+    pub fn of(
+        evidence: &Evidence<'_>,
+        step: Option<usize>,
+        sum: &Tensor,
+        attempts: &mut Attempts,
+    ) -> Result<Self> {
+        let Some(step) = step else { return Ok(Self(None)) };
+        variants(evidence, step, sum, attempts)?;
+        Ok(Self(Some(norm(evidence, step)?)))
+    }
+
+    pub fn is_there(&self) -> bool {
+        self.0.is_some()
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.0.as_ref().map_or_else(|| Ok(x.clone()), |norm| norm.forward(x))
+    }
+}
+
 /// A LayerNorm, and what it is given where no value shows that by itself.
 pub(super) fn explain(evidence: &Evidence<'_>, step: usize, attempts: &mut Attempts) -> Result<()> {
     let program = evidence.program;
@@ -59,13 +84,10 @@ fn of_activation(
         || activation::others(act, &projected, &mut |text, value| {
             attempts.offer(module, text, &norm.forward(value)?)
         })?;
-    if !explained && matches!(evidence.program.steps[projection].op, Op::Linear { .. }) {
-        let blamed = evidence.path(projection);
-        dense::variants(evidence, projection, &mut |text, value| {
-            attempts.offer(blamed, text, &norm.forward(&activated(act, value)?)?)
-        })?;
+    if explained {
+        return Ok(());
     }
-    Ok(())
+    dense::blame(evidence, projection, attempts, |value| norm.forward(&activated(act, value)?))
 }
 
 /// Everything that may be wrong with a LayerNorm of the input `x`.

@@ -5,7 +5,10 @@ use architecture::Op;
 use candle_core::{Result, Tensor};
 
 use super::attempts::Attempts;
-use super::{Evidence, dense, layer_norm};
+#[cfg(test)]
+use super::layer_norm;
+use super::layer_norm::Normed;
+use super::{Evidence, dense};
 
 /// A sum of a projection and what goes around it.
 struct Residual {
@@ -44,21 +47,15 @@ pub(super) fn explain(
     let Some(Residual { projection, around }) = Residual::of(evidence, sum_step)? else { return Ok(()) };
     let (dense, residual) = (evidence.value(projection)?, evidence.value(around)?);
     let sum = (&dense + &residual)?;
-    if let Some(norm) = norm_step {
-        layer_norm::variants(evidence, norm, &sum, attempts)?;
-    }
-    let norm = norm_step.map(|step| layer_norm::norm(evidence, step)).transpose()?;
-    let normed = |x: &Tensor| match &norm {
-        Some(norm) => norm.forward(x),
-        None => Ok(x.clone()),
-    };
+    let norm = Normed::of(evidence, norm_step, &sum, attempts)?;
+    let normed = |x: &Tensor| norm.forward(x);
     let module = &evidence.program.steps[sum_step].module;
     let mut offer = |text: &str, value: &Tensor| attempts.offer(module, text, value);
     let mut explained = offer("residual connection missing", &normed(&dense)?)?;
     explained |= offer("residual added twice", &normed(&(&sum + &residual)?)?)?;
     explained |= offer("only the residual is left, the sublayer is missing", &normed(&residual)?)?;
     explained |= offer("residual subtracted", &normed(&(&dense - &residual)?)?)?;
-    if norm.is_some() {
+    if norm.is_there() {
         explained |=
             offer("LayerNorm before the residual is added (pre-norm)", &(normed(&dense)? + &residual)?)?;
         explained |= offer("LayerNorm of the residual alone", &(normed(&residual)? + &dense)?)?;
@@ -80,9 +77,5 @@ pub(super) fn explain(
     if attempts.is_explained() || asked_alone {
         return Ok(());
     }
-    let blamed = evidence.path(projection);
-    dense::variants(evidence, projection, &mut |text, value| {
-        attempts.offer(blamed, text, &normed(&(value + &residual)?)?)
-    })?;
-    Ok(())
+    dense::blame(evidence, projection, attempts, |value| normed(&(value + &residual)?))
 }

@@ -3,22 +3,7 @@
 use engine::{NamedValues, Value};
 
 use super::{Explanation, NOISE, bound};
-
-/// How two sets of values compare: the largest distance at the positions that decide, and the largest reference value there.
-#[derive(Clone, Copy, Default)]
-struct Gap {
-    distance: f64,
-    scale: f64,
-    compared: usize,
-}
-
-impl Gap {
-    fn add(&mut self, other: Gap) {
-        self.distance = self.distance.max(other.distance);
-        self.scale = self.scale.max(other.scale);
-        self.compared += other.compared;
-    }
-}
+use crate::compare::{Distance, compare, widened};
 
 /// Looks for exchanged or renamed outputs and for exchanged inputs: hypotheses about the whole graph, which are tried before any module is
 /// looked at.
@@ -44,10 +29,8 @@ pub fn explain_whole(
             return Some(explanation);
         }
         let before = gap(outputs, as_it_is, mask);
-        if before.compared > 0 {
-            distance = before.distance;
-        }
-        if distance <= NOISE * before.scale.max(1.) {
+        distance = before.far();
+        if distance <= NOISE * before.scale() {
             return None;
         }
     }
@@ -55,60 +38,57 @@ pub fn explain_whole(
     for (text, changed) in other_inputs(inputs) {
         let Some(candidate) = run(&changed) else { continue };
         let gap = gap(outputs, &candidate, mask);
-        let better = best.as_ref().is_none_or(|best| gap.distance < best.after);
-        if gap.compared > 0 && gap.distance <= bound(distance, gap.scale.max(1.)) && better {
-            best = Some(Explanation { text, before: distance, after: gap.distance, module: None });
+        let better = best.as_ref().is_none_or(|best| gap.far() < best.after);
+        if gap.far() <= bound(distance, gap.scale()) && better {
+            best = Some(Explanation { text, before: distance, after: gap.far(), module: None });
         }
     }
     best
 }
 
+/// How far values of a graph are from the reference's, at the positions that decide; nothing where shapes or dtypes differ.
+struct Gap(Option<Distance>);
+
+impl Gap {
+    fn of(reference: &Value, candidate: &Value, mask: Option<&Value>) -> Self {
+        let decides = decides(reference.shape(), mask);
+        let comparison = compare(&widened(reference), &widened(candidate), &decides, 0.);
+        Self(comparison.ok().map(|comparison| comparison.deciding))
+    }
+
+    /// The largest distance; infinite where nothing can be compared, or a value is not finite.
+    fn far(&self) -> f64 {
+        self.0.as_ref().and_then(Distance::max_abs).unwrap_or(f64::INFINITY)
+    }
+
+    /// The largest reference value, or 1.
+    fn scale(&self) -> f64 {
+        self.0.as_ref().map_or(1., |distance| distance.largest_reference().max(1.))
+    }
+}
+
 /// How far a graph's outputs are from the reference's of the same names.
 fn gap(reference: &NamedValues, candidate: &NamedValues, mask: Option<&Value>) -> Gap {
-    let mut total = Gap::default();
-    for (name, value) in reference.iter() {
-        if let Some(candidate) = candidate.get(name) {
-            total.add(value_gap(value, candidate, mask));
-        }
+    let both = reference.iter().filter_map(|(name, value)| Some((value, candidate.get(name)?)));
+    let mut total = Some(Distance::default());
+    for (value, candidate) in both {
+        total = total.zip(Gap::of(value, candidate, mask).0).map(|(mut total, gap)| {
+            total.merge(gap);
+            total
+        });
     }
-    total
+    Gap(total)
 }
 
-fn value_gap(reference: &Value, candidate: &Value, mask: Option<&Value>) -> Gap {
-    let infinite = Gap { distance: f64::INFINITY, scale: 0., compared: 1 };
-    if reference.shape() != candidate.shape() {
-        return infinite;
+/// Which positions of a value of that shape decide: those of the mask, or its rows.
+fn decides(shape: &[usize], mask: Option<&Value>) -> Vec<bool> {
+    let Some(mask) = mask else { return Vec::new() };
+    let bits: Vec<bool> = mask.to_f64().into_iter().map(|bit| bit != 0.).collect();
+    if shape.len() > 2 && shape.starts_with(mask.shape()) {
+        return bits;
     }
-    let width = reference.shape().iter().skip(2).product::<usize>().max(1);
-    let decides = decides(reference.shape(), mask);
-    let mut gap = Gap::default();
-    let pairs = reference.to_f64().into_iter().zip(candidate.to_f64());
-    for (_, (reference, candidate)) in pairs.enumerate().filter(|(at, _)| decides(at / width)) {
-        let distance = (reference - candidate).abs();
-        if !distance.is_finite() {
-            return infinite;
-        }
-        gap.add(Gap { distance, scale: reference.abs(), compared: 1 });
-    }
-    gap
-}
-
-/// Whether the element or row of that number, counted over the first two dimensions, decides.
-fn decides(shape: &[usize], mask: Option<&Value>) -> impl Fn(usize) -> bool {
-    let by_position = shape.len() > 2 && mask.is_some_and(|mask| shape.starts_with(mask.shape()));
-    let second = shape.get(1).copied().unwrap_or(1).max(1);
-    let bits: Option<Vec<bool>> = mask.map(|mask| {
-        let bits = mask.to_f64();
-        let sequence = mask.shape().last().copied().unwrap_or(1).max(1);
-        match by_position {
-            true => bits.iter().map(|&bit| bit != 0.).collect(),
-            false => bits.chunks(sequence).map(|row| row.iter().any(|&bit| bit != 0.)).collect(),
-        }
-    });
-    move |at| {
-        let at = if by_position { at } else { at / second };
-        bits.as_ref().is_none_or(|bits| bits.get(at).copied().unwrap_or(false))
-    }
+    let sequence = mask.shape().last().copied().unwrap_or(1).max(1);
+    bits.chunks(sequence).map(|row| row.contains(&true)).collect()
 }
 
 /// Outputs whose values are right under another name. Every output of the reference must be found, but for one that the graph may lack.
@@ -117,9 +97,8 @@ fn renamed(outputs: &NamedValues, found: &NamedValues, mask: Option<&Value>) -> 
     let (mut before, mut after) = (0f64, 0f64);
     for (name, value) in outputs.iter() {
         let distance = |candidate: &Value| {
-            let gap = value_gap(value, candidate, mask);
-            let near = gap.compared > 0 && gap.distance <= bound(f64::INFINITY, gap.scale.max(1.));
-            (gap.distance, near)
+            let gap = Gap::of(value, candidate, mask);
+            (gap.far(), gap.far() <= bound(f64::INFINITY, gap.scale()))
         };
         let own = found.get(name).map(distance);
         if let Some((distance, true)) = own {
