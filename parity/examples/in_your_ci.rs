@@ -7,11 +7,10 @@
 use std::error::Error;
 
 use candle_core::DType;
-use engine::Engine;
+use judge::check::Check;
+use judge::inputs::{FixedShape, default_cases};
+use judge::{Subject, Verdict, assert_parity};
 use onnx_session::{EngineKind, Session};
-use parity::inputs::{FixedShape, default_cases};
-use parity::trial::{Graph, Trial};
-use parity::{Bounds, References, Subject, Verdict, assert_parity};
 
 fn main() -> Result<(), Box<dyn Error>> {
     // The model that you deploy: a folder or a hub id; here the embedded one.
@@ -29,15 +28,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let reference = subject.reference(DType::F32)?.engine;
     assert_parity!(reference, session, &cases);
 
-    // The whole: the proof in f64, the audit of all weights, and the budget of f32.
-    let references = References::load(&subject)?;
-    let engines: [&dyn Engine; 1] = [&session];
-    let trial = Trial::new(&subject, &references, &cases, |_| ())?;
-    let bounds = Bounds::default();
-    let report = trial.judge(Graph::new(&onnx, &graph, &engines, &bounds), |_| ())?.report;
+    // The whole, as `parity check` shows it: the proof in f64, the audit of all weights, the engines, and who is to blame.
+    let report = Check::default().of_model(subject, &mut |_| ())?;
     if report.verdict > Verdict::Rounding {
         return Err(serde_json::to_string_pretty(&report)?.into());
     }
-    println!("{onnx}: {}, {:?} apart in f64", report.verdict, report.proof.max_rel);
+    println!("{onnx}: {}, {:?} apart in f64", report.verdict, report.proof.and_then(|proof| proof.max_rel));
     Ok(())
 }

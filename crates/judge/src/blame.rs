@@ -29,7 +29,7 @@ pub(crate) struct Evidence<'a> {
     /// The graph in f64.
     pub oracle: &'a Oracle,
     pub proof: &'a Proof,
-    pub audit: Option<&'a Audit>,
+    pub audit: &'a Audit,
     pub overflow: Option<&'a NotFinite>,
     /// What runs the graph in f32.
     pub engine: Option<&'a dyn Engine>,
@@ -65,7 +65,7 @@ pub(crate) fn blame(evidence: &Evidence) -> Blame {
     }
     let mut named = Vec::new();
     // In a graph that is proven, and has the right weights, nobody is to blame.
-    if wrong || audit.is_none_or(|audit| audit.verdict == Verdict::Fail) {
+    if wrong || audit.verdict == Verdict::Fail {
         named = culprits(&Facts {
             program: reference.program(),
             family: subject.family(),

@@ -109,7 +109,7 @@ impl Check {
     /// If a file is missing or malformed, an input fits none of the sides, or an engine that was
     /// asked for by name does not take a graph.
     pub fn of_model(&self, subject: Subject, progress: &mut Progress) -> Result<Report, ParityError> {
-        self.refuse_full_folder()?;
+        self.refuse()?;
         let mut subject = match self.task {
             Some(task) => subject.for_task(task),
             None => subject,
@@ -177,7 +177,7 @@ impl Check {
     /// # Errors
     /// As [`Check::of_model`]; and if something is asked for that takes a checkpoint.
     pub fn of_graph(&self, raw: &str, progress: &mut Progress) -> Result<Report, ParityError> {
-        self.refuse_full_folder()?;
+        self.refuse()?;
         let needs_checkpoint = |why| ParityError::NeedsCheckpoint { graph: raw.into(), why };
         if matches!(self.inputs, Inputs::Texts(_)) {
             return Err(needs_checkpoint("which has no tokenizer and cannot read --text: give --inputs"));
@@ -231,14 +231,20 @@ impl Check {
         Ok(found.report(reference, notes, None))
     }
 
-    /// Said before anything is run, and lost on nothing.
-    fn refuse_full_folder(&self) -> Result<(), ParityError> {
-        let is_empty =
-            |dir: &PathBuf| std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none());
-        match &self.repro {
-            Some(dir) if !is_empty(dir) => Err(ParityError::FullFolder { dir: dir.clone() }),
-            _ => Ok(()),
+    /// What cannot be asked for together is said before anything is run.
+    fn refuse(&self) -> Result<(), ParityError> {
+        let is_full =
+            |dir: &&PathBuf| std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
+        if let Some(dir) = self.repro.as_ref().filter(is_full) {
+            return Err(ParityError::FullFolder { dir: dir.clone() });
         }
+        if self.expected.is_some() && !matches!(self.inputs, Inputs::File(_)) {
+            return Err(ParityError::Asked("expected outputs are those of a file's inputs: give that, too"));
+        }
+        if self.repro.is_some() && self.bounds.expect != Expect::Exact {
+            return Err(ParityError::Asked("a graph that was converted on purpose is not replayed"));
+        }
+        Ok(())
     }
 
     /// Every graph on every engine that was asked for, or on those that it would be deployed on.

@@ -59,6 +59,9 @@ pub enum ParityError {
     /// Something is asked of a graph that takes a checkpoint.
     #[error("{graph} is a graph, {why}")]
     NeedsCheckpoint { graph: String, why: &'static str },
+    /// Two things are asked for that do not go together.
+    #[error("{0}")]
+    Asked(&'static str),
     /// An input is given that no side takes.
     #[error("there is no input '{name}': this model takes {known}")]
     UnknownInput { name: String, known: String },

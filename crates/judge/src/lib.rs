@@ -1,17 +1,18 @@
 //! Judges whether an ONNX graph and its checkpoint compute the same function, and says where and why they do not.
 //!
 //! This is what the `parity` command line shows, as a library: no argument parser, no terminal, no
-//! HTTP client (unless the feature `hub` asks for one). A whole check is [`check::Check`]; its
-//! stages are the modules here, in the order of [`crate`]'s list. In a test of your own:
+//! HTTP client (unless the feature `hub` asks for one). A whole check is [`check::Check`]. Its stages
+//! are the other modules: [`inputs`], [`audit`], both sides in f64 ([`proof`]), [`engines`], [`blame`].
+//! In a test of your own:
 //!
 //! ```
 //! use judge::{Subject, assert_parity, inputs};
-//! use onnx_session::{EngineKind, Session};
+//! use onnx_session::Session;
 //!
 //! let subject = Subject::open(None)?; // or Subject::open(Some("path/to/model"))?
 //! let reference = subject.reference(candle_core::DType::F32)?.engine;
 //! let (_, graph) = subject.graph(None)?;
-//! let session = Session::new(&graph, EngineKind::Candle)?;
+//! let session = Session::fastest(&graph, Default::default())?;
 //!
 //! let cases = inputs::default_cases(&subject.limits(), Default::default(), None, None)?;
 //! assert_parity!(reference, session, &cases[..2]); // every output within 1e-6

@@ -77,33 +77,39 @@ enum Fails<'a> {
     Engine(&'a dyn Engine),
 }
 
-/// A failing check, and the means to repeat it on another input.
-struct Search<'a> {
-    sides: Sides<'a>,
-    /// The graph in f32, by the oracle.
-    rounded: Option<Oracle>,
-    onnx: &'a str,
-    bounds: &'a Bounds,
+/// A check that failed.
+#[derive(Clone, Copy)]
+pub struct Failed<'a> {
+    /// The graph.
+    pub model: &'a Model,
+    /// What was found of it.
+    pub report: &'a GraphReport,
+    /// What ran.
+    pub sides: Sides<'a>,
+    /// On these inputs.
+    pub cases: &'a [Case],
+    /// By these bounds.
+    pub bounds: &'a Bounds,
 }
 
-/// Finds an input on which the graph fails as `report` says, makes it small, and writes it to a folder that is made for that.
+/// A failing check, and the means to repeat it on another input.
+struct Search<'a> {
+    failed: Failed<'a>,
+    /// The graph in f32, by the oracle.
+    rounded: Option<Oracle>,
+}
+
+/// Finds an input on which the graph fails as its report says, makes it small, and writes it to a folder that is made for that.
 ///
 /// # Errors
 /// If no input shows it, or the folder is not empty or cannot be written.
-pub fn write(
-    dir: &Path,
-    model: &Model,
-    report: &GraphReport,
-    sides: Sides,
-    cases: &[Case],
-    bounds: &Bounds,
-    command: &str,
-) -> Result<Repro, ReproError> {
+pub fn write(dir: &Path, failed: Failed, command: &str) -> Result<Repro, ReproError> {
+    let Failed { model, sides, bounds, .. } = failed;
     let until = Instant::now() + TIME;
     let rounded = Oracle::with(model, Precision::F32, Limits::default()).ok();
-    let search = Search { sides, rounded, onnx: &report.onnx, bounds };
+    let search = Search { failed, rounded };
     let in_time = || Instant::now() < until;
-    let (what, case) = search.first(report, cases, &in_time).ok_or(ReproError::NothingFails)?;
+    let (what, case) = search.first(&in_time).ok_or(ReproError::NothingFails)?;
     let shown = |case: &Case| in_time() && search.fails(what, case).unwrap_or(false);
     let small = shrink(case, FixedShape::of(&model.graph.inputs), shown, MOST_TRIED);
     let run = |engine: &dyn Engine| -> Result<NamedValues, ParityError> {
@@ -137,20 +143,16 @@ pub fn write(
 
 impl<'a> Search<'a> {
     /// What fails, and the smallest of the inputs on which it does.
-    fn first<'b>(
-        &self,
-        report: &GraphReport,
-        cases: &'b [Case],
-        in_time: &dyn Fn() -> bool,
-    ) -> Option<(Fails<'a>, &'b Case)> {
-        let mut cases: Vec<&Case> = cases.iter().collect();
+    fn first(&self, in_time: &dyn Fn() -> bool) -> Option<(Fails<'a>, &'a Case)> {
+        let Failed { report, sides, .. } = self.failed;
+        let mut cases: Vec<&Case> = self.failed.cases.iter().collect();
         cases.sort_by_key(|case| case.inputs.iter().map(|(_, value)| value.len()).max());
         let named = report.proof.failing_inputs();
         let wrong = report.proof.outputs.iter().any(|output| output.verdict == Verdict::Fail);
         let is_off = |name: &str| {
             report.checks.iter().any(|check| check.engine == name && check.verdict == Verdict::Fail)
         };
-        let engine = self.sides.engines.iter().copied().find(|engine| is_off(engine.name()));
+        let engine = sides.engines.iter().copied().find(|engine| is_off(engine.name()));
         let whats = [
             wrong.then_some(Fails::Proof),
             report
@@ -174,23 +176,25 @@ impl<'a> Search<'a> {
     /// Whether an input shows it; nothing where it does not fit, or the reference itself cannot run it.
     fn fails(&self, what: Fails, case: &Case) -> Option<bool> {
         let cases = std::slice::from_ref(case);
-        let truth = Answers::of(self.sides.double, cases, |_| ()).ok()?;
+        let truth = Answers::of(self.failed.sides.double, cases, |_| ()).ok()?;
         let Fails::Engine(engine) = what else {
-            let (proof, _) = prove(&truth, self.sides.exact?, self.bounds.proof_tol, |_| ()).ok()?;
+            let (proof, _) =
+                prove(&truth, self.failed.sides.exact?, self.failed.bounds.proof_tol, |_| ()).ok()?;
             return Some(match what {
                 Fails::Node => proof.failure.is_some(),
                 _ => proof.outputs.iter().any(|output| output.verdict == Verdict::Fail),
             });
         };
-        let expected = Answers::of(self.sides.single, cases, |_| ()).ok()?;
+        let expected = Answers::of(self.failed.sides.single, cases, |_| ()).ok()?;
         let budget = self.budget(&truth, &expected);
         let exact = budget.as_ref().map(|budget| Exact { truth: &truth, budget });
-        let check = check(&expected, engine, self.onnx, self.bounds, exact, |_| ()).ok()?;
+        let check =
+            check(&expected, engine, &self.failed.report.onnx, self.failed.bounds, exact, |_| ()).ok()?;
         Some(check.verdict == Verdict::Fail)
     }
 
     fn budget(&self, truth: &Answers, expected: &Answers) -> Option<Budget> {
-        let (_, exact) = prove(truth, self.sides.exact?, self.bounds.proof_tol, |_| ()).ok()?;
+        let (_, exact) = prove(truth, self.failed.sides.exact?, self.failed.bounds.proof_tol, |_| ()).ok()?;
         let rounded = rounded(self.rounded.as_ref()?, &exact, |_| ()).ok()?;
         Some(Budget::measure(truth, expected, &exact, &rounded))
     }
@@ -203,12 +207,12 @@ impl<'a> Search<'a> {
             engine.run(&inputs).ok()
         };
         let plain = Oracle::new(model).ok().and_then(|oracle| run(&oracle)).unwrap_or_default();
-        let meant = self.sides.exact.and_then(|exact| run(exact)).unwrap_or_default();
+        let meant = self.failed.sides.exact.and_then(|exact| run(exact)).unwrap_or_default();
         let largest = reference
             .iter()
             .flat_map(|(_, value)| value.to_f64())
             .fold(1.0, |largest: f64, x| largest.max(x.abs()));
-        let wanted = (2.0 * furthest(&plain, &meant)).max(self.bounds.proof_tol * largest);
+        let wanted = (2.0 * furthest(&plain, &meant)).max(self.failed.bounds.proof_tol * largest);
         below(wanted, furthest(&plain, reference))
     }
 
@@ -216,16 +220,16 @@ impl<'a> Search<'a> {
     fn single_bound(&self, engine: &dyn Engine, case: &Case) -> f64 {
         let cases = std::slice::from_ref(case);
         let seen = || {
-            let truth = Answers::of(self.sides.double, cases, |_| ()).ok()?;
-            let expected = Answers::of(self.sides.single, cases, |_| ()).ok()?;
+            let truth = Answers::of(self.failed.sides.double, cases, |_| ()).ok()?;
+            let expected = Answers::of(self.failed.sides.single, cases, |_| ()).ok()?;
             let budget = self.budget(&truth, &expected)?;
             let found = engine.run(&fit_inputs(&case.inputs, engine.inputs()).ok()?).ok()?;
             let (_, reference) = expected.iter().next()?;
             let budgets = found.names().filter_map(|name| budget.of(name));
-            let wanted = budgets.fold(self.bounds.atol, f64::max);
+            let wanted = budgets.fold(self.failed.bounds.atol, f64::max);
             Some(below(wanted, furthest(&found, reference)))
         };
-        seen().unwrap_or(self.bounds.atol)
+        seen().unwrap_or(self.failed.bounds.atol)
     }
 }
 

@@ -14,9 +14,9 @@ use crate::engines::relations::{self, Bound};
 use crate::engines::stress::{self, Part};
 use crate::engines::{Exact, check, refused};
 use crate::inputs::Case;
-use crate::proof::convert::{self, not_finite};
+use crate::proof::convert::{self, NotFinite, not_finite};
 use crate::proof::further::Further;
-use crate::proof::{Budget, Oracles, Proven, Runs, TELLING, exact_graph, telling_case};
+use crate::proof::{Budget, Oracles, Proof, Proven, Runs, TELLING, exact_graph, telling_case};
 use crate::subject::References;
 use crate::{ParityError, Subject, verdict};
 
@@ -179,42 +179,26 @@ impl<'a> Trial<'a> {
         let hints = weights.findings.iter().filter(|finding| finding.kind == FindingKind::Precision);
         let hints = hints.map(ToString::to_string).chain(convert::in_vain(bounds.expect, &weights));
         let mut notes: Vec<String> = hints.collect();
-        let mut parts = Parts { weights: Some(weights), ..Parts::default() };
-        let mut overflow = None;
+        let (mut parts, mut overflow) = (Parts::default(), None);
         if let Some(runs) = &runs {
+            let mut precision = None;
             if let Some(meant) = &self.unconverted {
                 let Oracles { double, single, .. } = &runs.oracles;
-                parts.precision = Some(convert::measure(bounds.expect, meant, &runs.rounded, engines)?);
+                precision = Some(convert::measure(bounds.expect, meant, &runs.rounded, engines)?);
                 overflow = not_finite((double, &runs.exact), (single, &runs.rounded), truth);
             }
-            if let Some(case) = telling_case(&proof, truth.cases()) {
-                let oracle = &runs.oracles.double;
-                let Blame { culprits, explanation, located, norms } = blame::blame(&Evidence {
-                    subject: self.subject,
-                    references: self.references,
-                    truth,
-                    oracle,
-                    proof: &proof,
-                    audit: parts.weights.as_ref(),
-                    overflow: overflow.as_ref(),
-                    engine: engines.first().copied(),
-                    case,
+            let mut relations = Vec::new();
+            if proof.verdict != Verdict::Fail {
+                // Where they cannot be tried, what has been judged stands.
+                relations = self.relations(runs, graph, &checks).unwrap_or_else(|error| {
+                    notes.push(format!("what must change nothing was not tried: {error}"));
+                    Vec::new()
                 });
-                (parts.culprits, parts.explanation, parts.located) = (culprits, explanation, located);
-                if proof.verdict != Verdict::Fail {
-                    match self.relations(runs, graph, &checks) {
-                        Ok(relations) => parts.relations = relations,
-                        // What has been judged stands.
-                        Err(error) => {
-                            notes.push(format!("what must change nothing was not tried: {error}"));
-                        }
-                    }
-                }
-                parts.tokens = blame::tokens::token_errors(case, truth, oracle, engines.first().copied());
-                let stress = |part: &Part| stress::stress(&norms, graph.model, part);
-                parts.stress = graph.parts.iter().flat_map(stress).collect();
             }
+            let looked = self.look_closer(runs, graph, &proof, &weights, overflow.as_ref());
+            parts = Parts { precision, relations, ..looked };
         }
+        parts.weights = Some(weights);
         if let Some(further) = further {
             notes.extend(further.notes());
             // What is wrong before may be why: a mask that is ignored everywhere is ignored here, too.
@@ -229,6 +213,39 @@ impl<'a> Trial<'a> {
         let notes = notes.into_iter().map(|note| format!("{onnx}: {note}")).collect();
         let report = GraphReport { onnx: onnx.into(), verdict, proof, checks, parts, notes };
         Ok(Judged { report, budget: runs.map(|runs| runs.budget) })
+    }
+
+    /// What shows on a single input: who is to blame, where in a text, and each LayerNorm alone.
+    fn look_closer(
+        &self,
+        runs: &Runs,
+        graph: Graph,
+        proof: &Proof,
+        weights: &Audit,
+        overflow: Option<&NotFinite>,
+    ) -> Parts {
+        let Some(case) = telling_case(proof, self.truth.cases()) else { return Parts::default() };
+        let (oracle, engine) = (&runs.oracles.double, graph.engines.first().copied());
+        let Blame { culprits, explanation, located, norms } = blame::blame(&Evidence {
+            subject: self.subject,
+            references: self.references,
+            truth: &self.truth,
+            oracle,
+            proof,
+            audit: weights,
+            overflow,
+            engine,
+            case,
+        });
+        let stress = |part: &Part| stress::stress(&norms, graph.model, part);
+        Parts {
+            culprits,
+            explanation,
+            located,
+            tokens: blame::tokens::token_errors(case, &self.truth, oracle, engine),
+            stress: graph.parts.iter().flat_map(stress).collect(),
+            ..Parts::default()
+        }
     }
 
     /// What must not change the answer: of both sides in f64, and of the first engine, unless it failed, within what rounding explains.

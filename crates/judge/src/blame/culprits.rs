@@ -14,7 +14,7 @@ pub(crate) struct Facts<'a> {
     pub program: &'a Program,
     pub family: &'a dyn Family,
     pub weights: Option<&'a Weights>,
-    pub audit: Option<&'a Audit>,
+    pub audit: &'a Audit,
     pub findings: Option<&'a Findings>,
     /// What the findings are from.
     pub inputs: &'a NamedValues,
@@ -30,7 +30,7 @@ pub(crate) fn culprits(facts: &Facts) -> Vec<Culprit> {
             None => culprits.push(culprit),
         }
     }
-    let failing = facts.audit.iter().flat_map(|audit| &audit.findings).filter(|finding| finding.fails);
+    let failing = facts.audit.findings.iter().filter(|finding| finding.fails);
     for finding in failing {
         if let Some(module) = &finding.module {
             facts.blame(&mut culprits, module, finding);

@@ -504,6 +504,12 @@ impl Search<'_> {
                 }
             }
         }
+        let located = Located { input: case.name.clone(), modules: errors };
+        Ok(Findings { located, suspects, taps: modules, carried: self.carried() })
+    }
+
+    /// The taps that values of the graph hold.
+    fn carried(&self) -> Vec<Carried> {
         let carried = self.taps.iter().zip(&self.places).filter_map(|(tap, place)| {
             let Place { value, layout } = place.as_ref()?;
             let plain = layout.is_plain();
@@ -521,9 +527,7 @@ impl Search<'_> {
                 normalises,
             })
         });
-        let carried = carried.collect();
-        let located = Located { input: case.name.clone(), modules: errors };
-        Ok(Findings { located, suspects, taps: modules, carried })
+        carried.collect()
     }
 
     /// What the graph makes of the module if all before it is right.

@@ -15,7 +15,7 @@ use crate::compare::Answers;
 use crate::engines::bench::{self, Limit};
 use crate::engines::recorded::{self, Side};
 use crate::inputs::{Case, fit_inputs};
-use crate::repro::{self, Sides};
+use crate::repro::{self, Failed, Sides};
 use crate::trial::Judged;
 use crate::{ParityError, tensors, verdict};
 
@@ -80,9 +80,8 @@ impl<'a> Found<'a> {
             self.hold_to_record(candidate, &judged, sides, cases)?;
             if let Some(dir) = replayed {
                 let command = self.check.command.as_deref().unwrap_or_default();
-                let written =
-                    repro::write(dir, &candidate.model, &judged.report, sides, cases, self.bounds, command);
-                match written {
+                let (model, report, bounds) = (&candidate.model, &judged.report, self.bounds);
+                match repro::write(dir, Failed { model, report, sides, cases, bounds }, command) {
                     Ok(written) => self.repro = Some(written),
                     // The verdict stands, whatever keeps the folder from being written.
                     Err(error) => self.unwritten = Some(error.to_string()),
