@@ -1,6 +1,11 @@
 //! The report of a check as Markdown, HTML and JUnit, as the real binary writes them.
 
+use std::path::PathBuf;
+
 use crate::common::{Folder, Run, fixture, in_fixture};
+use parity::check::Check;
+use parity::report::Expect;
+use parity::{Bounds, Subject};
 use serde_json::Value as Json;
 
 const FILES: [&str; 8] = ["--json", "r.json", "--markdown", "r.md", "--html", "r.html", "--junit", "r.xml"];
@@ -15,6 +20,39 @@ fn reports(args: &[&str], code: i32) -> (Json, [String; 4]) {
         serde_json::from_str(&read("r.json")).unwrap(),
         [read("r.md"), read("r.html"), read("r.xml"), run.stdout.clone()],
     )
+}
+
+/// What the binary shows is the library's: the whole check, and nothing less.
+#[test]
+fn the_library_makes_the_report_that_the_binary_writes() {
+    let model = fixture("baseline").display().to_string();
+    let graphs = ["baseline/ort-transformers-ts14-approximation.onnx", "baseline/ts11-eager.onnx"];
+    let graphs = graphs.map(|graph| in_fixture("forms", graph));
+    let args = [model.as_str(), "--onnx", &graphs[0], "--onnx", &graphs[1]];
+    let (code, binary) = Folder::new().report(&args);
+    assert_eq!(code, 1, "{binary}");
+    let check = Check { onnx: graphs.map(PathBuf::from).into(), ..Check::default() };
+    let mut steps = 0;
+    let report = check.of_model(Subject::open(Some(&model)).unwrap(), &mut |_| steps += 1).unwrap();
+    let library = serde_json::to_value(&report).unwrap();
+    // Two clocks do not agree, and a program has no command line.
+    let but_for = |mut json: Json| {
+        json.as_object_mut().unwrap().retain(|field, _| field != "timing" && field != "command");
+        json
+    };
+    assert!(steps > 100 && !report.stress.is_empty() && report.timing.is_some(), "{steps} steps");
+    assert_eq!(but_for(library), but_for(binary));
+}
+
+#[test]
+fn what_does_not_go_together_is_refused_by_the_library_too() {
+    let refused =
+        |check: Check| check.of_model(Subject::open(None).unwrap(), &mut |_| ()).unwrap_err().to_string();
+    let expected = Check { expected: Some("out.npz".into()), ..Check::default() };
+    assert!(refused(expected).contains("those of a file's inputs"));
+    let bounds = Bounds { expect: Expect::Int8, ..Bounds::default() };
+    let repro = Check { repro: Some("no/such/folder".into()), bounds, ..Check::default() };
+    assert!(refused(repro).contains("is not replayed"));
 }
 
 #[test]
