@@ -339,7 +339,7 @@ fn a_graph_can_be_inspected() {
     let nodes = Model::open(folder.at("m.onnx")).unwrap().graph.nodes.len();
     assert_eq!(module("")["nodes"], nodes);
     let shown = folder.run(&["inspect", "m.onnx"]).exits(0).stdout;
-    assert!(shown.contains("opset 17, IR version 8, by onnx-export"), "{shown}");
+    assert!(shown.contains("opset 17, IR version 8, by candle-parity"), "{shown}");
     assert!(shown.contains("      attention\n") || shown.contains("      attention "), "{shown}");
     folder.run(&["inspect", "model/config.json"]).is_mistake(&["config.json"]);
 }

@@ -159,7 +159,7 @@ impl<'a> Builder<'a> {
         Model {
             ir_version: self.dialect.ir_version,
             opsets: BTreeMap::from([(String::new(), options.opset)]),
-            producer: env!("CARGO_PKG_NAME").into(),
+            producer: "candle-parity".into(),
             producer_version: env!("CARGO_PKG_VERSION").into(),
             graph: self.graph,
             ..Model::default()
