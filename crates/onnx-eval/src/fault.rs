@@ -68,3 +68,13 @@ pub enum Fault {
     #[error(transparent)]
     Value(#[from] ValueError),
 }
+
+impl Fault {
+    pub(crate) fn argument(what: &'static str, found: impl ToString, wanted: &'static str) -> Self {
+        Self::Argument { what, found: found.to_string(), wanted }
+    }
+
+    pub(crate) fn shape(what: &'static str, found: &[usize], wanted: impl Into<String>) -> Self {
+        Self::Shape { what, found: found.to_vec(), wanted: wanted.into() }
+    }
+}

@@ -229,11 +229,7 @@ impl Run<'_> {
         };
         let wanted = || format!("{:?}, as what it stands for", computed.shape());
         if substitute.shape() != computed.shape() {
-            return Err(Fault::Shape {
-                what: "the substitute",
-                found: substitute.shape().to_vec(),
-                wanted: wanted(),
-            });
+            return Err(Fault::shape("the substitute", substitute.shape(), wanted()));
         }
         let mut tensor = Tensor::from_value(substitute)?;
         if tensor.dtype.is_float() != computed.dtype.is_float() {

@@ -38,11 +38,7 @@ fn gelu(context: &Context) -> Outputs {
     match context.string("approximate", "none")? {
         "none" => unary(context, gelu_erf),
         "tanh" => unary(context, gelu_tanh),
-        other => Err(Fault::Argument {
-            what: "attribute 'approximate'",
-            found: format!("'{other}'"),
-            wanted: "'none' or 'tanh'",
-        }),
+        other => Err(Fault::argument("attribute 'approximate'", format!("'{other}'"), "'none' or 'tanh'")),
     }
 }
 

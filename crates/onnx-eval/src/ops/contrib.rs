@@ -59,11 +59,8 @@ fn fused_gemm(context: &Context) -> Outputs {
         "Sigmoid" => Box::new(sigmoid),
         "LeakyRelu" => Box::new(move |x| if x < 0.0 { alpha * x } else { x }),
         other => {
-            return Err(Fault::Argument {
-                what: "attribute 'activation'",
-                found: format!("'{other}'"),
-                wanted: "Relu, Tanh, Sigmoid or LeakyRelu",
-            });
+            let found = format!("'{other}'");
+            return Err(Fault::argument("attribute 'activation'", found, "Relu, Tanh, Sigmoid or LeakyRelu"));
         }
     };
     let activated = product.into_iter().map(|x| match &x.data {
@@ -81,7 +78,7 @@ fn skipped(context: &Context, bias: usize) -> Result<Array<f64>, Fault> {
 }
 
 fn last_axis(x: &Array<f64>) -> Result<[usize; 1], Fault> {
-    let wrong = || Fault::Shape { what: "input 0", found: Vec::new(), wanted: "of rank 1 or more".into() };
+    let wrong = || Fault::shape("input 0", &[], "of rank 1 or more");
     Ok([x.ndim().checked_sub(1).ok_or_else(wrong)?])
 }
 
@@ -101,8 +98,7 @@ fn skip_layer_normalization(context: &Context) -> Outputs {
 fn embed_layer_normalization(context: &Context) -> Outputs {
     let ids = context.ints(0)?;
     let &[batch, sequence] = ids.shape() else {
-        let found = ids.shape().to_vec();
-        return Err(Fault::Shape { what: "the ids", found, wanted: "[batch, sequence]".into() });
+        return Err(Fault::shape("the ids", ids.shape(), "[batch, sequence]"));
     };
     let mut sum = looked_up(context, ids, 2)?;
     let positions = match context.optional(8) {
@@ -120,7 +116,7 @@ fn embed_layer_normalization(context: &Context) -> Outputs {
             let mask = context.ints(7)?;
             if mask.shape() != ids.shape() {
                 let wanted = format!("{:?}", ids.shape());
-                return Err(Fault::Shape { what: "the mask", found: mask.shape().to_vec(), wanted });
+                return Err(Fault::shape("the mask", mask.shape(), wanted));
             }
             crate::context::fold(mask, &[1], |row| row.iter().filter(|bit| **bit == 1).count() as i128)?
         }
@@ -138,8 +134,7 @@ fn embed_layer_normalization(context: &Context) -> Outputs {
 fn looked_up(context: &Context, ids: &Array<i128>, table: usize) -> Result<Array<f64>, Fault> {
     let table = context.floats(table)?;
     let &[rows, width] = table.shape() else {
-        let found = table.shape().to_vec();
-        return Err(Fault::Shape { what: "an embedding", found, wanted: "[rows, width]".into() });
+        return Err(Fault::shape("an embedding", table.shape(), "[rows, width]"));
     };
     let places = ids
         .iter()
@@ -170,10 +165,9 @@ struct Heads {
 /// left is the mean of the values.
 fn attend(context: &Context, given: &Heads) -> Result<Array<f64>, Fault> {
     let (q, k, v) = (given.q.shape(), given.k.shape(), given.v.shape());
-    let wrong = || Fault::Shape {
-        what: "the query by head",
-        found: q.to_vec(),
-        wanted: format!("[batch, heads, sequence, size], as the keys {k:?} and values {v:?} are"),
+    let wrong = || {
+        let wanted = format!("[batch, heads, sequence, size], as the keys {k:?} and values {v:?} are");
+        Fault::shape("the query by head", q, wanted)
     };
     let (&[batch, heads, queries, size], &[_, _, keys, _]) = (q, k) else { return Err(wrong()) };
     if k != [batch, heads, keys, size] || v.get(..3) != Some(&[batch, heads, keys]) {
@@ -214,10 +208,9 @@ fn visible(
     let at_key = |of: &dyn Fn(usize, usize) -> bool| {
         ArrayD::from_shape_fn(IxDyn(&[batch, 1, 1, keys]), |at| of(at[0], at[3]))
     };
-    let wrong = || Fault::Shape {
-        what: "the mask",
-        found: mask.shape().to_vec(),
-        wanted: format!("[{batch}], [{}], [{batch}, {keys}] or [{batch}, {queries}, {keys}]", 2 * batch),
+    let wrong = || {
+        let wanted = format!("[{batch}], [{}], [{batch}, {keys}] or [{batch}, {queries}, {keys}]", 2 * batch);
+        Fault::shape("the mask", mask.shape(), wanted)
     };
     match *mask.shape() {
         [rows] if rows == batch => Ok(at_key(&|row, key| (key as i128) < mask[[row].as_slice()])),
@@ -246,8 +239,7 @@ fn attention(context: &Context) -> Outputs {
     }
     let (x, weights) = (context.floats(0)?, context.floats(1)?);
     if x.ndim() != 3 || weights.ndim() != 2 {
-        let found = x.shape().to_vec();
-        return Err(Fault::Shape { what: "the input", found, wanted: "[batch, sequence, hidden]".into() });
+        return Err(Fault::shape("the input", x.shape(), "[batch, sequence, hidden]"));
     }
     let projected = matmul(context, x, weights)?.into_shared();
     let projected = scaled(context, projected, None, context.optional_floats(2)?)?;
@@ -259,7 +251,7 @@ fn attention(context: &Context) -> Outputs {
     let sum = sizes.iter().try_fold(0usize, |sum, &size| sum.checked_add(size));
     let (3, true) = (sizes.len(), sum == Some(width)) else {
         let wanted = format!("{sizes:?} side by side");
-        return Err(Fault::Shape { what: "the weights", found: weights.shape().to_vec(), wanted });
+        return Err(Fault::shape("the weights", weights.shape(), wanted));
     };
     if sizes[0] != sizes[1] {
         return Err(Fault::Unsupported("a query of another size than the key's"));

@@ -165,8 +165,7 @@ fn batch_normalization(context: &Context) -> Outputs {
     let given = |input: usize| {
         let values = context.floats(input)?;
         if values.shape() != [channels] {
-            let found = values.shape().to_vec();
-            return Err(Fault::Shape { what: "an input", found, wanted: format!("[{channels}]") });
+            return Err(Fault::shape("an input", values.shape(), format!("[{channels}]")));
         }
         Ok(values)
     };
@@ -207,7 +206,7 @@ fn lp_normalization(context: &Context) -> Outputs {
         1 => |row| row.iter().map(|x| x.abs()).sum(),
         2 => |row| row.iter().map(|x| x * x).sum::<f64>().sqrt(),
         p => {
-            return Err(Fault::Argument { what: "attribute 'p'", found: p.to_string(), wanted: "1 or 2" });
+            return Err(Fault::argument("attribute 'p'", p, "1 or 2"));
         }
     };
     let y = along(x, &[at], |row| {

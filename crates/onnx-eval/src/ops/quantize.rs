@@ -13,10 +13,9 @@ use crate::tensor::{Array, Tensor, reshaped};
 
 /// A scale or zero point under the shape of what it is for: one for all, one for each place of an axis, or one for each block along it.
 fn spread<T: Clone>(context: &Context, part: &Array<T>, shape: &[usize]) -> Result<Array<T>, Fault> {
-    let wrong = || Fault::Shape {
-        what: "a scale or zero point",
-        found: part.shape().to_vec(),
-        wanted: format!("one element, or what the axis of {shape:?} needs"),
+    let wrong = || {
+        let wanted = format!("one element, or what the axis of {shape:?} needs");
+        Fault::shape("a scale or zero point", part.shape(), wanted)
     };
     if part.len() == 1 && part.ndim() <= 1 {
         return Ok(reshaped(part, &[])?.into_shared());
