@@ -168,6 +168,22 @@ impl Context<'_> {
         let (a, b) = (self.expand(a, &shape)?, self.expand(b, &shape)?);
         Ok(Zip::from(a).and(b).map_collect(|a, b| f(a.clone(), b.clone())))
     }
+
+    /// As [`Context::pairs`], under the shape of the first: the other one is broadcast to it.
+    pub fn onto<A: Clone, B: Clone, C>(
+        &self,
+        a: &Array<A>,
+        b: &Array<B>,
+        f: impl Fn(A, B) -> C,
+    ) -> Result<ArrayD<C>, Fault> {
+        self.expand(b, a.shape())?;
+        self.pairs(a, b, f)
+    }
+
+    /// The one element of an input of integers that may be left out.
+    pub fn optional_int(&self, index: usize, what: &'static str, default: i128) -> Result<i128, Fault> {
+        self.optional(index).map_or(Ok(default), |_| Ok(*self.scalar(what, self.ints(index)?)?))
+    }
 }
 
 /// The shape that both can be broadcast to.

@@ -1,5 +1,5 @@
 use engine::EngineError;
-use onnx_graph::GraphError;
+use onnx_graph::{GraphError, Node};
 
 use crate::Fault;
 
@@ -50,6 +50,13 @@ pub enum OracleError {
     /// More nodes than the limit.
     #[error("the graph takes more than the limit of {0} nodes; raise Limits::max_nodes if that is meant")]
     TooManyNodes(usize),
+}
+
+impl OracleError {
+    /// What is wrong with a node.
+    pub(crate) fn node(node: &Node, opset: i64, fault: Fault) -> Self {
+        Self::Node { node: node.name.clone(), op: node.op.clone(), opset, fault: Box::new(fault) }
+    }
 }
 
 impl From<OracleError> for EngineError {

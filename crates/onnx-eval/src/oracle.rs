@@ -268,12 +268,7 @@ impl Run<'_> {
             inputs: node.inputs.iter().map(|name| self.operand(name)).collect(),
             promotions: &self.oracle.promotions,
         };
-        let fail = |fault| OracleError::Node {
-            node: node.name.clone(),
-            op: node.op.clone(),
-            opset: *opset,
-            fault: Box::new(fault),
-        };
+        let fail = |fault| OracleError::node(node, *opset, fault);
         let results = match kind {
             Kind::Op(op) => (op.run)(&context).map_err(fail)?,
             Kind::If { then_branch, else_branch } => {

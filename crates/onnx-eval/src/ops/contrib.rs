@@ -9,15 +9,15 @@ use super::activation::{gelu_erf, gelu_tanh, sigmoid};
 use super::attention::{heads, join_heads, scores, split_heads};
 use super::elementwise::unary;
 use super::linear::{gemm, matmul};
-use super::normalize::{scaled, softmax, standardised, statistics};
-use crate::context::{Context, Outputs, along};
+use super::normalize::{plus, scaled, softmax, standardised, statistics};
+use crate::context::{Context, Outputs, along, fold};
 use crate::fault::Fault;
-use crate::tensor::{Array, Data, Tensor, reshaped};
+use crate::tensor::{Array, Data, Tensor, array, reshaped};
 
 /// An activation of x + bias, where there is one.
 fn biased(context: &Context, f: fn(f64) -> f64) -> Outputs {
     let x = context.floats(0)?.clone();
-    let x = scaled(context, x, None, context.optional_floats(1)?)?;
+    let x = plus(context, x, context.optional_floats(1)?)?;
     Ok(vec![Tensor::float(context.input(0)?.dtype, x.mapv(f))])
 }
 
@@ -73,8 +73,8 @@ fn fused_gemm(context: &Context) -> Outputs {
 /// input + skip, and bias where there is one. The skip may lack the batch.
 fn skipped(context: &Context, bias: usize) -> Result<Array<f64>, Fault> {
     let x = context.floats(0)?.clone();
-    let x = scaled(context, x, None, Some(context.floats(1)?))?;
-    scaled(context, x, None, context.optional_floats(bias)?)
+    let x = plus(context, x, Some(context.floats(1)?))?;
+    plus(context, x, context.optional_floats(bias)?)
 }
 
 fn last_axis(x: &Array<f64>) -> Result<[usize; 1], Fault> {
@@ -105,9 +105,9 @@ fn embed_layer_normalization(context: &Context) -> Outputs {
         Some(_) => context.ints(8)?.clone(),
         None => ArrayD::from_shape_fn(IxDyn(&[1, sequence]), |at| at[1] as i128).into_shared(),
     };
-    sum = scaled(context, sum, None, Some(&looked_up(context, &positions, 3)?))?;
+    sum = plus(context, sum, Some(&looked_up(context, &positions, 3)?))?;
     if context.optional(1).is_some() {
-        sum = scaled(context, sum, None, Some(&looked_up(context, context.ints(1)?, 4)?))?;
+        sum = plus(context, sum, Some(&looked_up(context, context.ints(1)?, 4)?))?;
     }
     let y = standardised(&sum, &last_axis(&sum)?, context.float("epsilon", 1e-12)?);
     let y = scaled(context, y, Some(context.floats(5)?), Some(context.floats(6)?))?;
@@ -118,7 +118,7 @@ fn embed_layer_normalization(context: &Context) -> Outputs {
                 let wanted = format!("{:?}", ids.shape());
                 return Err(Fault::shape("the mask", mask.shape(), wanted));
             }
-            crate::context::fold(mask, &[1], |row| row.iter().filter(|bit| **bit == 1).count() as i128)?
+            fold(mask, &[1], |row| row.iter().filter(|bit| **bit == 1).count() as i128)?
         }
         None => ArrayD::zeros(IxDyn(&[batch])),
     };
@@ -183,9 +183,9 @@ fn attend(context: &Context, given: &Heads) -> Result<Array<f64>, Fault> {
         let filter = context.float("mask_filter_value", -10000.0)?;
         let visible = visible(context, given.mask, [batch, queries, keys])?;
         let mask = visible.mapv(|bit| if bit { 0.0 } else { filter }).into_shared();
-        scores = in_f32(scaled(context, scores, None, Some(&mask))?);
+        scores = in_f32(plus(context, scores, Some(&mask))?);
     }
-    scores = in_f32(scaled(context, scores, None, context.optional_floats(given.bias)?)?);
+    scores = in_f32(plus(context, scores, context.optional_floats(given.bias)?)?);
     let mut scores = scores.into_owned();
     if context.flag("unidirectional", false)? {
         for (at, score) in scores.indexed_iter_mut() {
@@ -242,7 +242,7 @@ fn attention(context: &Context) -> Outputs {
         return Err(Fault::shape("the input", x.shape(), "[batch, sequence, hidden]"));
     }
     let projected = matmul(context, x, weights)?.into_shared();
-    let projected = scaled(context, projected, None, context.optional_floats(2)?)?;
+    let projected = plus(context, projected, context.optional_floats(2)?)?;
     let width = projected.shape()[2];
     let sizes = match context.node.ints("qkv_hidden_sizes")? {
         Some(sizes) => super::shape::dims(sizes)?,
@@ -288,12 +288,7 @@ fn multi_head_attention(context: &Context) -> Outputs {
         if let Some(biases) = &biases {
             let bias = biases.get(used..used + width).ok_or(Fault::MissingInput(3))?;
             used += width;
-            x = scaled(
-                context,
-                x,
-                None,
-                Some(&crate::tensor::array(&[width], bias.to_vec())?.into_shared()),
-            )?;
+            x = plus(context, x, Some(&array(&[width], bias.to_vec())?.into_shared()))?;
         }
         split_heads(&x, heads)
     };

@@ -116,8 +116,7 @@ pub(super) fn gemm(context: &Context) -> Outputs {
     }
     context.same_dtype(0, 2)?;
     let c = context.floats(2)?;
-    context.expand(c, product.shape())?;
-    Ok(vec![Tensor::float(dtype, context.pairs(&product.into_shared(), c, |x, c| x + beta * c)?)])
+    Ok(vec![Tensor::float(dtype, context.onto(&product.into_shared(), c, |x, c| x + beta * c)?)])
 }
 
 /// Integers, multiplied only by integers.
@@ -133,8 +132,7 @@ fn int_gemm(context: &Context, product: Array<i128>, (alpha, beta): (f64, f64)) 
     }
     context.same_dtype(0, 2)?;
     let c = context.ints(2)?;
-    context.expand(c, product.shape())?;
-    let sum = context.pairs(&product, c, |x, c| x.wrapping_add(beta.wrapping_mul(c)))?;
+    let sum = context.onto(&product, c, |x, c| x.wrapping_add(beta.wrapping_mul(c)))?;
     Ok(vec![Tensor::int(dtype, sum)])
 }
 

@@ -81,10 +81,7 @@ fn sorted<T: Clone>(x: &Array<T>, along: usize, order: impl Fn(&T, &T) -> Orderi
 fn trilu(context: &Context) -> Outputs {
     let x = context.input(0)?;
     let upper = context.flag("upper", true)?;
-    let k = match context.optional(1) {
-        Some(_) => *context.scalar("k", context.ints(1)?)?,
-        None => 0,
-    };
+    let k = context.optional_int(1, "k", 0)?;
     let rank = x.rank();
     if rank < 2 {
         return Err(Fault::shape("input 0", x.shape(), "matrices"));
@@ -93,16 +90,10 @@ fn trilu(context: &Context) -> Outputs {
         let above = at[rank - 1] as i128 - at[rank - 2] as i128;
         if upper { above >= k } else { above <= k }
     };
-    Ok(vec![match &x.data {
-        Data::Float(a) => {
-            let keep = |at: IxDyn| if kept(&at) { a[&at] } else { 0.0 };
-            Tensor::float(x.dtype, ArrayD::from_shape_fn(a.raw_dim(), keep))
-        }
-        Data::Int(a) => {
-            let keep = |at: IxDyn| if kept(&at) { a[&at] } else { 0 };
-            Tensor::int(x.dtype, ArrayD::from_shape_fn(a.raw_dim(), keep))
-        }
-    }])
+    let zeroed = each!(x, a => {
+        ArrayD::from_shape_fn(a.raw_dim(), |at| if kept(&at) { a[&at] } else { Default::default() })
+    });
+    Ok(vec![zeroed])
 }
 
 /// The second value at the index, the first elsewhere, along a new axis. An index out of range has no such place.
