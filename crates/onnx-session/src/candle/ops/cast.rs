@@ -5,7 +5,6 @@ use onnx_graph::{Attribute, Node};
 
 use super::arithmetic::wrap_to_i32;
 use crate::candle::lower::{Lowering, Refusal, int};
-use crate::candle::types::ValueType;
 
 /// The dtypes that a cast may give, by ONNX's `TensorProto.DataType`; the numbers are the format's.
 const CODES: [(i64, DType); 6] =
@@ -60,11 +59,11 @@ pub(crate) fn constant(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
 
 pub(crate) fn identity(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let (x, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
-    let ty = cx.ty(x)?.clone();
-    same(cx, x, ty, output)
+    same(cx, x, output)
 }
 
 /// The lowered value itself under the name of an output: what an operator becomes where it changes nothing.
-pub(super) fn same(cx: &mut Lowering, x: &str, ty: ValueType, output: &str) -> Result<(), Refusal> {
+pub(super) fn same(cx: &mut Lowering, x: &str, output: &str) -> Result<(), Refusal> {
+    let ty = cx.ty(x)?.clone();
     cx.emit_as("Identity", &[x], vec![], ty, output)
 }
