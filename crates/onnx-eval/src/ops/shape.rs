@@ -170,7 +170,7 @@ fn tile(context: &Context) -> Outputs {
     let repeats = dims(&context.list(1)?.ok_or(Fault::MissingInput(1))?)?;
     if repeats.len() != x.rank() {
         let wanted = format!("[{}]", x.rank());
-        return Err(Fault::shape("repeats", &vec![repeats.len()], wanted));
+        return Err(Fault::shape("repeats", &[repeats.len()], wanted));
     }
     let shape: Vec<usize> =
         x.shape().iter().zip(&repeats).map(|(&size, &times)| size.saturating_mul(times)).collect();
