@@ -35,37 +35,23 @@ pub trait Engine: Send + Sync {
 /// Why an engine could not be run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages show what the fields are")]
 pub enum EngineError {
     /// The inputs are not what the model takes.
     #[error(transparent)]
     Input(#[from] InputError),
     /// A value was asked for that the model does not have.
     #[error("this model has no value named '{name}'")]
-    UnknownValue {
-        /// The name that was asked for.
-        name: String,
-    },
+    UnknownValue { name: String },
     /// An input has an element that the model cannot take: an id outside the vocabulary, a text longer than the model.
     #[error("{0}")]
     BadInput(#[source] Box<dyn Error + Send + Sync>),
     /// A node of the graph failed.
     #[error("node '{node}' ({op}) failed: {source}")]
-    Node {
-        /// The node's name.
-        node: String,
-        /// Its operator.
-        op: String,
-        /// What the operator said.
-        source: Box<dyn Error + Send + Sync>,
-    },
+    Node { node: String, op: String, source: Box<dyn Error + Send + Sync> },
     /// A result is not a value that can be handed out.
     #[error("value '{name}' cannot be read back: {source}")]
-    Output {
-        /// The value's name.
-        name: String,
-        /// Why not.
-        source: ValueError,
-    },
+    Output { name: String, source: ValueError },
     /// The tensor library failed outside any node.
     #[error("{0}")]
     Backend(#[source] Box<dyn Error + Send + Sync>),

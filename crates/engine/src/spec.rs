@@ -53,55 +53,23 @@ impl fmt::Display for ValueSpec {
 /// Why inputs do not fit an engine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages show what the fields are")]
 pub enum InputError {
     /// A required input was not given.
     #[error("input '{name}' is missing (this model takes {expected})")]
-    Missing {
-        /// The input's name.
-        name: String,
-        /// All inputs of the model.
-        expected: String,
-    },
+    Missing { name: String, expected: String },
     /// An input was given that the model does not have.
     #[error("there is no input '{name}' (this model takes {expected})")]
-    Unexpected {
-        /// The name that was given.
-        name: String,
-        /// All inputs of the model.
-        expected: String,
-    },
+    Unexpected { name: String, expected: String },
     /// An input of the wrong dtype.
     #[error("input '{name}' must be {expected}, got {found}")]
-    DType {
-        /// The input's name.
-        name: String,
-        /// The dtype the model declares.
-        expected: DType,
-        /// The dtype that was given.
-        found: DType,
-    },
+    DType { name: String, expected: DType, found: DType },
     /// An input whose shape is not the declared one.
     #[error("input '{spec}' was given shape {found:?}")]
-    Shape {
-        /// The input with its declared shape.
-        spec: Box<ValueSpec>,
-        /// The shape that was given.
-        found: Vec<usize>,
-    },
+    Shape { spec: Box<ValueSpec>, found: Vec<usize> },
     /// Two inputs disagree about the size of a named dimension.
     #[error("inputs disagree about '{symbol}': {first_size} in '{first}', {second_size} in '{second}'")]
-    Symbol {
-        /// The dimension's name.
-        symbol: String,
-        /// The input that fixed it.
-        first: String,
-        /// Its size there.
-        first_size: usize,
-        /// The input that differs.
-        second: String,
-        /// Its size there.
-        second_size: usize,
-    },
+    Symbol { symbol: String, first: String, first_size: usize, second: String, second_size: usize },
 }
 
 /// Checks that `inputs` are what `specs` ask for: names, dtypes, ranks, fixed sizes, and named sizes that agree.

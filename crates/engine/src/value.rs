@@ -58,53 +58,23 @@ macro_rules! each_dtype {
 /// Why a [`Value`] could not be made or read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages show what the fields are")]
 pub enum ValueError {
     /// The number of elements is not the product of the dimensions.
     #[error("shape {shape:?} needs {expected} elements, got {found}")]
-    Length {
-        /// The shape asked for.
-        shape: Vec<usize>,
-        /// The product of its dimensions.
-        expected: usize,
-        /// The number of elements given.
-        found: usize,
-    },
+    Length { shape: Vec<usize>, expected: usize, found: usize },
     /// The number of bytes is not what the shape and dtype need.
     #[error("{dtype} of shape {shape:?} needs {expected} bytes, got {found}")]
-    Bytes {
-        /// The dtype asked for.
-        dtype: DType,
-        /// The shape asked for.
-        shape: Vec<usize>,
-        /// The bytes it takes.
-        expected: usize,
-        /// The bytes given.
-        found: usize,
-    },
+    Bytes { dtype: DType, shape: Vec<usize>, expected: usize, found: usize },
     /// The product of the dimensions, in bytes, does not fit the address space.
     #[error("shape {shape:?} of {dtype} is too large for this machine's address space")]
-    Overflow {
-        /// The dtype asked for.
-        dtype: DType,
-        /// The shape asked for.
-        shape: Vec<usize>,
-    },
+    Overflow { dtype: DType, shape: Vec<usize> },
     /// The value is of another dtype than the one asked for.
     #[error("expected {expected}, found {found}")]
-    WrongDType {
-        /// The dtype asked for.
-        expected: DType,
-        /// The dtype the value has.
-        found: DType,
-    },
+    WrongDType { expected: DType, found: DType },
     /// A byte that should be a bool is neither 0 nor 1.
     #[error("a bool is stored as 0 or 1, found {found} at element {index}")]
-    NotABool {
-        /// Which element.
-        index: usize,
-        /// The byte found there.
-        found: u8,
-    },
+    NotABool { index: usize, found: u8 },
     /// candle could not hand a tensor over.
     #[error("{0}")]
     Candle(String),

@@ -82,7 +82,7 @@ impl Context<'_> {
         let array = self.ints(index)?;
         if array.ndim() > 1 {
             let found = array.shape().to_vec();
-            return Err(Fault::Shape { what: "a list", found, wanted: "of rank 1".into() });
+            return Err(Fault::shape("a list", &found, "of rank 1"));
         }
         // u64 lists beyond i64 are nothing that could be an axis or a size.
         Ok(Some(array.iter().map(|&x| x.clamp(i64::MIN.into(), i64::MAX.into()) as i64).collect()))
@@ -92,7 +92,7 @@ impl Context<'_> {
     pub fn scalar<'t, T>(&self, what: &'static str, array: &'t Array<T>) -> Result<&'t T, Fault> {
         match array.iter().next() {
             Some(element) if array.len() == 1 => Ok(element),
-            _ => Err(Fault::Shape { what, found: array.shape().to_vec(), wanted: "of one element".into() }),
+            _ => Err(Fault::shape(what, array.shape(), "of one element")),
         }
     }
 
@@ -167,6 +167,22 @@ impl Context<'_> {
         let shape = broadcast(a.shape(), b.shape())?;
         let (a, b) = (self.expand(a, &shape)?, self.expand(b, &shape)?);
         Ok(Zip::from(a).and(b).map_collect(|a, b| f(a.clone(), b.clone())))
+    }
+
+    /// As [`Context::pairs`], under the shape of the first: the other one is broadcast to it.
+    pub fn onto<A: Clone, B: Clone, C>(
+        &self,
+        a: &Array<A>,
+        b: &Array<B>,
+        f: impl Fn(A, B) -> C,
+    ) -> Result<ArrayD<C>, Fault> {
+        self.expand(b, a.shape())?;
+        self.pairs(a, b, f)
+    }
+
+    /// The one element of an input of integers that may be left out.
+    pub fn optional_int(&self, index: usize, what: &'static str, default: i128) -> Result<i128, Fault> {
+        self.optional(index).map_or(Ok(default), |_| Ok(*self.scalar(what, self.ints(index)?)?))
     }
 }
 

@@ -1,90 +1,62 @@
 use engine::EngineError;
-use onnx_graph::GraphError;
+use onnx_graph::{GraphError, Node};
 
 use crate::Fault;
 
 /// Why the oracle refuses a graph, or fails on one.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages show what the fields are")]
 pub enum OracleError {
     /// The model is not what onnx-graph promises.
     #[error(transparent)]
     Graph(#[from] GraphError),
     /// An operator that is not known, or not at this opset.
     #[error("node '{node}': there is no {op} of {domain} opset {opset} here{hint}")]
-    UnknownOp {
-        /// The node.
-        node: String,
-        /// The operator.
-        op: String,
-        /// Its domain.
-        domain: String,
-        /// The version of the domain.
-        opset: i64,
-        /// At which opsets it is known.
-        hint: String,
-    },
+    UnknownOp { node: String, op: String, domain: String, opset: i64, hint: String },
     /// Too many or too few inputs or outputs.
     #[error("node '{node}' ({op}, opset {opset}) has {found} {what}, which must be {least} to {most}")]
     Arity {
-        /// The node.
         node: String,
-        /// The operator.
         op: String,
-        /// The version of its domain.
         opset: i64,
-        /// Inputs or outputs.
         what: &'static str,
-        /// How many there are.
         found: usize,
-        /// How many there must be at least.
         least: usize,
-        /// How many there may be.
         most: usize,
     },
     /// An attribute that the operator does not have at this opset. To ignore it could be silently wrong.
     #[error("node '{node}' ({op}, opset {opset}) has an attribute '{attribute}', which is not defined there")]
-    UnknownAttribute {
-        /// The node.
-        node: String,
-        /// The operator.
-        op: String,
-        /// The version of its domain.
-        opset: i64,
-        /// The attribute.
-        attribute: String,
-    },
+    UnknownAttribute { node: String, op: String, opset: i64, attribute: String },
     /// A node that cannot be computed.
     #[error("node '{node}' ({op}, opset {opset}): {fault}")]
     Node {
-        /// The node.
         node: String,
-        /// The operator.
         op: String,
-        /// The version of its domain.
         opset: i64,
-        /// What is wrong.
         #[source]
         fault: Box<Fault>,
     },
     /// A constant that cannot be read.
     #[error("initializer '{name}': {fault}")]
     Constant {
-        /// Its name.
         name: String,
-        /// What is wrong.
         #[source]
         fault: Box<Fault>,
     },
     /// Functions that call functions that call functions.
     #[error("functions of the model call each other more than {limit} deep")]
-    CallsTooDeep {
-        /// The limit.
-        limit: usize,
-    },
+    CallsTooDeep { limit: usize },
     /// More nodes than the limit.
     #[error("the graph takes more than the limit of {0} nodes; raise Limits::max_nodes if that is meant")]
     TooManyNodes(usize),
+}
+
+impl OracleError {
+    /// What is wrong with a node.
+    pub(crate) fn node(node: &Node, opset: i64, fault: Fault) -> Self {
+        Self::Node { node: node.name.clone(), op: node.op.clone(), opset, fault: Box::new(fault) }
+    }
 }
 
 impl From<OracleError> for EngineError {

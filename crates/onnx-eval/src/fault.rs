@@ -6,6 +6,7 @@ use onnx_graph::GraphError;
 /// Why an operator cannot be computed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages show what the fields are")]
 pub enum Fault {
     /// A required input is left out.
     #[error("input {0} is missing")]
@@ -21,77 +22,31 @@ pub enum Fault {
     Attribute(#[from] GraphError),
     /// A number, word or list that the operator does not define.
     #[error("{what} is {found}, which must be {wanted}")]
-    Argument {
-        /// What it is.
-        what: &'static str,
-        /// What it says.
-        found: String,
-        /// What it could be.
-        wanted: &'static str,
-    },
+    Argument { what: &'static str, found: String, wanted: &'static str },
     /// An input of a dtype that the operator is not defined for.
     #[error("input {input} is {found}, which must be {wanted}")]
-    DType {
-        /// Which input.
-        input: usize,
-        /// Its dtype.
-        found: DType,
-        /// What it could be.
-        wanted: &'static str,
-    },
+    DType { input: usize, found: DType, wanted: &'static str },
     /// Inputs of two dtypes where they must be of one.
     #[error("inputs of {first} and {second} must be of one dtype; insert a Cast")]
-    Mixed {
-        /// One dtype.
-        first: DType,
-        /// The other.
-        second: DType,
-    },
+    Mixed { first: DType, second: DType },
     /// A dtype that a cast or constant asks for and that is not supported.
     #[error("elements of ONNX's data type {0} are not supported")]
     UnsupportedDType(i64),
     /// Shapes that cannot be broadcast together.
     #[error("shapes {left:?} and {right:?} cannot be broadcast together")]
-    Broadcast {
-        /// One shape.
-        left: Vec<usize>,
-        /// The other.
-        right: Vec<usize>,
-    },
+    Broadcast { left: Vec<usize>, right: Vec<usize> },
     /// A shape that does not fit the other inputs.
     #[error("{what} has shape {found:?}, which must be {wanted}")]
-    Shape {
-        /// What has it.
-        what: &'static str,
-        /// The shape.
-        found: Vec<usize>,
-        /// What it should be.
-        wanted: String,
-    },
+    Shape { what: &'static str, found: Vec<usize>, wanted: String },
     /// A number of elements that does not fit a shape.
     #[error("{found} elements cannot have shape {shape:?}")]
-    Elements {
-        /// The shape.
-        shape: Vec<usize>,
-        /// The number of elements.
-        found: usize,
-    },
+    Elements { shape: Vec<usize>, found: usize },
     /// An axis that is not there, or is there twice.
     #[error("axis {axis} is outside rank {rank}, or given twice")]
-    Axis {
-        /// The axis.
-        axis: i64,
-        /// The rank.
-        rank: usize,
-    },
+    Axis { axis: i64, rank: usize },
     /// An index that is not there.
     #[error("index {index} is outside an axis of size {size}")]
-    Index {
-        /// The index.
-        index: i128,
-        /// The size.
-        size: usize,
-    },
+    Index { index: i128, size: usize },
     /// An integer divided by zero.
     #[error("an integer is divided by zero")]
     DivisionByZero,
@@ -100,14 +55,7 @@ pub enum Fault {
         "shape {shape:?} would take more than the limit of {limit} bytes, of which {alive} are in use; raise \
          Limits::max_bytes if that is meant"
     )]
-    TooLarge {
-        /// Its shape.
-        shape: Vec<usize>,
-        /// How much the values take that are alive.
-        alive: usize,
-        /// The limit for all of them.
-        limit: usize,
-    },
+    TooLarge { shape: Vec<usize>, alive: usize, limit: usize },
     /// Dropout in training mode, of a model that was exported without being set to evaluation first.
     #[error(
         "it drops values at random, so the graph is not deterministic: export the model in evaluation mode, as after model.eval()"
@@ -119,4 +67,14 @@ pub enum Fault {
     /// Elements that are not what their dtype says.
     #[error(transparent)]
     Value(#[from] ValueError),
+}
+
+impl Fault {
+    pub(crate) fn argument(what: &'static str, found: impl ToString, wanted: &'static str) -> Self {
+        Self::Argument { what, found: found.to_string(), wanted }
+    }
+
+    pub(crate) fn shape(what: &'static str, found: &[usize], wanted: impl Into<String>) -> Self {
+        Self::Shape { what, found: found.to_vec(), wanted: wanted.into() }
+    }
 }

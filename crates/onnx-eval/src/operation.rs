@@ -57,13 +57,7 @@ impl Operation {
     /// # Errors
     /// If the inputs do not fit the operator, or it would take more memory than the limit.
     pub fn run(&self, inputs: &[Option<&Value>], limits: Limits) -> Result<Vec<Option<Value>>, OracleError> {
-        let fail = |fault| OracleError::Node {
-            node: self.node.name.clone(),
-            op: self.node.op.clone(),
-            opset: self.opset,
-            fault: Box::new(fault),
-        };
-        self.compute(inputs, limits).map_err(fail)
+        self.compute(inputs, limits).map_err(|fault| OracleError::node(&self.node, self.opset, fault))
     }
 
     fn compute(&self, inputs: &[Option<&Value>], limits: Limits) -> Result<Vec<Option<Value>>, Fault> {

@@ -229,11 +229,7 @@ impl Run<'_> {
         };
         let wanted = || format!("{:?}, as what it stands for", computed.shape());
         if substitute.shape() != computed.shape() {
-            return Err(Fault::Shape {
-                what: "the substitute",
-                found: substitute.shape().to_vec(),
-                wanted: wanted(),
-            });
+            return Err(Fault::shape("the substitute", substitute.shape(), wanted()));
         }
         let mut tensor = Tensor::from_value(substitute)?;
         if tensor.dtype.is_float() != computed.dtype.is_float() {
@@ -272,12 +268,7 @@ impl Run<'_> {
             inputs: node.inputs.iter().map(|name| self.operand(name)).collect(),
             promotions: &self.oracle.promotions,
         };
-        let fail = |fault| OracleError::Node {
-            node: node.name.clone(),
-            op: node.op.clone(),
-            opset: *opset,
-            fault: Box::new(fault),
-        };
+        let fail = |fault| OracleError::node(node, *opset, fault);
         let results = match kind {
             Kind::Op(op) => (op.run)(&context).map_err(fail)?,
             Kind::If { then_branch, else_branch } => {

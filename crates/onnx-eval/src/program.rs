@@ -51,12 +51,9 @@ fn step(placed: Placed, constants: &mut Constants) -> Result<Step, OracleError> 
     let kind = if op.name == "If" && op.domain.is_empty() {
         let mut branches: HashMap<String, Branch> = branches.into_iter().collect();
         let mut branch = |name: &'static str| {
-            let branch = branches.remove(name).ok_or_else(|| OracleError::Node {
-                node: node.name.clone(),
-                op: node.op.clone(),
-                opset,
-                fault: Box::new(crate::Fault::MissingAttribute(name)),
-            })?;
+            let branch = branches
+                .remove(name)
+                .ok_or_else(|| OracleError::node(&node, opset, crate::Fault::MissingAttribute(name)))?;
             self::branch(branch, constants)
         };
         let (then_branch, else_branch) = (branch("then_branch")?, branch("else_branch")?);

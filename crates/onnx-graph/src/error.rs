@@ -5,9 +5,11 @@ use engine::MapError;
 
 use crate::{AttributeFault, ExternalFault, TensorFault};
 
-/// Why a file could not be read as a model, or a model is not a valid one.
+/// Why a file could not be read as a model, or a model is not a valid one. Where a message does not
+/// say what a name is the name of, the name does: `input 'x'`, `node 'n' (Op)`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages show what the fields are")]
 pub enum GraphError {
     /// The file could not be mapped.
     #[error(transparent)]
@@ -17,234 +19,106 @@ pub enum GraphError {
     Memory(#[from] engine::memory::OverBudget),
     /// The file could not be written.
     #[error("cannot write {}: {source}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
+    Write { path: PathBuf, source: io::Error },
     /// The model is larger than a protobuf message may be.
     #[error("the model takes {bytes} bytes; in one file the limit is 2 GiB, which is protobuf's")]
-    TooLargeForOneFile {
-        /// Its size in the file.
-        bytes: usize,
-    },
+    TooLargeForOneFile { bytes: usize },
     /// Something else than ONNX.
     #[error("{file} is not an ONNX model: {found}")]
-    NotOnnx {
-        /// The file.
-        file: String,
-        /// What it is instead, as far as its bytes tell.
-        found: NotOnnx,
-    },
+    NotOnnx { file: String, found: NotOnnx },
     /// The file ends in the midst of a field.
     #[error(
         "{file} seems to be cut short: it breaks off in its {field}, {missing} bytes or more before the end; fetch the file again"
     )]
-    Truncated {
-        /// The file.
-        file: String,
-        /// The field that is not complete.
-        field: &'static str,
-        /// How many bytes this field still needs.
-        missing: u64,
-    },
+    Truncated { file: String, field: &'static str, missing: u64 },
     /// The file starts as ONNX does, but protobuf cannot read it.
     #[error("{file} is damaged: {source}")]
-    Damaged {
-        /// The file.
-        file: String,
-        /// What protobuf said.
-        source: prost::DecodeError,
-    },
+    Damaged { file: String, source: prost::DecodeError },
     /// A model without a graph.
     #[error("{file} has no graph; it may have been cut short")]
-    NoGraph {
-        /// The file.
-        file: String,
-    },
+    NoGraph { file: String },
     /// A version of the file format that is not known here.
     #[error("{file} has IR version {version}; supported are {first} to {last}", first = crate::IR_VERSIONS.start(), last = crate::IR_VERSIONS.end())]
-    IrVersion {
-        /// The file.
-        file: String,
-        /// The version it states.
-        version: i64,
-    },
+    IrVersion { file: String, version: i64 },
     /// A model without operator sets.
     #[error("the model imports no operator set (opset_import is empty); the file may have been cut short")]
     NoOpsets,
     /// An operator set of an impossible version.
     #[error("the operator set of domain '{domain}' is imported in version {version}, which does not exist")]
-    OpsetVersion {
-        /// Its domain.
-        domain: String,
-        /// The version.
-        version: i64,
-    },
+    OpsetVersion { domain: String, version: i64 },
     /// A domain that is imported twice, in different versions.
     #[error("the operator set of domain '{domain}' is imported in version {first} and in version {second}")]
-    OpsetTwice {
-        /// Its domain.
-        domain: String,
-        /// One version.
-        first: i64,
-        /// The other.
-        second: i64,
-    },
+    OpsetTwice { domain: String, first: i64, second: i64 },
     /// Something that must have a name has none.
     #[error("{what} has no name")]
-    NoName {
-        /// What it is.
-        what: String,
-    },
+    NoName { what: String },
     /// A node without an operator.
     #[error("node '{node}' has no operator (op_type is empty)")]
-    NoOperator {
-        /// The node.
-        node: String,
-    },
+    NoOperator { node: String },
     /// Two nodes of the same name.
     #[error("two nodes are called '{node}'")]
-    DuplicateNode {
-        /// Their name.
-        node: String,
-    },
+    DuplicateNode { node: String },
     /// An input or output without a type.
     #[error("{value} has no type; ONNX's shape inference can add it")]
-    NoType {
-        /// Such as `input 'x'`.
-        value: String,
-    },
+    NoType { value: String },
     /// An input or output that is not a dense tensor.
     #[error("{value} is {kind}; only dense tensors are supported")]
-    NotATensor {
-        /// Such as `input 'x'`.
-        value: String,
-        /// Such as `a sequence`.
-        kind: &'static str,
-    },
-    /// An input or output of elements that [`engine::DType`] does not have.
+    NotATensor { value: String, kind: &'static str },
+    /// An input or output of elements that [`engine::DType`] does not have, by ONNX's name for them.
     #[error("{value} has elements of type {dtype}, which is not supported")]
-    ElementType {
-        /// Such as `input 'x'`.
-        value: String,
-        /// ONNX's name for the type.
-        dtype: String,
-    },
+    ElementType { value: String, dtype: String },
     /// An input or output of an impossible size.
     #[error("{value} has dimension {dim}")]
-    Dimension {
-        /// Such as `input 'x'`.
-        value: String,
-        /// The dimension.
-        dim: i64,
-    },
+    Dimension { value: String, dim: i64 },
     /// A sparse initializer.
     #[error("initializer '{name}' is sparse; only dense tensors are supported")]
-    SparseInitializer {
-        /// Its name.
-        name: String,
-    },
+    SparseInitializer { name: String },
     /// A tensor that cannot be read.
     #[error("{tensor}: {fault}")]
     Tensor {
-        /// Such as `initializer 'w'`.
         tensor: String,
-        /// What is wrong.
         #[source]
         fault: TensorFault,
     },
-    /// A tensor whose data lies in another file and cannot be read from there.
+    /// A tensor whose data lies in another file, as the model spells it, and cannot be read there.
     #[error("{tensor}, stored in '{location}': {fault}")]
     External {
-        /// Such as `initializer 'w'`.
         tensor: String,
-        /// The other file, as the model spells it.
         location: String,
-        /// What is wrong.
         #[source]
         fault: ExternalFault,
     },
     /// An attribute that cannot be read.
     #[error("attribute '{attribute}' of {owner} {fault}")]
     Attribute {
-        /// Such as `node 'n' (Op)`.
         owner: String,
-        /// The attribute.
         attribute: String,
-        /// What is wrong.
         #[source]
         fault: AttributeFault,
     },
     /// An attribute was asked for that is of another type.
     #[error("attribute '{attribute}' of node '{node}' ({op}) must be {expected}, found {found}")]
-    AttributeType {
-        /// The node.
-        node: String,
-        /// Its operator.
-        op: String,
-        /// The attribute.
-        attribute: String,
-        /// What was asked for.
-        expected: &'static str,
-        /// What is there.
-        found: &'static str,
-    },
+    AttributeType { node: String, op: String, attribute: String, expected: &'static str, found: &'static str },
     /// A value that is defined twice, or hides one of an outer graph.
     #[error("value '{value}' is defined twice: by {first} and by {second}")]
-    DuplicateValue {
-        /// The value.
-        value: String,
-        /// What defined it first.
-        first: String,
-        /// What defined it again.
-        second: String,
-    },
+    DuplicateValue { value: String, first: String, second: String },
     /// A value that is used too early.
     #[error(
         "value '{value}' is used by node '{node}' ({op}) before it is defined, by {definer}; nodes must stand in topological order"
     )]
-    UsedBeforeDefined {
-        /// The value.
-        value: String,
-        /// The node that uses it.
-        node: String,
-        /// Its operator.
-        op: String,
-        /// The node that defines it.
-        definer: String,
-    },
+    UsedBeforeDefined { value: String, node: String, op: String, definer: String },
     /// A value that is used, but not defined.
     #[error("value '{value}', used by node '{node}' ({op}), is defined nowhere")]
-    Undefined {
-        /// The value.
-        value: String,
-        /// The node that uses it.
-        node: String,
-        /// Its operator.
-        op: String,
-    },
+    Undefined { value: String, node: String, op: String },
     /// An output that is not defined.
     #[error("output '{value}' is defined nowhere")]
-    UndefinedOutput {
-        /// The output.
-        value: String,
-    },
+    UndefinedOutput { value: String },
     /// An output that is listed twice.
     #[error("output '{value}' is listed twice")]
-    DuplicateOutput {
-        /// The output.
-        value: String,
-    },
+    DuplicateOutput { value: String },
     /// An initializer that is not what the input of its name may be.
     #[error("input '{declared}' has an initializer that is {found}")]
-    InitializerType {
-        /// The input with its dtype and shape.
-        declared: String,
-        /// The initializer's.
-        found: String,
-    },
+    InitializerType { declared: String, found: String },
     /// Subgraphs nested too deeply.
     #[error("subgraphs are nested more than {limit} deep", limit = crate::MAX_DEPTH)]
     TooDeep,
@@ -252,104 +126,39 @@ pub enum GraphError {
     #[error(
         "node '{node}' uses operator '{op}' of domain '{domain}', which is not supported and for which the model has no functions"
     )]
-    UnknownDomain {
-        /// The node.
-        node: String,
-        /// Its operator.
-        op: String,
-        /// The domain.
-        domain: String,
-    },
+    UnknownDomain { node: String, op: String, domain: String },
     /// A function that the model does not have.
     #[error("node '{node}' calls function '{function}', which the model does not have")]
-    UnknownFunction {
-        /// The node.
-        node: String,
-        /// The function.
-        function: String,
-    },
-    /// A domain that is used, but not imported.
+    UnknownFunction { node: String, function: String },
+    /// A domain that is used, but not imported; ONNX's own is `ai.onnx` here.
     #[error("node '{node}' uses operator '{op}' of domain '{domain}', for which no operator set is imported")]
-    NoOpset {
-        /// The node.
-        node: String,
-        /// Its operator.
-        op: String,
-        /// The domain, `ai.onnx` for ONNX's own.
-        domain: String,
-    },
+    NoOpset { node: String, op: String, domain: String },
     /// An attribute that refers to one of the enclosing function's, of which there is none.
     #[error(
         "attribute '{attribute}' of node '{node}' ({op}) refers to '{reference}', which is no attribute of an enclosing function"
     )]
-    UnknownReference {
-        /// The node.
-        node: String,
-        /// Its operator.
-        op: String,
-        /// Its attribute.
-        attribute: String,
-        /// What it refers to.
-        reference: String,
-    },
+    UnknownReference { node: String, op: String, attribute: String, reference: String },
     /// Something is wrong within a function.
     #[error("in function '{function}': {source}")]
-    InFunction {
-        /// The function.
-        function: String,
-        /// What it is.
-        source: Box<GraphError>,
-    },
+    InFunction { function: String, source: Box<GraphError> },
     /// Two functions of the same domain, name and overload.
     #[error("function '{function}' is defined twice")]
-    DuplicateFunction {
-        /// The function.
-        function: String,
-    },
+    DuplicateFunction { function: String },
     /// A function that would stand in for one of ONNX's own operators.
     #[error("function '{function}' is in ONNX's own domain, where runtimes differ about which one is meant")]
-    FunctionInOnnxDomain {
-        /// The function.
-        function: String,
-    },
+    FunctionInOnnxDomain { function: String },
     /// A function attribute that is declared twice.
     #[error("function '{function}' declares attribute '{attribute}' twice")]
-    DuplicateParameter {
-        /// The function.
-        function: String,
-        /// The attribute.
-        attribute: String,
-    },
+    DuplicateParameter { function: String, attribute: String },
     /// A call with more inputs, or more outputs, than the function has.
     #[error("node '{node}' calls function '{function}' with {found} {what}, it has {expected}")]
-    Arity {
-        /// The node.
-        node: String,
-        /// The function.
-        function: String,
-        /// `inputs` or `outputs`.
-        what: &'static str,
-        /// How many the call has.
-        found: usize,
-        /// How many the function has.
-        expected: usize,
-    },
+    Arity { node: String, function: String, what: &'static str, found: usize, expected: usize },
     /// A call with an attribute that the function does not have.
     #[error("node '{node}' calls function '{function}' with attribute '{attribute}', which it does not have")]
-    UnknownParameter {
-        /// The node.
-        node: String,
-        /// The function.
-        function: String,
-        /// The attribute.
-        attribute: String,
-    },
+    UnknownParameter { node: String, function: String, attribute: String },
     /// A function that calls itself, directly or through others.
     #[error("function '{function}' calls itself")]
-    Recursion {
-        /// The function.
-        function: String,
-    },
+    Recursion { function: String },
     /// Functions that call functions that call functions, beyond all measure.
     #[error("the graph has more than {limit} nodes when its functions are written out", limit = crate::MAX_NODES)]
     TooManyNodes,
@@ -358,6 +167,7 @@ pub enum GraphError {
 /// What a file is that is not ONNX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages show what the fields are")]
 pub enum NotOnnx {
     /// No bytes at all.
     #[error("it is empty")]

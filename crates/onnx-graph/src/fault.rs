@@ -9,67 +9,29 @@ use engine::{DType, MapError};
 /// Why a tensor cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages show what the fields are")]
 pub enum TensorFault {
-    /// Elements that [`DType`] does not have.
+    /// Elements that [`DType`] does not have, by ONNX's name for them.
     #[error("elements of type {dtype} are not supported")]
-    DType {
-        /// ONNX's name for the type.
-        dtype: String,
-    },
+    DType { dtype: String },
     /// A negative dimension.
     #[error("shape {dims:?} has a negative dimension")]
-    NegativeDim {
-        /// The dimensions.
-        dims: Vec<i64>,
-    },
+    NegativeDim { dims: Vec<i64> },
     /// A size that cannot be addressed.
     #[error("{dtype}{dims:?} is too large for this machine's address space")]
-    Overflow {
-        /// The dtype.
-        dtype: DType,
-        /// The dimensions.
-        dims: Vec<i64>,
-    },
+    Overflow { dtype: DType, dims: Vec<i64> },
     /// Data in more than one field.
     #[error("its data is given twice, as {first} and as {second}")]
-    TwoPlaces {
-        /// One field.
-        first: &'static str,
-        /// The other.
-        second: &'static str,
-    },
+    TwoPlaces { first: &'static str, second: &'static str },
     /// Data in a field that is not for this dtype.
     #[error("{dtype} cannot be stored in {field}")]
-    WrongField {
-        /// The dtype.
-        dtype: DType,
-        /// The field.
-        field: &'static str,
-    },
+    WrongField { dtype: DType, field: &'static str },
     /// Too many bytes, or too few.
     #[error("{dtype}{shape:?} needs {expected} bytes, {field} has {found}")]
-    Size {
-        /// The dtype.
-        dtype: DType,
-        /// The dimensions.
-        shape: Vec<usize>,
-        /// The bytes they need.
-        expected: usize,
-        /// The field that holds the data.
-        field: &'static str,
-        /// The bytes that are there.
-        found: usize,
-    },
+    Size { dtype: DType, shape: Vec<usize>, expected: usize, field: &'static str, found: usize },
     /// An element that the dtype cannot hold.
     #[error("element {index} is {value}, which is not {dtype}")]
-    OutOfRange {
-        /// Which element.
-        index: usize,
-        /// What it is, in decimal.
-        value: String,
-        /// The dtype.
-        dtype: DType,
-    },
+    OutOfRange { index: usize, value: String, dtype: DType },
     /// A part of a tensor.
     #[error("it is one segment of a tensor, which is not supported")]
     Segment,
@@ -81,6 +43,7 @@ pub enum TensorFault {
 /// Why a tensor's data cannot be read from another file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages show what the fields are")]
 pub enum ExternalFault {
     /// The model did not come from a file.
     #[error("the model was given as bytes, so that there is no folder to look in; open it from its file")]
@@ -93,12 +56,7 @@ pub enum ExternalFault {
     KeyTwice(String),
     /// An offset or length that is not a number.
     #[error("{key} is '{value}', which is not a number of bytes")]
-    NotANumber {
-        /// `offset` or `length`.
-        key: &'static str,
-        /// What stands there.
-        value: String,
-    },
+    NotANumber { key: &'static str, value: String },
     /// A path from the root.
     #[error("the path is absolute; it must be relative to the model's folder")]
     Absolute,
@@ -110,12 +68,7 @@ pub enum ExternalFault {
     Missing(PathBuf),
     /// The path could not be looked at.
     #[error("cannot read {}: {source}", path.display())]
-    Io {
-        /// The path.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
     /// A link to somewhere else.
     #[error("it is a link to {}, which lies neither below the model's folder nor in the same hub cache", .0.display())]
     Outside(PathBuf),
@@ -127,29 +80,18 @@ pub enum ExternalFault {
     Memory(#[from] OverBudget),
     /// A length that is not what shape and dtype need.
     #[error("its length is given as {found} bytes, its shape and dtype need {expected}")]
-    Length {
-        /// The bytes that shape and dtype need.
-        expected: usize,
-        /// The length that is given.
-        found: u64,
-    },
+    Length { expected: usize, found: u64 },
     /// Data beyond the file's end.
     #[error(
         "{length} bytes from offset {offset} reach beyond the file's end at {size}; the file may have been cut short"
     )]
-    OutOfFile {
-        /// Where the data begins.
-        offset: u64,
-        /// How long it is.
-        length: usize,
-        /// The file's size.
-        size: usize,
-    },
+    OutOfFile { offset: u64, length: usize, size: usize },
 }
 
 /// Why an attribute cannot be read. Each message continues "attribute 'a' of node 'n' (Op) …".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages show what the fields are")]
 pub enum AttributeFault {
     /// It is there twice.
     #[error("is given twice")]
@@ -159,20 +101,10 @@ pub enum AttributeFault {
     NoValue,
     /// It has values of more than one type, and does not say which one counts.
     #[error("has values of several types: {first} and {second}")]
-    SeveralValues {
-        /// One type.
-        first: &'static str,
-        /// The other.
-        second: &'static str,
-    },
+    SeveralValues { first: &'static str, second: &'static str },
     /// It says that it is of one type and has a value of another.
     #[error("is declared as {declared}, but has {found}")]
-    Mismatch {
-        /// The type it says it is.
-        declared: &'static str,
-        /// The type of its value.
-        found: &'static str,
-    },
+    Mismatch { declared: &'static str, found: &'static str },
     /// It is both a value and a reference to one.
     #[error("both has a value and refers to '{0}'")]
     ReferenceWithValue(String),

@@ -121,20 +121,20 @@ pub enum Attribute {
 }
 
 impl Attribute {
-    /// What it is, for messages: `an int`.
-    pub(crate) fn kind(&self) -> &'static str {
+    /// What it is; for a reference, what that refers to.
+    pub(crate) fn kind(&self) -> AttributeType {
         match self {
-            Attribute::Int(_) => kind_name(AttributeType::Int),
-            Attribute::Float(_) => kind_name(AttributeType::Float),
-            Attribute::String(_) => kind_name(AttributeType::String),
-            Attribute::Tensor(_) => kind_name(AttributeType::Tensor),
-            Attribute::Graph(_) => kind_name(AttributeType::Graph),
-            Attribute::Ints(_) => kind_name(AttributeType::Ints),
-            Attribute::Floats(_) => kind_name(AttributeType::Floats),
-            Attribute::Strings(_) => kind_name(AttributeType::Strings),
-            Attribute::Tensors(_) => kind_name(AttributeType::Tensors),
-            Attribute::Graphs(_) => kind_name(AttributeType::Graphs),
-            Attribute::Reference { .. } => "a reference to an attribute of the function",
+            Attribute::Int(_) => AttributeType::Int,
+            Attribute::Float(_) => AttributeType::Float,
+            Attribute::String(_) => AttributeType::String,
+            Attribute::Tensor(_) => AttributeType::Tensor,
+            Attribute::Graph(_) => AttributeType::Graph,
+            Attribute::Ints(_) => AttributeType::Ints,
+            Attribute::Floats(_) => AttributeType::Floats,
+            Attribute::Strings(_) => AttributeType::Strings,
+            Attribute::Tensors(_) => AttributeType::Tensors,
+            Attribute::Graphs(_) => AttributeType::Graphs,
+            Attribute::Reference { kind, .. } => *kind,
         }
     }
 }
@@ -160,94 +160,33 @@ pub(crate) fn kind_name(kind: AttributeType) -> &'static str {
     }
 }
 
+/// Attributes by name and type.
+macro_rules! getters {
+    ($($name:ident, $article:literal: $kind:ident($value:ident) => $found:expr, $of:ty;)*) => { $(
+        #[doc = concat!($article, " ", stringify!($name), ".")]
+        ///
+        /// # Errors
+        /// If the attribute is of another type.
+        pub fn $name(&self, name: &str) -> Result<Option<$of>, GraphError> {
+            self.get(name, AttributeType::$kind, |attribute| match attribute {
+                Attribute::$kind($value) => Some($found),
+                _ => None,
+            })
+        }
+    )* };
+}
+
 /// Attributes by name and type: `None` if there is no such attribute, an error if it is of another type.
 impl Node {
-    /// An int.
-    ///
-    /// # Errors
-    /// If the attribute is of another type.
-    pub fn int(&self, name: &str) -> Result<Option<i64>, GraphError> {
-        self.get(name, AttributeType::Int, |attribute| match attribute {
-            Attribute::Int(i) => Some(*i),
-            _ => None,
-        })
-    }
-
-    /// A float.
-    ///
-    /// # Errors
-    /// If the attribute is of another type.
-    pub fn float(&self, name: &str) -> Result<Option<f32>, GraphError> {
-        self.get(name, AttributeType::Float, |attribute| match attribute {
-            Attribute::Float(f) => Some(*f),
-            _ => None,
-        })
-    }
-
-    /// A string.
-    ///
-    /// # Errors
-    /// If the attribute is of another type.
-    pub fn string(&self, name: &str) -> Result<Option<&str>, GraphError> {
-        self.get(name, AttributeType::String, |attribute| match attribute {
-            Attribute::String(s) => Some(s.as_str()),
-            _ => None,
-        })
-    }
-
-    /// A tensor.
-    ///
-    /// # Errors
-    /// If the attribute is of another type.
-    pub fn tensor(&self, name: &str) -> Result<Option<&Tensor>, GraphError> {
-        self.get(name, AttributeType::Tensor, |attribute| match attribute {
-            Attribute::Tensor(tensor) => Some(tensor),
-            _ => None,
-        })
-    }
-
-    /// A graph.
-    ///
-    /// # Errors
-    /// If the attribute is of another type.
-    pub fn graph(&self, name: &str) -> Result<Option<&Graph>, GraphError> {
-        self.get(name, AttributeType::Graph, |attribute| match attribute {
-            Attribute::Graph(graph) => Some(graph.as_ref()),
-            _ => None,
-        })
-    }
-
-    /// A list of ints.
-    ///
-    /// # Errors
-    /// If the attribute is of another type.
-    pub fn ints(&self, name: &str) -> Result<Option<&[i64]>, GraphError> {
-        self.get(name, AttributeType::Ints, |attribute| match attribute {
-            Attribute::Ints(ints) => Some(ints.as_slice()),
-            _ => None,
-        })
-    }
-
-    /// A list of floats.
-    ///
-    /// # Errors
-    /// If the attribute is of another type.
-    pub fn floats(&self, name: &str) -> Result<Option<&[f32]>, GraphError> {
-        self.get(name, AttributeType::Floats, |attribute| match attribute {
-            Attribute::Floats(floats) => Some(floats.as_slice()),
-            _ => None,
-        })
-    }
-
-    /// A list of strings.
-    ///
-    /// # Errors
-    /// If the attribute is of another type.
-    pub fn strings(&self, name: &str) -> Result<Option<&[String]>, GraphError> {
-        self.get(name, AttributeType::Strings, |attribute| match attribute {
-            Attribute::Strings(strings) => Some(strings.as_slice()),
-            _ => None,
-        })
+    getters! {
+        int, "An": Int(i) => *i, i64;
+        float, "A": Float(f) => *f, f32;
+        string, "A": String(s) => s.as_str(), &str;
+        tensor, "A": Tensor(tensor) => tensor, &Tensor;
+        graph, "A": Graph(graph) => graph.as_ref(), &Graph;
+        ints, "A list of": Ints(ints) => ints.as_slice(), &[i64];
+        floats, "A list of": Floats(floats) => floats.as_slice(), &[f32];
+        strings, "A list of": Strings(strings) => strings.as_slice(), &[String];
     }
 
     fn get<'a, T>(
@@ -262,7 +201,10 @@ impl Node {
             op: self.op.clone(),
             attribute: name.into(),
             expected: kind_name(expected),
-            found: attribute.kind(),
+            found: match attribute {
+                Attribute::Reference { .. } => "a reference to an attribute of the function",
+                _ => kind_name(attribute.kind()),
+            },
         };
         pick(attribute).map(Some).ok_or_else(wrong_type)
     }

@@ -8,9 +8,9 @@ use engine::{DType, Dim, ValueSpec};
 use prost::Message;
 
 use crate::proto::{
-    AttributeProto, AttributeType, DataType, Dimension, DimensionValue, FunctionProto, GraphProto,
-    ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto,
-    TensorType, TypeProto, TypeValue, ValueInfoProto,
+    AttributeProto, DataType, Dimension, DimensionValue, FunctionProto, GraphProto, ModelProto, NodeProto,
+    OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto, TensorType, TypeProto,
+    TypeValue, ValueInfoProto,
 };
 use crate::{Attribute, Function, Graph, GraphError, Model, Node, Tensor};
 
@@ -116,31 +116,23 @@ fn node(node: &Node) -> NodeProto {
 }
 
 fn attribute((name, value): (&String, &Attribute)) -> AttributeProto {
-    let of = |kind: AttributeType| AttributeProto {
-        name: name.clone(),
-        r#type: kind.into(),
-        ..AttributeProto::default()
-    };
+    let mut proto =
+        AttributeProto { name: name.clone(), r#type: value.kind().into(), ..AttributeProto::default() };
     let bytes = |string: &String| Bytes::copy_from_slice(string.as_bytes());
     match value {
-        Attribute::Int(i) => AttributeProto { i: Some(*i), ..of(AttributeType::Int) },
-        Attribute::Float(f) => AttributeProto { f: Some(*f), ..of(AttributeType::Float) },
-        Attribute::String(s) => AttributeProto { s: Some(bytes(s)), ..of(AttributeType::String) },
-        Attribute::Tensor(t) => AttributeProto { t: Some(tensor(t)), ..of(AttributeType::Tensor) },
-        Attribute::Graph(g) => AttributeProto { g: Some(graph(g)), ..of(AttributeType::Graph) },
-        Attribute::Ints(ints) => AttributeProto { ints: ints.clone(), ..of(AttributeType::Ints) },
-        Attribute::Floats(floats) => AttributeProto { floats: floats.clone(), ..of(AttributeType::Floats) },
-        Attribute::Strings(strings) => {
-            AttributeProto { strings: strings.iter().map(bytes).collect(), ..of(AttributeType::Strings) }
-        }
-        Attribute::Tensors(tensors) => {
-            AttributeProto { tensors: tensors.iter().map(tensor).collect(), ..of(AttributeType::Tensors) }
-        }
-        Attribute::Graphs(graphs) => {
-            AttributeProto { graphs: graphs.iter().map(graph).collect(), ..of(AttributeType::Graphs) }
-        }
-        Attribute::Reference { name, kind } => AttributeProto { ref_attr_name: name.clone(), ..of(*kind) },
+        Attribute::Int(i) => proto.i = Some(*i),
+        Attribute::Float(f) => proto.f = Some(*f),
+        Attribute::String(s) => proto.s = Some(bytes(s)),
+        Attribute::Tensor(t) => proto.t = Some(tensor(t)),
+        Attribute::Graph(g) => proto.g = Some(graph(g)),
+        Attribute::Ints(ints) => proto.ints = ints.clone(),
+        Attribute::Floats(floats) => proto.floats = floats.clone(),
+        Attribute::Strings(strings) => proto.strings = strings.iter().map(bytes).collect(),
+        Attribute::Tensors(tensors) => proto.tensors = tensors.iter().map(tensor).collect(),
+        Attribute::Graphs(graphs) => proto.graphs = graphs.iter().map(graph).collect(),
+        Attribute::Reference { name, .. } => proto.ref_attr_name = name.clone(),
     }
+    proto
 }
 
 fn named(name: &str, value: &Tensor) -> TensorProto {
@@ -162,7 +154,8 @@ fn signed(size: usize) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
 
-fn data_type(dtype: DType) -> DataType {
+/// ONNX's name for a dtype.
+pub(crate) fn data_type(dtype: DType) -> DataType {
     match dtype {
         DType::F16 => DataType::Float16,
         DType::BF16 => DataType::Bfloat16,

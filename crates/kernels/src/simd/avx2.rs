@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::Simd;
+use super::{Simd, methods};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2;
@@ -64,103 +64,44 @@ impl Simd for Avx2 {
             }
         }
     }
-    #[inline(always)]
-    unsafe fn splat(x: f32) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_set1_ps(x) }
-    }
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_loadu_ps(from) }
-    }
-    #[inline(always)]
-    unsafe fn store(to: *mut f32, x: __m256) {
-        // SAFETY: see above.
-        unsafe { _mm256_storeu_ps(to, x) }
-    }
-    #[inline(always)]
-    unsafe fn load_first(from: *const f32, count: usize) -> __m256 {
-        // SAFETY: see above; lanes that are masked out are not read.
-        unsafe { if count >= 8 { Self::load(from) } else { _mm256_maskload_ps(from, mask(count)) } }
-    }
-    #[inline(always)]
-    unsafe fn store_first(to: *mut f32, x: __m256, count: usize) {
-        // A masked store takes a dozen cycles on Zen, so whole vectors go without.
-        // SAFETY: see above; lanes that are masked out are not written.
-        unsafe { if count >= 8 { Self::store(to, x) } else { _mm256_maskstore_ps(to, mask(count), x) } }
-    }
-    #[inline(always)]
-    unsafe fn add(a: __m256, b: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_add_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn sub(a: __m256, b: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_sub_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn mul(a: __m256, b: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_mul_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn div(a: __m256, b: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_div_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_fmadd_ps(a, b, c) }
-    }
-    #[inline(always)]
-    unsafe fn min(a: __m256, b: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_min_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn max(a: __m256, b: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_max_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn abs(x: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), x) }
-    }
-    #[inline(always)]
-    unsafe fn copysign(x: __m256, sign: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe {
+
+    methods! {
+        splat(x: f32) -> __m256 = _mm256_set1_ps(x);
+        load(from: *const f32) -> __m256 = _mm256_loadu_ps(from);
+        store(to: *mut f32, x: __m256) -> () = _mm256_storeu_ps(to, x);
+        // Lanes that are masked out are not read.
+        load_first(from: *const f32, count: usize) -> __m256 = {
+            if count >= 8 { Self::load(from) } else { _mm256_maskload_ps(from, mask(count)) }
+        };
+        // Lanes that are masked out are not written. A masked store takes a dozen cycles on Zen, so
+        // whole vectors go without.
+        store_first(to: *mut f32, x: __m256, count: usize) -> () = {
+            if count >= 8 { Self::store(to, x) } else { _mm256_maskstore_ps(to, mask(count), x) }
+        };
+        add(a: __m256, b: __m256) -> __m256 = _mm256_add_ps(a, b);
+        sub(a: __m256, b: __m256) -> __m256 = _mm256_sub_ps(a, b);
+        mul(a: __m256, b: __m256) -> __m256 = _mm256_mul_ps(a, b);
+        div(a: __m256, b: __m256) -> __m256 = _mm256_div_ps(a, b);
+        fma(a: __m256, b: __m256, c: __m256) -> __m256 = _mm256_fmadd_ps(a, b, c);
+        min(a: __m256, b: __m256) -> __m256 = _mm256_min_ps(a, b);
+        max(a: __m256, b: __m256) -> __m256 = _mm256_max_ps(a, b);
+        abs(x: __m256) -> __m256 = _mm256_andnot_ps(_mm256_set1_ps(-0.0), x);
+        copysign(x: __m256, sign: __m256) -> __m256 = {
             let bit = _mm256_set1_ps(-0.0);
             _mm256_or_ps(_mm256_andnot_ps(bit, x), _mm256_and_ps(bit, sign))
-        }
-    }
-    #[inline(always)]
-    unsafe fn select_less(a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
-    }
-    #[inline(always)]
-    unsafe fn round(x: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x) }
-    }
-    #[inline(always)]
-    unsafe fn scale(x: __m256, n: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe {
+        };
+        select_less(a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 = {
+            _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b))
+        };
+        round(x: __m256) -> __m256 = {
+            _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x)
+        };
+        scale(x: __m256, n: __m256) -> __m256 = {
             // In two steps, since 2⁻¹⁵⁰ and 2¹²⁸ are no f32; the first is exact. NaN comes through x.
             let half = Self::round(_mm256_mul_ps(n, _mm256_set1_ps(0.5)));
             let rest = _mm256_sub_ps(n, half);
             _mm256_mul_ps(_mm256_mul_ps(x, power(half)), power(rest))
-        }
-    }
-    #[inline(always)]
-    unsafe fn scale_small(x: __m256, n: __m256) -> __m256 {
-        // SAFETY: see above.
-        unsafe { _mm256_mul_ps(x, power(n)) }
+        };
+        scale_small(x: __m256, n: __m256) -> __m256 = _mm256_mul_ps(x, power(n));
     }
 }

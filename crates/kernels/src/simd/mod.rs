@@ -78,6 +78,21 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn scale_small(x: Self::V, n: Self::V) -> Self::V;
 }
 
+/// Methods of [`Simd`] that need no more than an expression.
+macro_rules! methods {
+    ($($name:ident($($argument:ident: $of:ty),*) -> $result:ty = $body:expr;)*) => { $(
+        #[inline(always)]
+        unsafe fn $name($($argument: $of),*) -> $result {
+            // SAFETY: the trait's callers vouch for the instruction set, and for the pointers.
+            #[allow(unused_unsafe, reason = "plain Rust needs none")]
+            unsafe {
+                $body
+            }
+        }
+    )* };
+}
+use methods;
+
 /// A piece of work that is compiled for every instruction set.
 pub(crate) trait Kernel {
     /// What it gives.

@@ -1,6 +1,6 @@
 //! Four numbers in plain Rust, which every compiler turns into the vectors that all its CPUs have (SSE2, NEON).
 
-use super::Simd;
+use super::{Simd, methods};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Portable;
@@ -41,20 +41,6 @@ impl Simd for Portable {
     const PANEL: usize = 2;
 
     #[inline(always)]
-    unsafe fn splat(x: f32) -> V {
-        [x; 4]
-    }
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> V {
-        // SAFETY: the caller vouches for four numbers; no alignment is asked for.
-        unsafe { from.cast::<V>().read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn store(to: *mut f32, x: V) {
-        // SAFETY: the caller vouches for four numbers; no alignment is asked for.
-        unsafe { to.cast::<V>().write_unaligned(x) }
-    }
-    #[inline(always)]
     unsafe fn load_first(from: *const f32, count: usize) -> V {
         let mut x = [0.0; 4];
         for (i, x) in x.iter_mut().enumerate().take(count) {
@@ -71,43 +57,11 @@ impl Simd for Portable {
         }
     }
     #[inline(always)]
-    unsafe fn add(a: V, b: V) -> V {
-        zip(a, b, |a, b| a + b)
-    }
-    #[inline(always)]
-    unsafe fn sub(a: V, b: V) -> V {
-        zip(a, b, |a, b| a - b)
-    }
-    #[inline(always)]
-    unsafe fn mul(a: V, b: V) -> V {
-        zip(a, b, |a, b| a * b)
-    }
-    #[inline(always)]
-    unsafe fn div(a: V, b: V) -> V {
-        zip(a, b, |a, b| a / b)
-    }
-    #[inline(always)]
     unsafe fn fma(mut a: V, b: V, c: V) -> V {
         for i in 0..4 {
             a[i] = if FUSED { a[i].mul_add(b[i], c[i]) } else { a[i] * b[i] + c[i] };
         }
         a
-    }
-    #[inline(always)]
-    unsafe fn min(a: V, b: V) -> V {
-        zip(a, b, |a, b| if a < b { a } else { b })
-    }
-    #[inline(always)]
-    unsafe fn max(a: V, b: V) -> V {
-        zip(a, b, |a, b| if a > b { a } else { b })
-    }
-    #[inline(always)]
-    unsafe fn abs(x: V) -> V {
-        map(x, f32::abs)
-    }
-    #[inline(always)]
-    unsafe fn copysign(x: V, sign: V) -> V {
-        zip(x, sign, f32::copysign)
     }
     #[inline(always)]
     unsafe fn select_less(a: V, b: V, mut yes: V, no: V) -> V {
@@ -116,19 +70,26 @@ impl Simd for Portable {
         }
         yes
     }
-    #[inline(always)]
-    unsafe fn round(x: V) -> V {
-        map(x, |x| (x + ROUND) - ROUND)
-    }
-    #[inline(always)]
-    unsafe fn scale(x: V, n: V) -> V {
-        // In two steps, since 2⁻¹⁵⁰ and 2¹²⁸ are no f32; the first is exact. NaN comes through x.
-        let half = map(n, |n| (n * 0.5 + ROUND) - ROUND);
-        let rest = zip(n, half, |n, half| n - half);
-        zip(zip(x, half, |x, half| x * power(half)), rest, |x, rest| x * power(rest))
-    }
-    #[inline(always)]
-    unsafe fn scale_small(x: V, n: V) -> V {
-        zip(x, n, |x, n| x * power(n))
+
+    methods! {
+        splat(x: f32) -> V = [x; 4];
+        load(from: *const f32) -> V = from.cast::<V>().read_unaligned();
+        store(to: *mut f32, x: V) -> () = to.cast::<V>().write_unaligned(x);
+        add(a: V, b: V) -> V = zip(a, b, |a, b| a + b);
+        sub(a: V, b: V) -> V = zip(a, b, |a, b| a - b);
+        mul(a: V, b: V) -> V = zip(a, b, |a, b| a * b);
+        div(a: V, b: V) -> V = zip(a, b, |a, b| a / b);
+        min(a: V, b: V) -> V = zip(a, b, |a, b| if a < b { a } else { b });
+        max(a: V, b: V) -> V = zip(a, b, |a, b| if a > b { a } else { b });
+        abs(x: V) -> V = map(x, f32::abs);
+        copysign(x: V, sign: V) -> V = zip(x, sign, f32::copysign);
+        round(x: V) -> V = map(x, |x| (x + ROUND) - ROUND);
+        scale(x: V, n: V) -> V = {
+            // In two steps, since 2⁻¹⁵⁰ and 2¹²⁸ are no f32; the first is exact. NaN comes through x.
+            let half = map(n, |n| (n * 0.5 + ROUND) - ROUND);
+            let rest = zip(n, half, |n, half| n - half);
+            zip(zip(x, half, |x, half| x * power(half)), rest, |x, rest| x * power(rest))
+        };
+        scale_small(x: V, n: V) -> V = zip(x, n, |x, n| x * power(n));
     }
 }

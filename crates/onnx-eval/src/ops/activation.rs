@@ -38,11 +38,7 @@ fn gelu(context: &Context) -> Outputs {
     match context.string("approximate", "none")? {
         "none" => unary(context, gelu_erf),
         "tanh" => unary(context, gelu_tanh),
-        other => Err(Fault::Argument {
-            what: "attribute 'approximate'",
-            found: format!("'{other}'"),
-            wanted: "'none' or 'tanh'",
-        }),
+        other => Err(Fault::argument("attribute 'approximate'", format!("'{other}'"), "'none' or 'tanh'")),
     }
 }
 
@@ -123,13 +119,11 @@ fn prelu(context: &Context) -> Outputs {
     let dtype = context.same_dtype(0, 1)?;
     match (&context.input(0)?.data, &context.input(1)?.data) {
         (Data::Float(x), Data::Float(slope)) => {
-            context.expand(slope, x.shape())?;
-            let y = context.pairs(x, slope, |x, slope| if x < 0.0 { slope * x } else { x })?;
+            let y = context.onto(x, slope, |x, slope| if x < 0.0 { slope * x } else { x })?;
             Ok(vec![Tensor::float(dtype, y)])
         }
         (Data::Int(x), Data::Int(slope)) => {
-            context.expand(slope, x.shape())?;
-            let y = context.pairs(x, slope, |x, slope| if x < 0 { slope.wrapping_mul(x) } else { x })?;
+            let y = context.onto(x, slope, |x, slope| if x < 0 { slope.wrapping_mul(x) } else { x })?;
             Ok(vec![Tensor::int(dtype, y)])
         }
         _ => Err(Fault::Unsupported("a slope of another kind")),

@@ -36,7 +36,7 @@ pub(super) fn split_heads<T: Clone>(x: &Array<T>, heads: usize) -> Result<Array<
 
 fn not_divided(shape: &[usize], heads: usize) -> Fault {
     let wanted = format!("[batch, sequence, {heads} heads · size]");
-    Fault::Shape { what: "an input of the attention", found: shape.to_vec(), wanted }
+    Fault::shape("an input of the attention", shape, wanted)
 }
 
 /// \[batch, heads, sequence, size\] as \[batch, sequence, heads · size\].
@@ -49,11 +49,10 @@ pub(super) fn join_heads(x: &Array<f64>) -> Result<Array<f64>, Fault> {
 /// A head count that is an attribute.
 pub(super) fn heads(context: &Context, name: &'static str) -> Result<usize, Fault> {
     let heads = context.node.int(name)?.ok_or(Fault::MissingAttribute(name))?;
-    usize::try_from(heads).ok().filter(|&heads| heads > 0).ok_or_else(|| Fault::Argument {
-        what: "the number of heads",
-        found: heads.to_string(),
-        wanted: "positive",
-    })
+    usize::try_from(heads)
+        .ok()
+        .filter(|&heads| heads > 0)
+        .ok_or_else(|| Fault::argument("the number of heads", heads, "positive"))
 }
 
 /// Each row's softmax; a row whose bias is −∞ throughout, where nothing may be attended to, becomes
@@ -106,11 +105,12 @@ impl Visible {
             .as_ref()
             .is_some_and(|lengths| lengths.len() != batch || past > 0 || !lengths.iter().all(in_range))
         {
-            return Err(Fault::Argument {
-                what: "nonpad_kv_seqlen",
-                found: format!("{lengths:?}"),
-                wanted: "one length within the keys for each batch row, without a past",
-            });
+            let found = format!("{lengths:?}");
+            return Err(Fault::argument(
+                "nonpad_kv_seqlen",
+                found,
+                "one length within the keys for each batch row, without a past",
+            ));
         }
         let offset = |row: usize| match &lengths {
             Some(lengths) => lengths[row].saturating_sub(queries as i64),
@@ -179,7 +179,7 @@ fn attention(context: &Context) -> Outputs {
         && q_heads % k_heads == 0;
     if !fits {
         let wanted = format!("what the keys {:?} and values {:?} fit", k.shape(), v.shape());
-        return Err(Fault::Shape { what: "the query", found: q.shape().to_vec(), wanted });
+        return Err(Fault::shape("the query", q.shape(), wanted));
     }
     let (all_k, all_v) = (repeat_heads(&k, q_heads / k_heads), repeat_heads(&v, q_heads / k_heads));
     let scale = context.optional_float("scale")?.unwrap_or(1.0 / (size as f64).sqrt());
@@ -211,11 +211,7 @@ fn attention(context: &Context) -> Outputs {
         2 => biased,
         3 => weights,
         mode => {
-            return Err(Fault::Argument {
-                what: "attribute 'qk_matmul_output_mode'",
-                found: mode.to_string(),
-                wanted: "0, 1, 2 or 3",
-            });
+            return Err(Fault::argument("attribute 'qk_matmul_output_mode'", mode, "0, 1, 2 or 3"));
         }
     };
     Ok([y, k, v, shown].into_iter().map(|x| Tensor { dtype, data: Data::Float(x) }).collect())

@@ -39,11 +39,7 @@ fn constant(context: &Context) -> Outputs {
     let node = context.node;
     let one = |dtype, x: i64| Tensor::int(dtype, ArrayD::from_elem(IxDyn(&[]), i128::from(x)));
     let [(name, _)] = node.attributes.iter().collect::<Vec<_>>()[..] else {
-        return Err(Fault::Argument {
-            what: "the number of attributes",
-            found: node.attributes.len().to_string(),
-            wanted: "one",
-        });
+        return Err(Fault::argument("the number of attributes", node.attributes.len(), "one"));
     };
     Ok(vec![match name.as_str() {
         "value" => Tensor::from_graph(node.tensor("value")?.ok_or(Fault::MissingAttribute("value"))?)?,
@@ -79,7 +75,7 @@ fn constant_of_shape(context: &Context) -> Outputs {
 fn eye_like(context: &Context) -> Outputs {
     let x = context.input(0)?;
     if x.rank() != 2 {
-        return Err(Fault::Shape { what: "input 0", found: x.shape().to_vec(), wanted: "of rank 2".into() });
+        return Err(Fault::shape("input 0", x.shape(), "of rank 2"));
     }
     let to = context.node.int("dtype")?.map_or(Ok(x.dtype), dtype)?;
     let k = i128::from(context.int("k", 0)?);

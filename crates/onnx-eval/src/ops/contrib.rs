@@ -9,15 +9,15 @@ use super::activation::{gelu_erf, gelu_tanh, sigmoid};
 use super::attention::{heads, join_heads, scores, split_heads};
 use super::elementwise::unary;
 use super::linear::{gemm, matmul};
-use super::normalize::{scaled, softmax, standardised, statistics};
-use crate::context::{Context, Outputs, along};
+use super::normalize::{plus, scaled, softmax, standardised, statistics};
+use crate::context::{Context, Outputs, along, fold};
 use crate::fault::Fault;
-use crate::tensor::{Array, Data, Tensor, reshaped};
+use crate::tensor::{Array, Data, Tensor, array, reshaped};
 
 /// An activation of x + bias, where there is one.
 fn biased(context: &Context, f: fn(f64) -> f64) -> Outputs {
     let x = context.floats(0)?.clone();
-    let x = scaled(context, x, None, context.optional_floats(1)?)?;
+    let x = plus(context, x, context.optional_floats(1)?)?;
     Ok(vec![Tensor::float(context.input(0)?.dtype, x.mapv(f))])
 }
 
@@ -59,11 +59,8 @@ fn fused_gemm(context: &Context) -> Outputs {
         "Sigmoid" => Box::new(sigmoid),
         "LeakyRelu" => Box::new(move |x| if x < 0.0 { alpha * x } else { x }),
         other => {
-            return Err(Fault::Argument {
-                what: "attribute 'activation'",
-                found: format!("'{other}'"),
-                wanted: "Relu, Tanh, Sigmoid or LeakyRelu",
-            });
+            let found = format!("'{other}'");
+            return Err(Fault::argument("attribute 'activation'", found, "Relu, Tanh, Sigmoid or LeakyRelu"));
         }
     };
     let activated = product.into_iter().map(|x| match &x.data {
@@ -76,12 +73,12 @@ fn fused_gemm(context: &Context) -> Outputs {
 /// input + skip, and bias where there is one. The skip may lack the batch.
 fn skipped(context: &Context, bias: usize) -> Result<Array<f64>, Fault> {
     let x = context.floats(0)?.clone();
-    let x = scaled(context, x, None, Some(context.floats(1)?))?;
-    scaled(context, x, None, context.optional_floats(bias)?)
+    let x = plus(context, x, Some(context.floats(1)?))?;
+    plus(context, x, context.optional_floats(bias)?)
 }
 
 fn last_axis(x: &Array<f64>) -> Result<[usize; 1], Fault> {
-    let wrong = || Fault::Shape { what: "input 0", found: Vec::new(), wanted: "of rank 1 or more".into() };
+    let wrong = || Fault::shape("input 0", &[], "of rank 1 or more");
     Ok([x.ndim().checked_sub(1).ok_or_else(wrong)?])
 }
 
@@ -101,17 +98,16 @@ fn skip_layer_normalization(context: &Context) -> Outputs {
 fn embed_layer_normalization(context: &Context) -> Outputs {
     let ids = context.ints(0)?;
     let &[batch, sequence] = ids.shape() else {
-        let found = ids.shape().to_vec();
-        return Err(Fault::Shape { what: "the ids", found, wanted: "[batch, sequence]".into() });
+        return Err(Fault::shape("the ids", ids.shape(), "[batch, sequence]"));
     };
     let mut sum = looked_up(context, ids, 2)?;
     let positions = match context.optional(8) {
         Some(_) => context.ints(8)?.clone(),
         None => ArrayD::from_shape_fn(IxDyn(&[1, sequence]), |at| at[1] as i128).into_shared(),
     };
-    sum = scaled(context, sum, None, Some(&looked_up(context, &positions, 3)?))?;
+    sum = plus(context, sum, Some(&looked_up(context, &positions, 3)?))?;
     if context.optional(1).is_some() {
-        sum = scaled(context, sum, None, Some(&looked_up(context, context.ints(1)?, 4)?))?;
+        sum = plus(context, sum, Some(&looked_up(context, context.ints(1)?, 4)?))?;
     }
     let y = standardised(&sum, &last_axis(&sum)?, context.float("epsilon", 1e-12)?);
     let y = scaled(context, y, Some(context.floats(5)?), Some(context.floats(6)?))?;
@@ -120,9 +116,9 @@ fn embed_layer_normalization(context: &Context) -> Outputs {
             let mask = context.ints(7)?;
             if mask.shape() != ids.shape() {
                 let wanted = format!("{:?}", ids.shape());
-                return Err(Fault::Shape { what: "the mask", found: mask.shape().to_vec(), wanted });
+                return Err(Fault::shape("the mask", mask.shape(), wanted));
             }
-            crate::context::fold(mask, &[1], |row| row.iter().filter(|bit| **bit == 1).count() as i128)?
+            fold(mask, &[1], |row| row.iter().filter(|bit| **bit == 1).count() as i128)?
         }
         None => ArrayD::zeros(IxDyn(&[batch])),
     };
@@ -138,8 +134,7 @@ fn embed_layer_normalization(context: &Context) -> Outputs {
 fn looked_up(context: &Context, ids: &Array<i128>, table: usize) -> Result<Array<f64>, Fault> {
     let table = context.floats(table)?;
     let &[rows, width] = table.shape() else {
-        let found = table.shape().to_vec();
-        return Err(Fault::Shape { what: "an embedding", found, wanted: "[rows, width]".into() });
+        return Err(Fault::shape("an embedding", table.shape(), "[rows, width]"));
     };
     let places = ids
         .iter()
@@ -170,10 +165,9 @@ struct Heads {
 /// left is the mean of the values.
 fn attend(context: &Context, given: &Heads) -> Result<Array<f64>, Fault> {
     let (q, k, v) = (given.q.shape(), given.k.shape(), given.v.shape());
-    let wrong = || Fault::Shape {
-        what: "the query by head",
-        found: q.to_vec(),
-        wanted: format!("[batch, heads, sequence, size], as the keys {k:?} and values {v:?} are"),
+    let wrong = || {
+        let wanted = format!("[batch, heads, sequence, size], as the keys {k:?} and values {v:?} are");
+        Fault::shape("the query by head", q, wanted)
     };
     let (&[batch, heads, queries, size], &[_, _, keys, _]) = (q, k) else { return Err(wrong()) };
     if k != [batch, heads, keys, size] || v.get(..3) != Some(&[batch, heads, keys]) {
@@ -189,9 +183,9 @@ fn attend(context: &Context, given: &Heads) -> Result<Array<f64>, Fault> {
         let filter = context.float("mask_filter_value", -10000.0)?;
         let visible = visible(context, given.mask, [batch, queries, keys])?;
         let mask = visible.mapv(|bit| if bit { 0.0 } else { filter }).into_shared();
-        scores = in_f32(scaled(context, scores, None, Some(&mask))?);
+        scores = in_f32(plus(context, scores, Some(&mask))?);
     }
-    scores = in_f32(scaled(context, scores, None, context.optional_floats(given.bias)?)?);
+    scores = in_f32(plus(context, scores, context.optional_floats(given.bias)?)?);
     let mut scores = scores.into_owned();
     if context.flag("unidirectional", false)? {
         for (at, score) in scores.indexed_iter_mut() {
@@ -214,10 +208,9 @@ fn visible(
     let at_key = |of: &dyn Fn(usize, usize) -> bool| {
         ArrayD::from_shape_fn(IxDyn(&[batch, 1, 1, keys]), |at| of(at[0], at[3]))
     };
-    let wrong = || Fault::Shape {
-        what: "the mask",
-        found: mask.shape().to_vec(),
-        wanted: format!("[{batch}], [{}], [{batch}, {keys}] or [{batch}, {queries}, {keys}]", 2 * batch),
+    let wrong = || {
+        let wanted = format!("[{batch}], [{}], [{batch}, {keys}] or [{batch}, {queries}, {keys}]", 2 * batch);
+        Fault::shape("the mask", mask.shape(), wanted)
     };
     match *mask.shape() {
         [rows] if rows == batch => Ok(at_key(&|row, key| (key as i128) < mask[[row].as_slice()])),
@@ -246,11 +239,10 @@ fn attention(context: &Context) -> Outputs {
     }
     let (x, weights) = (context.floats(0)?, context.floats(1)?);
     if x.ndim() != 3 || weights.ndim() != 2 {
-        let found = x.shape().to_vec();
-        return Err(Fault::Shape { what: "the input", found, wanted: "[batch, sequence, hidden]".into() });
+        return Err(Fault::shape("the input", x.shape(), "[batch, sequence, hidden]"));
     }
     let projected = matmul(context, x, weights)?.into_shared();
-    let projected = scaled(context, projected, None, context.optional_floats(2)?)?;
+    let projected = plus(context, projected, context.optional_floats(2)?)?;
     let width = projected.shape()[2];
     let sizes = match context.node.ints("qkv_hidden_sizes")? {
         Some(sizes) => super::shape::dims(sizes)?,
@@ -259,7 +251,7 @@ fn attention(context: &Context) -> Outputs {
     let sum = sizes.iter().try_fold(0usize, |sum, &size| sum.checked_add(size));
     let (3, true) = (sizes.len(), sum == Some(width)) else {
         let wanted = format!("{sizes:?} side by side");
-        return Err(Fault::Shape { what: "the weights", found: weights.shape().to_vec(), wanted });
+        return Err(Fault::shape("the weights", weights.shape(), wanted));
     };
     if sizes[0] != sizes[1] {
         return Err(Fault::Unsupported("a query of another size than the key's"));
@@ -296,12 +288,7 @@ fn multi_head_attention(context: &Context) -> Outputs {
         if let Some(biases) = &biases {
             let bias = biases.get(used..used + width).ok_or(Fault::MissingInput(3))?;
             used += width;
-            x = scaled(
-                context,
-                x,
-                None,
-                Some(&crate::tensor::array(&[width], bias.to_vec())?.into_shared()),
-            )?;
+            x = plus(context, x, Some(&array(&[width], bias.to_vec())?.into_shared()))?;
         }
         split_heads(&x, heads)
     };

@@ -148,10 +148,13 @@ fn einsum(context: &Context) -> Outputs {
     let inputs = context.all()?;
     let shapes: Vec<&[usize]> = inputs.iter().map(|input| input.shape()).collect();
     let text = context.node.string("equation")?.ok_or(Fault::MissingAttribute("equation"))?;
-    let equation = parse(text, &shapes).ok_or_else(|| Fault::Argument {
-        what: "attribute 'equation'",
-        found: format!("'{text}' for {shapes:?}"),
-        wanted: "a term for each input that fits its shape, and perhaps an arrow and the output's term",
+    let equation = parse(text, &shapes).ok_or_else(|| {
+        let found = format!("'{text}' for {shapes:?}");
+        Fault::argument(
+            "attribute 'equation'",
+            found,
+            "a term for each input that fits its shape, and perhaps an arrow and the output's term",
+        )
     })?;
     for input in 1..inputs.len() {
         context.same_dtype(0, input)?;

@@ -171,7 +171,7 @@ fn bound<'a>(context: &'a Context, input: usize) -> Result<&'a Tensor, Fault> {
     if bound.rank() == 0 {
         return Ok(bound);
     }
-    Err(Fault::Shape { what: "a bound", found: bound.shape().to_vec(), wanted: "a scalar".into() })
+    Err(Fault::shape("a bound", bound.shape(), "a scalar"))
 }
 
 fn is_nan(context: &Context) -> Outputs {

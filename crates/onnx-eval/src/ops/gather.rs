@@ -39,7 +39,7 @@ fn gather_elements(context: &Context) -> Outputs {
     let fits = at.ndim() == x.rank() && (0..x.rank()).all(|a| a == along || at.shape()[a] <= x.shape()[a]);
     if !fits {
         let wanted = format!("within {:?} but for axis {along}", x.shape());
-        return Err(Fault::Shape { what: "indices", found: at.shape().to_vec(), wanted });
+        return Err(Fault::shape("indices", at.shape(), wanted));
     }
     let source = |place: IxDyn| {
         let mut source = place.clone();
@@ -54,10 +54,9 @@ fn gather_nd(context: &Context) -> Outputs {
     let x = context.input(0)?;
     let given = context.ints(1)?;
     let batch = usize::try_from(context.int("batch_dims", 0)?).unwrap_or(usize::MAX);
-    let wrong = || Fault::Shape {
-        what: "indices",
-        found: given.shape().to_vec(),
-        wanted: format!("tuples of indices into {:?} after {batch} common axes", x.shape()),
+    let wrong = || {
+        let wanted = format!("tuples of indices into {:?} after {batch} common axes", x.shape());
+        Fault::shape("indices", given.shape(), wanted)
     };
     let (&tuple, places) = given.shape().split_last().ok_or_else(wrong)?;
     let common = x.shape().get(..batch).filter(|common| places.get(..batch) == Some(common));
@@ -101,18 +100,19 @@ fn slice(context: &Context) -> Outputs {
     let steps = context.list(4)?.unwrap_or_else(|| vec![1; starts.len()]);
     let lengths = [starts.len(), ends.len(), along.len(), steps.len()];
     if lengths.iter().any(|&length| length != starts.len()) || starts.len() > x.rank() {
-        return Err(Fault::Argument {
-            what: "the number of starts, ends, axes and steps",
-            found: format!("{lengths:?}"),
-            wanted: "the same, and at most the rank",
-        });
+        let found = format!("{lengths:?}");
+        return Err(Fault::argument(
+            "the number of starts, ends, axes and steps",
+            found,
+            "the same, and at most the rank",
+        ));
     }
     let mut result = x.clone();
     for (number, &along) in along.iter().enumerate() {
         let step = steps[number];
         let cut = rules::slice(starts[number], ends[number], step, x.shape()[along]);
         let Some(Cut { first, count }) = cut else {
-            return Err(Fault::Argument { what: "a step", found: "0".into(), wanted: "another number" });
+            return Err(Fault::argument("a step", "0", "another number"));
         };
         let kept: Vec<usize> =
             (0..count).map(|place| (first as i128 + place as i128 * i128::from(step)) as usize).collect();
@@ -134,7 +134,7 @@ fn compress(context: &Context) -> Outputs {
     let size = x.shape()[along];
     if conditions.ndim() != 1 || kept.last().is_some_and(|&last| last >= size) {
         let wanted = format!("of rank 1, with at most {size} elements");
-        return Err(Fault::Shape { what: "the condition", found: conditions.shape().to_vec(), wanted });
+        return Err(Fault::shape("the condition", conditions.shape(), wanted));
     }
     Ok(vec![each!(&x, x => x.select(Axis(along), &kept))])
 }
@@ -148,11 +148,12 @@ fn reverse_sequence(context: &Context) -> Outputs {
     let steps = x.shape()[time];
     let fits = |&length: &i64| usize::try_from(length).is_ok_and(|length| length <= steps);
     if time == batch || lengths.len() != x.shape()[batch] || !lengths.iter().all(fits) {
-        return Err(Fault::Argument {
-            what: "sequence_lens",
-            found: format!("{lengths:?} for {:?}", x.shape()),
-            wanted: "a length within the time axis for each batch row",
-        });
+        let found = format!("{lengths:?} for {:?}", x.shape());
+        return Err(Fault::argument(
+            "sequence_lens",
+            found,
+            "a length within the time axis for each batch row",
+        ));
     }
     let source = |mut place: IxDyn| {
         let length = lengths[place[batch]] as usize;

@@ -34,11 +34,7 @@ impl Product for i128 {
 /// numpy's matmul: the last two axes are matrices, the others are broadcast. A vector is a row on the left and a column on the right, and the
 /// axis it was given is taken off again.
 pub(super) fn matmul<T: Product>(context: &Context, a: &Array<T>, b: &Array<T>) -> Result<ArrayD<T>, Fault> {
-    let wrong = || Fault::Shape {
-        what: "input 1",
-        found: b.shape().to_vec(),
-        wanted: format!("what {:?} can be multiplied with", a.shape()),
-    };
+    let wrong = || Fault::shape("input 1", b.shape(), format!("what {:?} can be multiplied with", a.shape()));
     let (a_is_vector, b_is_vector) = (a.ndim() == 1, b.ndim() == 1);
     let left = if a_is_vector { [&[1], a.shape()].concat() } else { a.shape().to_vec() };
     let right = if b_is_vector { [b.shape(), &[1]].concat() } else { b.shape().to_vec() };
@@ -93,7 +89,7 @@ pub(super) fn matrix<T: Clone>(
     transposed: bool,
 ) -> Result<Array<T>, Fault> {
     if x.ndim() != 2 {
-        return Err(Fault::Shape { what, found: x.shape().to_vec(), wanted: "of rank 2".into() });
+        return Err(Fault::shape(what, x.shape(), "of rank 2"));
     }
     Ok(if transposed { x.t().to_owned().into_shared() } else { x.clone() })
 }
@@ -120,8 +116,7 @@ pub(super) fn gemm(context: &Context) -> Outputs {
     }
     context.same_dtype(0, 2)?;
     let c = context.floats(2)?;
-    context.expand(c, product.shape())?;
-    Ok(vec![Tensor::float(dtype, context.pairs(&product.into_shared(), c, |x, c| x + beta * c)?)])
+    Ok(vec![Tensor::float(dtype, context.onto(&product.into_shared(), c, |x, c| x + beta * c)?)])
 }
 
 /// Integers, multiplied only by integers.
@@ -137,8 +132,7 @@ fn int_gemm(context: &Context, product: Array<i128>, (alpha, beta): (f64, f64)) 
     }
     context.same_dtype(0, 2)?;
     let c = context.ints(2)?;
-    context.expand(c, product.shape())?;
-    let sum = context.pairs(&product, c, |x, c| x.wrapping_add(beta.wrapping_mul(c)))?;
+    let sum = context.onto(&product, c, |x, c| x.wrapping_add(beta.wrapping_mul(c)))?;
     Ok(vec![Tensor::int(dtype, sum)])
 }
 

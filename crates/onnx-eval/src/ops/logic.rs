@@ -49,11 +49,7 @@ fn bit_shift(context: &Context) -> Outputs {
         Some("LEFT") => true,
         Some("RIGHT") => false,
         Some(other) => {
-            return Err(Fault::Argument {
-                what: "attribute 'direction'",
-                found: format!("'{other}'"),
-                wanted: "'LEFT' or 'RIGHT'",
-            });
+            return Err(Fault::argument("attribute 'direction'", format!("'{other}'"), "'LEFT' or 'RIGHT'"));
         }
         None => return Err(Fault::MissingAttribute("direction")),
     };

@@ -151,15 +151,8 @@ pub(crate) fn find(node: &Node, opset: i64) -> Result<&'static Op, OracleError> 
         ("outputs", node.outputs.len(), 1, op.outputs),
     ] {
         if !(least..=most).contains(&found) {
-            return Err(OracleError::Arity {
-                node: node.name.clone(),
-                op: node.op.clone(),
-                opset,
-                what,
-                found,
-                least,
-                most,
-            });
+            let (node, op) = (node.name.clone(), node.op.clone());
+            return Err(OracleError::Arity { node, op, opset, what, found, least, most });
         }
     }
     match node.attributes.keys().find(|name| !op.attributes.split(' ').any(|known| known == *name)) {

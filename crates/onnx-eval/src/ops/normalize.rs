@@ -72,16 +72,19 @@ pub(super) fn scaled(
     scale: Option<&Array<f64>>,
     bias: Option<&Array<f64>>,
 ) -> Result<Array<f64>, Fault> {
-    let mut y = y;
-    if let Some(scale) = scale {
-        context.expand(scale, y.shape())?;
-        y = context.pairs(&y, scale, |y, scale| y * scale)?.into_shared();
+    let y = match scale {
+        Some(scale) => context.onto(&y, scale, |y, scale| y * scale)?.into_shared(),
+        None => y,
+    };
+    plus(context, y, bias)
+}
+
+/// y + bias, broadcast to y, where there is one.
+pub(super) fn plus(context: &Context, y: Array<f64>, bias: Option<&Array<f64>>) -> Result<Array<f64>, Fault> {
+    match bias {
+        Some(bias) => Ok(context.onto(&y, bias, |y, bias| y + bias)?.into_shared()),
+        None => Ok(y),
     }
-    if let Some(bias) = bias {
-        context.expand(bias, y.shape())?;
-        y = context.pairs(&y, bias, |y, bias| y + bias)?.into_shared();
-    }
-    Ok(y)
 }
 
 /// All axes from the one given, which is the last by default.
@@ -165,8 +168,7 @@ fn batch_normalization(context: &Context) -> Outputs {
     let given = |input: usize| {
         let values = context.floats(input)?;
         if values.shape() != [channels] {
-            let found = values.shape().to_vec();
-            return Err(Fault::Shape { what: "an input", found, wanted: format!("[{channels}]") });
+            return Err(Fault::shape("an input", values.shape(), format!("[{channels}]")));
         }
         Ok(values)
     };
@@ -207,7 +209,7 @@ fn lp_normalization(context: &Context) -> Outputs {
         1 => |row| row.iter().map(|x| x.abs()).sum(),
         2 => |row| row.iter().map(|x| x * x).sum::<f64>().sqrt(),
         p => {
-            return Err(Fault::Argument { what: "attribute 'p'", found: p.to_string(), wanted: "1 or 2" });
+            return Err(Fault::argument("attribute 'p'", p, "1 or 2"));
         }
     };
     let y = along(x, &[at], |row| {

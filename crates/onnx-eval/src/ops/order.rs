@@ -32,7 +32,7 @@ fn arg(context: &Context, wanted: Ordering) -> Outputs {
     let last = context.flag("select_last_index", false)?;
     let mut shape = x.shape().to_vec();
     if shape[along] == 0 {
-        return Err(Fault::Shape { what: "input 0", found: shape, wanted: "of one element or more".into() });
+        return Err(Fault::shape("input 0", &shape, "of one element or more"));
     }
     let places = match &x.data {
         Data::Float(x) => fold(x, &[along], |row| place(row, |a, b| order_floats(a, b) == wanted, last))?,
@@ -81,28 +81,19 @@ fn sorted<T: Clone>(x: &Array<T>, along: usize, order: impl Fn(&T, &T) -> Orderi
 fn trilu(context: &Context) -> Outputs {
     let x = context.input(0)?;
     let upper = context.flag("upper", true)?;
-    let k = match context.optional(1) {
-        Some(_) => *context.scalar("k", context.ints(1)?)?,
-        None => 0,
-    };
+    let k = context.optional_int(1, "k", 0)?;
     let rank = x.rank();
     if rank < 2 {
-        return Err(Fault::Shape { what: "input 0", found: x.shape().to_vec(), wanted: "matrices".into() });
+        return Err(Fault::shape("input 0", x.shape(), "matrices"));
     }
     let kept = |at: &IxDyn| {
         let above = at[rank - 1] as i128 - at[rank - 2] as i128;
         if upper { above >= k } else { above <= k }
     };
-    Ok(vec![match &x.data {
-        Data::Float(a) => {
-            let keep = |at: IxDyn| if kept(&at) { a[&at] } else { 0.0 };
-            Tensor::float(x.dtype, ArrayD::from_shape_fn(a.raw_dim(), keep))
-        }
-        Data::Int(a) => {
-            let keep = |at: IxDyn| if kept(&at) { a[&at] } else { 0 };
-            Tensor::int(x.dtype, ArrayD::from_shape_fn(a.raw_dim(), keep))
-        }
-    }])
+    let zeroed = each!(x, a => {
+        ArrayD::from_shape_fn(a.raw_dim(), |at| if kept(&at) { a[&at] } else { Default::default() })
+    });
+    Ok(vec![zeroed])
 }
 
 /// The second value at the index, the first elsewhere, along a new axis. An index out of range has no such place.
@@ -113,18 +104,15 @@ fn one_hot(context: &Context) -> Outputs {
     };
     let depth = context.input(1)?.cast(DType::I64);
     let Data::Int(depth) = &depth.data else { return Err(Fault::MissingInput(1)) };
-    let depth = usize::try_from(*context.scalar("the depth", depth)?).map_err(|_| Fault::Argument {
-        what: "the depth",
-        found: "negative".into(),
-        wanted: "a size",
-    })?;
+    let depth = usize::try_from(*context.scalar("the depth", depth)?)
+        .map_err(|_| Fault::argument("the depth", "negative", "a size"))?;
     let along = axis(context.int("axis", -1)?, indices.ndim() + 1)?;
     let mut shape = indices.shape().to_vec();
     shape.insert(along, depth);
     context.room(&shape)?;
     let values = context.input(2)?;
     if values.shape() != [2] {
-        return Err(Fault::Shape { what: "values", found: values.shape().to_vec(), wanted: "[2]".into() });
+        return Err(Fault::shape("values", values.shape(), "[2]"));
     }
     let hot = |at: IxDyn| {
         let mut source = at.slice().to_vec();

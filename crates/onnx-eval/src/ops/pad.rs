@@ -31,21 +31,21 @@ fn pad(context: &Context) -> Outputs {
     let mode = context.string("mode", "constant")?;
     let known = ["constant", "edge", "reflect"].contains(&mode) || (mode == "wrap" && context.opset >= 19);
     if !known {
-        return Err(Fault::Argument {
-            what: "attribute 'mode'",
-            found: format!("'{mode}' at opset {}", context.opset),
-            wanted: "constant, edge or reflect, or since opset 19 wrap",
-        });
+        let found = format!("'{mode}' at opset {}", context.opset);
+        return Err(Fault::argument(
+            "attribute 'mode'",
+            found,
+            "constant, edge or reflect, or since opset 19 wrap",
+        ));
     }
     let pads = context.list(1)?.ok_or(Fault::MissingInput(1))?;
     let axes = match context.list(3)? {
         Some(given) => axes(&given, x.rank())?,
         None => (0..x.rank()).collect(),
     };
-    let wrong = || Fault::Argument {
-        what: "pads",
-        found: format!("{pads:?} for {:?}", x.shape()),
-        wanted: "two for each axis, that leave a size",
+    let wrong = || {
+        let found = format!("{pads:?} for {:?}", x.shape());
+        Fault::argument("pads", found, "two for each axis, that leave a size")
     };
     if pads.len() != 2 * axes.len() {
         return Err(wrong());

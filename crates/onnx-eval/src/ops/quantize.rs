@@ -6,6 +6,7 @@ use ndarray::{ArrayD, IxDyn};
 use super::Op;
 use super::cast::dtype;
 use super::linear::matmul;
+use super::normalize::{self, plus};
 use crate::context::{Context, Outputs, axis};
 use crate::fault::Fault;
 use crate::round::int_range;
@@ -13,10 +14,9 @@ use crate::tensor::{Array, Tensor, reshaped};
 
 /// A scale or zero point under the shape of what it is for: one for all, one for each place of an axis, or one for each block along it.
 fn spread<T: Clone>(context: &Context, part: &Array<T>, shape: &[usize]) -> Result<Array<T>, Fault> {
-    let wrong = || Fault::Shape {
-        what: "a scale or zero point",
-        found: part.shape().to_vec(),
-        wanted: format!("one element, or what the axis of {shape:?} needs"),
+    let wrong = || {
+        let wanted = format!("one element, or what the axis of {shape:?} needs");
+        Fault::shape("a scale or zero point", part.shape(), wanted)
     };
     if part.len() == 1 && part.ndim() <= 1 {
         return Ok(reshaped(part, &[])?.into_shared());
@@ -90,10 +90,8 @@ fn quantize(context: &Context) -> Outputs {
     };
     let scale = spread(context, context.floats(1)?, x.shape())?;
     let zero = spread(context, &zero_point(context, 2)?, x.shape())?;
-    context.expand(&scale, x.shape())?;
-    context.expand(&zero, x.shape())?;
-    let quotient = context.pairs(&x.to_floats(), &scale, |x, scale| context.round(x / scale, precision))?;
-    let y = context.pairs(&quotient.into_shared(), &zero, |x, zero| saturated(x, zero, to))?;
+    let quotient = context.onto(&x.to_floats(), &scale, |x, scale| context.round(x / scale, precision))?;
+    let y = context.onto(&quotient.into_shared(), &zero, |x, zero| saturated(x, zero, to))?;
     Ok(vec![Tensor::int(to, y)])
 }
 
@@ -108,10 +106,8 @@ fn dequantize(context: &Context) -> Outputs {
     }
     let scale = spread(context, context.floats(1)?, x.shape())?;
     let zero = spread(context, &zero_point(context, 2)?, x.shape())?;
-    context.expand(&scale, x.shape())?;
-    context.expand(&zero, x.shape())?;
-    let centred = context.pairs(x, &zero, |x, zero| (x - zero) as f64)?.into_shared();
-    Ok(vec![Tensor::float(to, context.pairs(&centred, &scale, |x, scale| x * scale)?)])
+    let centred = context.onto(x, &zero, |x, zero| (x - zero) as f64)?.into_shared();
+    Ok(vec![Tensor::float(to, context.onto(&centred, &scale, |x, scale| x * scale)?)])
 }
 
 /// u8 with the scale and zero point that just cover the values and 0.
@@ -168,10 +164,8 @@ pub(super) fn integer_product(
     (b, b_zero): (&Array<i128>, &Array<i128>),
 ) -> Result<Array<f64>, Fault> {
     let (a_zero, b_zero) = (by_row(a_zero, a.shape())?, by_column(b_zero)?);
-    context.expand(&a_zero, a.shape())?;
-    context.expand(&b_zero, b.shape())?;
-    let a = context.pairs(a, &a_zero, |x, zero| (x - zero) as f64)?.into_shared();
-    let b = context.pairs(b, &b_zero, |x, zero| (x - zero) as f64)?.into_shared();
+    let a = context.onto(a, &a_zero, |x, zero| (x - zero) as f64)?.into_shared();
+    let b = context.onto(b, &b_zero, |x, zero| (x - zero) as f64)?.into_shared();
     Ok(matmul(context, &a, &b)?.into_shared())
 }
 
@@ -194,26 +188,15 @@ fn q_linear_mat_mul(context: &Context) -> Outputs {
     Ok(vec![Tensor::int(to, y.mapv(|x| saturated(x / y_scale, zero, to)))])
 }
 
+/// The product times the scales of both matrices.
 fn scaled(
     context: &Context,
     product: Array<f64>,
     a_scale: &Array<f64>,
     b_scale: &Array<f64>,
 ) -> Result<Array<f64>, Fault> {
-    context.expand(a_scale, product.shape())?;
-    context.expand(b_scale, product.shape())?;
-    let y = context.pairs(&product, a_scale, |x, scale| x * scale)?.into_shared();
-    Ok(context.pairs(&y, b_scale, |x, scale| x * scale)?.into_shared())
-}
-
-fn with_bias(context: &Context, y: Array<f64>, bias: usize) -> Result<ArrayD<f64>, Fault> {
-    match context.optional_floats(bias)? {
-        Some(bias) => {
-            context.expand(bias, y.shape())?;
-            context.pairs(&y, bias, |y, bias| y + bias)
-        }
-        None => Ok(y.into_owned()),
-    }
+    let y = normalize::scaled(context, product, Some(a_scale), None)?;
+    normalize::scaled(context, y, Some(b_scale), None)
 }
 
 /// A and B quantised, the product in floats.
@@ -223,7 +206,10 @@ fn mat_mul_integer_to_float(context: &Context) -> Outputs {
     let product = integer_product(context, (a, &a_zero), (b, &b_zero))?;
     let (a_scale, b_scale) = (by_row(context.floats(2)?, a.shape())?, by_column(context.floats(3)?)?);
     let y = scaled(context, product, &a_scale, &b_scale)?;
-    Ok(vec![Tensor::float(context.input(2)?.dtype, with_bias(context, y, 6)?)])
+    Ok(vec![Tensor::float(
+        context.input(2)?.dtype,
+        plus(context, y, context.optional_floats(6)?)?.into_owned(),
+    )])
 }
 
 /// A in floats, quantised as DynamicQuantizeLinear does, B quantised.
@@ -235,7 +221,10 @@ fn dynamic_quantize_mat_mul(context: &Context) -> Outputs {
     let product =
         integer_product(context, (&a.into_shared(), &zero.into_shared()), (quantized(context, 1)?, &b_zero))?;
     let y = scaled(context, product, &scale.into_shared(), &by_column(context.floats(2)?)?)?;
-    Ok(vec![Tensor::float(context.input(0)?.dtype, with_bias(context, y, 4)?)])
+    Ok(vec![Tensor::float(
+        context.input(0)?.dtype,
+        plus(context, y, context.optional_floats(4)?)?.into_owned(),
+    )])
 }
 
 pub(super) const OPS: &[Op] = &[

@@ -104,22 +104,30 @@ fn squares(row: &[f64]) -> f64 {
     row.iter().map(|x| x * x).sum()
 }
 
-fn reduce_max(context: &Context) -> Outputs {
-    let of_no_ints = |(least, _)| least;
-    extreme(context, Extreme { floats: larger, ints: i128::max, of_no_floats: f64::NEG_INFINITY, of_no_ints })
+/// An operator whose axes are an attribute up to an opset, and an input from the next one on.
+const fn reduction(name: &'static str, last: i64, run: fn(&Context) -> Outputs) -> [Op; 2] {
+    [
+        Op::onnx(name, (1, 1), "axes keepdims", run).until(last),
+        Op::onnx(name, (1, 2), "keepdims noop_with_empty_axes", run).since(last + 1),
+    ]
 }
 
-fn reduce_min(context: &Context) -> Outputs {
-    let of_no_ints = |(_, most)| most;
-    extreme(context, Extreme { floats: smaller, ints: i128::min, of_no_floats: f64::INFINITY, of_no_ints })
+const MAX: Extreme = Extreme {
+    floats: larger,
+    ints: i128::max,
+    of_no_floats: f64::NEG_INFINITY,
+    of_no_ints: |(least, _)| least,
+};
+
+const MIN: Extreme =
+    Extreme { floats: smaller, ints: i128::min, of_no_floats: f64::INFINITY, of_no_ints: |(_, most)| most };
+
+fn reduce_l1(context: &Context) -> Outputs {
+    numbers(context, |row| row.iter().map(|x| x.abs()).sum(), |row| row.iter().map(|x| x.abs()).sum())
 }
 
 fn reduce_prod(context: &Context) -> Outputs {
     numbers(context, |row| row.iter().product(), |row| row.iter().copied().fold(1, i128::wrapping_mul))
-}
-
-fn reduce_l1(context: &Context) -> Outputs {
-    numbers(context, |row| row.iter().map(|x| x.abs()).sum(), |row| row.iter().map(|x| x.abs()).sum())
 }
 
 fn reduce_sum_square(context: &Context) -> Outputs {
@@ -127,41 +135,16 @@ fn reduce_sum_square(context: &Context) -> Outputs {
     numbers(context, squares, |row| row.iter().fold(0, square))
 }
 
-fn reduce_l2(context: &Context) -> Outputs {
-    floats(context, |row| squares(row).sqrt())
-}
-
-fn reduce_log_sum(context: &Context) -> Outputs {
-    floats(context, |row| libm::log(sum(row)))
-}
-
-fn reduce_log_sum_exp(context: &Context) -> Outputs {
-    floats(context, log_sum_exp)
-}
-
-fn reduce_sum(context: &Context) -> Outputs {
-    numbers(context, sum, int_sum)
-}
-
-pub(super) const OPS: &[Op] = &[
-    Op::onnx("ReduceL1", (1, 1), "axes keepdims", reduce_l1).until(17),
-    Op::onnx("ReduceL1", (1, 2), "keepdims noop_with_empty_axes", reduce_l1).since(18),
-    Op::onnx("ReduceL2", (1, 1), "axes keepdims", reduce_l2).until(17),
-    Op::onnx("ReduceL2", (1, 2), "keepdims noop_with_empty_axes", reduce_l2).since(18),
-    Op::onnx("ReduceLogSum", (1, 1), "axes keepdims", reduce_log_sum).until(17),
-    Op::onnx("ReduceLogSum", (1, 2), "keepdims noop_with_empty_axes", reduce_log_sum).since(18),
-    Op::onnx("ReduceLogSumExp", (1, 1), "axes keepdims", reduce_log_sum_exp).until(17),
-    Op::onnx("ReduceLogSumExp", (1, 2), "keepdims noop_with_empty_axes", reduce_log_sum_exp).since(18),
-    Op::onnx("ReduceMax", (1, 1), "axes keepdims", reduce_max).until(17),
-    Op::onnx("ReduceMax", (1, 2), "keepdims noop_with_empty_axes", reduce_max).since(18),
-    Op::onnx("ReduceMean", (1, 1), "axes keepdims", reduce_mean).until(17),
-    Op::onnx("ReduceMean", (1, 2), "keepdims noop_with_empty_axes", reduce_mean).since(18),
-    Op::onnx("ReduceMin", (1, 1), "axes keepdims", reduce_min).until(17),
-    Op::onnx("ReduceMin", (1, 2), "keepdims noop_with_empty_axes", reduce_min).since(18),
-    Op::onnx("ReduceProd", (1, 1), "axes keepdims", reduce_prod).until(17),
-    Op::onnx("ReduceProd", (1, 2), "keepdims noop_with_empty_axes", reduce_prod).since(18),
-    Op::onnx("ReduceSum", (1, 1), "axes keepdims", reduce_sum).until(12),
-    Op::onnx("ReduceSum", (1, 2), "keepdims noop_with_empty_axes", reduce_sum).since(13),
-    Op::onnx("ReduceSumSquare", (1, 1), "axes keepdims", reduce_sum_square).until(17),
-    Op::onnx("ReduceSumSquare", (1, 2), "keepdims noop_with_empty_axes", reduce_sum_square).since(18),
-];
+pub(super) const OPS: &[Op] = [
+    reduction("ReduceL1", 17, reduce_l1),
+    reduction("ReduceL2", 17, |c| floats(c, |row| squares(row).sqrt())),
+    reduction("ReduceLogSum", 17, |c| floats(c, |row| libm::log(sum(row)))),
+    reduction("ReduceLogSumExp", 17, |c| floats(c, log_sum_exp)),
+    reduction("ReduceMax", 17, |c| extreme(c, MAX)),
+    reduction("ReduceMean", 17, reduce_mean),
+    reduction("ReduceMin", 17, |c| extreme(c, MIN)),
+    reduction("ReduceProd", 17, reduce_prod),
+    reduction("ReduceSum", 12, |c| numbers(c, sum, int_sum)),
+    reduction("ReduceSumSquare", 17, reduce_sum_square),
+]
+.as_flattened();

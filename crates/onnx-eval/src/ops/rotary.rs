@@ -17,15 +17,13 @@ fn rotary_embedding(context: &Context) -> Outputs {
     let joined = given.ndim() == 3;
     let x = if joined { split_heads(given, heads(context, "num_heads")?)? } else { given.clone() };
     let &[batch, _, sequence, size] = x.shape() else {
-        let wanted = "of rank 3 or 4".into();
-        return Err(Fault::Shape { what: "input 0", found: x.shape().to_vec(), wanted });
+        return Err(Fault::shape("input 0", x.shape(), "of rank 3 or 4"));
     };
     let asked = context.int("rotary_embedding_dim", 0)?;
     let turned = if asked == 0 { Some(size) } else { usize::try_from(asked).ok() };
-    let turned = turned.filter(|&dim| dim <= size && dim % 2 == 0).ok_or_else(|| Fault::Argument {
-        what: "the number of channels that are turned",
-        found: format!("{asked} of {size}"),
-        wanted: "even, and not more than there are",
+    let turned = turned.filter(|&dim| dim <= size && dim % 2 == 0).ok_or_else(|| {
+        let found = format!("{asked} of {size}");
+        Fault::argument("the number of channels that are turned", found, "even, and not more than there are")
     })?;
     let half = turned / 2;
     let cos = angles(context, 1, [batch, sequence, half])?;
@@ -55,14 +53,14 @@ fn rotary_embedding(context: &Context) -> Outputs {
 fn angles(context: &Context, input: usize, shape: [usize; 3]) -> Result<Array<f64>, Fault> {
     let cache = context.floats(input)?;
     let [batch, sequence, half] = shape;
-    let wrong = |wanted: String| Fault::Shape { what: "a cache", found: cache.shape().to_vec(), wanted };
+    let wrong = |wanted: String| Fault::shape("a cache", cache.shape(), wanted);
     if context.optional(3).is_none() {
         return if cache.shape() == shape { Ok(cache.clone()) } else { Err(wrong(format!("{shape:?}"))) };
     }
     let positions = context.ints(3)?;
     if positions.shape() != [batch, sequence] {
         let wanted = format!("[{batch}, {sequence}]");
-        return Err(Fault::Shape { what: "the positions", found: positions.shape().to_vec(), wanted });
+        return Err(Fault::shape("the positions", positions.shape(), wanted));
     }
     let &[rows, _] = cache.shape() else { return Err(wrong(format!("[positions, {half}]"))) };
     if cache.shape()[1] != half {

@@ -21,11 +21,12 @@ fn join(context: &Context) -> Result<Join, Fault> {
         "max" if opset >= 18 => (larger, i128::max),
         "min" if opset >= 18 => (smaller, i128::min),
         other => {
-            return Err(Fault::Argument {
-                what: "attribute 'reduction'",
-                found: format!("'{other}' at opset {opset}"),
-                wanted: "none, add or mul, or since opset 18 max or min",
-            });
+            let found = format!("'{other}' at opset {opset}");
+            return Err(Fault::argument(
+                "attribute 'reduction'",
+                found,
+                "none, add or mul, or since opset 18 max or min",
+            ));
         }
     })
 }
@@ -64,7 +65,7 @@ fn scatter_elements(context: &Context) -> Outputs {
         && (0..x.rank()).all(|a| a == along || indices.shape()[a] <= x.shape()[a]);
     if !fits {
         let wanted = format!("that of the updates, {:?}, and within {:?}", updates.shape(), x.shape());
-        return Err(Fault::Shape { what: "indices", found: indices.shape().to_vec(), wanted });
+        return Err(Fault::shape("indices", indices.shape(), wanted));
     }
     let places = indices
         .indexed_iter()
@@ -80,10 +81,9 @@ fn scatter_elements(context: &Context) -> Outputs {
 fn scatter_nd(context: &Context) -> Outputs {
     let (x, updates) = (context.input(0)?, context.input(2)?);
     let indices = context.ints(1)?;
-    let wrong = || Fault::Shape {
-        what: "updates",
-        found: updates.shape().to_vec(),
-        wanted: format!("as indices {:?} into {:?} say", indices.shape(), x.shape()),
+    let wrong = || {
+        let wanted = format!("as indices {:?} into {:?} say", indices.shape(), x.shape());
+        Fault::shape("updates", updates.shape(), wanted)
     };
     let (&tuple, places) = indices.shape().split_last().ok_or_else(wrong)?;
     let rest = x.shape().get(tuple..).ok_or_else(wrong)?;

@@ -11,11 +11,7 @@ use crate::tensor::{Data, Tensor, array, each, reshaped};
 
 /// A shape given as integers.
 pub(super) fn dims(list: &[i64]) -> Result<Vec<usize>, Fault> {
-    let negative = || Fault::Argument {
-        what: "a shape",
-        found: format!("{list:?}"),
-        wanted: "without negative numbers",
-    };
+    let negative = || Fault::argument("a shape", format!("{list:?}"), "without negative numbers");
     list.iter().map(|&size| usize::try_from(size).map_err(|_| negative())).collect()
 }
 
@@ -44,10 +40,9 @@ fn reshape(context: &Context) -> Outputs {
     let asked = context.list(1)?.ok_or(Fault::MissingInput(1))?;
     let target: Vec<Int<usize>> = asked.iter().copied().map(Int::Known).collect();
     let shape = rules::reshape(x.shape(), &target, context.flag("allowzero", false)?);
-    let shape = shape.ok_or_else(|| Fault::Argument {
-        what: "the new shape",
-        found: format!("{asked:?} for {:?}", x.shape()),
-        wanted: "of as many elements, with at most one -1",
+    let shape = shape.ok_or_else(|| {
+        let found = format!("{asked:?} for {:?}", x.shape());
+        Fault::argument("the new shape", found, "of as many elements, with at most one -1")
     })?;
     context.room(&shape)?;
     Ok(vec![each!(x, array => reshaped(array, &shape)?)])
@@ -69,7 +64,7 @@ fn squeeze(context: &Context) -> Outputs {
     };
     if squeezed.iter().any(|&axis| x.shape()[axis] != 1) {
         let wanted = format!("of size 1 at axes {squeezed:?}");
-        return Err(Fault::Shape { what: "input 0", found: x.shape().to_vec(), wanted });
+        return Err(Fault::shape("input 0", x.shape(), wanted));
     }
     let shape = rules::reduced(x.shape(), &squeezed, false);
     Ok(vec![each!(x, array => reshaped(array, &shape)?)])
@@ -86,10 +81,9 @@ fn unsqueeze(context: &Context) -> Outputs {
 fn transpose(context: &Context) -> Outputs {
     let x = context.input(0)?;
     let perm = context.node.ints("perm")?;
-    let order = rules::permutation(perm, x.rank()).ok_or_else(|| Fault::Argument {
-        what: "attribute 'perm'",
-        found: format!("{perm:?} for {:?}", x.shape()),
-        wanted: "a permutation of the axes",
+    let order = rules::permutation(perm, x.rank()).ok_or_else(|| {
+        let found = format!("{perm:?} for {:?}", x.shape());
+        Fault::argument("attribute 'perm'", found, "a permutation of the axes")
     })?;
     Ok(vec![each!(x, array => array.view().permuted_axes(IxDyn(&order)).to_owned())])
 }
@@ -105,7 +99,7 @@ fn concat(context: &Context) -> Outputs {
         }
         shape = rules::concat(&[&shape, part.shape()], along).ok_or_else(|| {
             let wanted = format!("{:?} but for axis {along}", first.shape());
-            Fault::Shape { what: "a part", found: part.shape().to_vec(), wanted }
+            Fault::shape("a part", part.shape(), wanted)
         })?;
     }
     context.room(&shape)?;
@@ -145,10 +139,9 @@ fn split(context: &Context) -> Outputs {
     };
     let asked = context.node.int("num_outputs")?;
     let parts = context.node.outputs.len();
-    let wrong = |found: String| Fault::Argument {
-        what: "the split",
-        found: format!("{found} of {size} for {parts} outputs"),
-        wanted: "sizes that add up, or a number of outputs",
+    let wrong = |found: String| {
+        let found = format!("{found} of {size} for {parts} outputs");
+        Fault::argument("the split", found, "sizes that add up, or a number of outputs")
     };
     if let Some(asked) = asked.filter(|&asked| asked != parts as i64 || given.is_some()) {
         return Err(wrong(asked.to_string()));
@@ -177,7 +170,7 @@ fn tile(context: &Context) -> Outputs {
     let repeats = dims(&context.list(1)?.ok_or(Fault::MissingInput(1))?)?;
     if repeats.len() != x.rank() {
         let wanted = format!("[{}]", x.rank());
-        return Err(Fault::Shape { what: "repeats", found: vec![repeats.len()], wanted });
+        return Err(Fault::shape("repeats", &[repeats.len()], wanted));
     }
     let shape: Vec<usize> =
         x.shape().iter().zip(&repeats).map(|(&size, &times)| size.saturating_mul(times)).collect();
@@ -191,7 +184,7 @@ fn range(context: &Context) -> Outputs {
     let dtype = context.same_dtype(0, 1)?;
     context.same_dtype(1, 2)?;
     let x = context.input(0)?;
-    let zero = || Fault::Argument { what: "the step", found: "0".into(), wanted: "another number" };
+    let zero = || Fault::argument("the step", "0", "another number");
     match &x.data {
         Data::Float(start) => {
             let start = *context.scalar("the start", start)?;

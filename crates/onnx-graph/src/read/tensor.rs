@@ -6,27 +6,14 @@ use engine::DType;
 use crate::external::ExternalFiles;
 use crate::proto::{DataLocation, DataType, TensorProto};
 use crate::tensor::byte_size;
+use crate::write::data_type;
 use crate::{GraphError, Tensor, TensorFault};
 
 /// The dtype of that number in the file, or the name of what [`DType`] does not have.
 pub(super) fn dtype(number: i32) -> Result<DType, String> {
-    let Ok(data_type) = DataType::try_from(number) else { return Err(format!("number {number}")) };
-    Ok(match data_type {
-        DataType::Float16 => DType::F16,
-        DataType::Bfloat16 => DType::BF16,
-        DataType::Float => DType::F32,
-        DataType::Double => DType::F64,
-        DataType::Int8 => DType::I8,
-        DataType::Int16 => DType::I16,
-        DataType::Int32 => DType::I32,
-        DataType::Int64 => DType::I64,
-        DataType::Uint8 => DType::U8,
-        DataType::Uint16 => DType::U16,
-        DataType::Uint32 => DType::U32,
-        DataType::Uint64 => DType::U64,
-        DataType::Bool => DType::Bool,
-        other => return Err(format!("{other:?}").to_lowercase()),
-    })
+    let found = DataType::try_from(number).map_err(|_| format!("number {number}"))?;
+    let dtype = DType::ALL.into_iter().find(|&dtype| data_type(dtype) == found);
+    dtype.ok_or_else(|| format!("{found:?}").to_lowercase())
 }
 
 /// The dtype of that number, as an attribute such as Cast's `to` has it (TensorProto.DataType); `None` for what [`DType`] does not have.

@@ -102,12 +102,7 @@ pub(crate) fn lower(model: &Model) -> Result<Lowered, SessionError> {
         lowering.types.insert(spec.name.clone(), ValueType::of_spec(spec));
     }
     for (name, tensor) in &model.graph.initializers {
-        let unsupported = |reason: String| SessionError::Unsupported {
-            engine: super::NAME,
-            what: "initializer",
-            name: name.clone(),
-            reason,
-        };
+        let unsupported = |reason| super::unsupported("initializer", name, reason);
         let value = tensor.to_value().map_err(|error| unsupported(error.to_string()))?;
         let tensor = to_lowered(&value).map_err(|error| unsupported(error.to_string()))?;
         // An initializer that is also an input is a default, not a constant: the caller may give another.

@@ -53,19 +53,11 @@ impl CandleEngine {
     /// [`SessionError::Refused`] for the first node that candle-onnx cannot be brought to compute as ONNX defines it.
     pub fn new(model: &Model) -> Result<Self, SessionError> {
         let graph = &model.graph;
-        for (what, spec) in graph
-            .inputs
-            .iter()
-            .map(|spec| ("input", spec))
-            .chain(graph.outputs.iter().map(|spec| ("output", spec)))
-        {
+        let inputs = graph.inputs.iter().map(|spec| ("input", spec));
+        for (what, spec) in inputs.chain(graph.outputs.iter().map(|spec| ("output", spec))) {
             if !carried(spec.dtype) {
-                return Err(SessionError::Unsupported {
-                    engine: NAME,
-                    what,
-                    name: spec.name.clone(),
-                    reason: format!("candle-onnx does not compute with {}", spec.dtype),
-                });
+                let reason = format!("candle-onnx does not compute with {}", spec.dtype);
+                return Err(unsupported(what, &spec.name, reason));
             }
         }
         let Lowered { steps, mut constants, defaults, types } = lower(model)?;
@@ -73,12 +65,8 @@ impl CandleEngine {
             let computed = types.get(&spec.name).map(|ty| ty.dtype);
             if computed != Some(spec.dtype) {
                 let computed = computed.map_or("nothing".into(), |dtype| dtype.to_string());
-                return Err(SessionError::Unsupported {
-                    engine: NAME,
-                    what: "output",
-                    name: spec.name.clone(),
-                    reason: format!("it is declared as {}, and the graph computes {computed}", spec.dtype),
-                });
+                let reason = format!("it is declared as {}, and the graph computes {computed}", spec.dtype);
+                return Err(unsupported("output", &spec.name, reason));
             }
         }
         let names: Vec<&str> = graph.outputs.iter().map(|spec| spec.name.as_str()).collect();
@@ -171,6 +159,10 @@ impl CandleEngine {
             (expected, found) => Err(bad(ValueError::WrongDType { expected, found })),
         }
     }
+}
+
+fn unsupported(what: &'static str, name: &str, reason: String) -> SessionError {
+    SessionError::Unsupported { engine: NAME, what, name: name.into(), reason }
 }
 
 /// Whether a lowered graph can hold values of this dtype at its border.

@@ -13,32 +13,6 @@ use super::infer::{ints, known_ints, permutation, shape_part, slice, splat};
 use super::ir::{Constant, Fact, Guard, Ir, Mask, Table, ValueId};
 use super::ops::Casts;
 
-/// Nodes that compute each element from those at its place alone.
-const ELEMENTWISE: &[&str] = &[
-    "Abs",
-    "Add",
-    "And",
-    "Cast",
-    "CastLike",
-    "Clip",
-    "Div",
-    "Equal",
-    "Greater",
-    "GreaterOrEqual",
-    "Identity",
-    "Less",
-    "LessOrEqual",
-    "Max",
-    "Min",
-    "Mul",
-    "Neg",
-    "Not",
-    "Or",
-    "Sub",
-    "Where",
-    "Xor",
-];
-
 /// An input of integers in rows may be a mask.
 pub fn input(ir: &Ir, id: ValueId) -> Fact {
     let entries = match ir.values[id].dtype {
@@ -211,15 +185,21 @@ fn prefix(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>], output: Va
 fn table(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>], output: ValueId) -> Option<Fact> {
     let node = operation.node();
     let shape = ir.shape(output)?;
-    if node.op == "ConstantOfShape" {
-        let entry = match node.tensor("value").ok()? {
-            Some(tensor) => splat(&Constant::Stored(tensor.clone()))?,
-            None => Value::scalar(0f32),
-        };
-        return Some(Fact::Table(Table { mask: None, entries: vec![entry] }));
-    }
-    if ELEMENTWISE.contains(&&*node.op) {
-        return elementwise(ir, operation, inputs, shape).map(Fact::Table);
+    match &*node.op {
+        "ConstantOfShape" => {
+            let entry = match node.tensor("value").ok()? {
+                Some(tensor) => splat(&Constant::Stored(tensor.clone()))?,
+                None => Value::scalar(0f32),
+            };
+            return Some(Fact::Table(Table { mask: None, entries: vec![entry] }));
+        }
+        // Each element is computed from those at its place alone.
+        "Abs" | "Add" | "And" | "Cast" | "CastLike" | "Clip" | "Div" | "Equal" | "Greater"
+        | "GreaterOrEqual" | "Identity" | "Less" | "LessOrEqual" | "Max" | "Min" | "Mul" | "Neg" | "Not"
+        | "Or" | "Sub" | "Where" | "Xor" => {
+            return elementwise(ir, operation, inputs, shape).map(Fact::Table);
+        }
+        _ => {}
     }
     let source = inputs.first().copied().flatten()?;
     let table = lookup(ir, source)?;

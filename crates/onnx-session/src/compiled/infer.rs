@@ -91,50 +91,16 @@ impl Look<'_> {
                 _ => Some(DType::F32),
             },
             "EmbedLayerNormalization" => self.ir.values[self.id(2)?].dtype,
-            "Abs"
-            | "Add"
-            | "Attention"
-            | "BiasGelu"
-            | "Clip"
-            | "Concat"
-            | "Div"
-            | "Dropout"
-            | "Erf"
-            | "Exp"
-            | "Expand"
-            | "FastGelu"
-            | "Flatten"
-            | "FusedGemm"
-            | "FusedMatMul"
-            | "Gather"
-            | "Gelu"
-            | "Gemm"
-            | "Identity"
-            | "LayerNormalization"
-            | "MatMul"
-            | "Max"
-            | "Min"
-            | "Mul"
-            | "MultiHeadAttention"
-            | "Neg"
-            | "Pow"
-            | "QuickGelu"
-            | "ReduceL2"
-            | "ReduceMax"
-            | "ReduceMean"
-            | "ReduceSum"
-            | "Relu"
-            | "Reshape"
-            | "Sigmoid"
-            | "SkipLayerNormalization"
-            | "Slice"
-            | "Softmax"
-            | "Sqrt"
-            | "Squeeze"
-            | "Sub"
-            | "Tanh"
-            | "Transpose"
-            | "Unsqueeze" => first(),
+            "Abs" | "Add" | "Attention" | "Clip" | "Concat" | "Div" | "Dropout" | "Erf" | "Exp"
+            | "Expand" | "Flatten" | "Gather" | "Gelu" | "Gemm" | "Identity" | "LayerNormalization"
+            | "MatMul" | "Max" | "Min" | "Mul" | "Neg" | "Pow" | "ReduceL2" | "ReduceMax" | "ReduceMean"
+            | "ReduceSum" | "Relu" | "Reshape" | "Sigmoid" | "Slice" | "Softmax" | "Sqrt" | "Squeeze"
+            | "Sub" | "Tanh" | "Transpose" | "Unsqueeze" => first(),
+            // ONNX Runtime's own.
+            "SkipLayerNormalization" => first(),
+            "BiasGelu" | "FastGelu" | "FusedGemm" | "FusedMatMul" | "MultiHeadAttention" | "QuickGelu" => {
+                first()
+            }
             _ => None,
         }
     }
@@ -142,28 +108,10 @@ impl Look<'_> {
     fn shape(&self) -> Option<Vec<Dim>> {
         let node = self.operation.node();
         match &*node.op {
-            "Abs"
-            | "BiasGelu"
-            | "Cast"
-            | "CastLike"
-            | "Clip"
-            | "Dropout"
-            | "Erf"
-            | "Exp"
-            | "FastGelu"
-            | "Gelu"
-            | "Identity"
-            | "LayerNormalization"
-            | "Neg"
-            | "Not"
-            | "QuickGelu"
-            | "Relu"
-            | "Sigmoid"
-            | "SkipLayerNormalization"
-            | "Softmax"
-            | "Sqrt"
-            | "Tanh"
-            | "IsNaN" => Some(self.of(0)?.to_vec()),
+            "Abs" | "BiasGelu" | "Cast" | "CastLike" | "Clip" | "Dropout" | "Erf" | "Exp" | "FastGelu"
+            | "Gelu" | "Identity" | "LayerNormalization" | "Neg" | "Not" | "QuickGelu" | "Relu"
+            | "Sigmoid" | "Softmax" | "Sqrt" | "Tanh" | "IsNaN" => Some(self.of(0)?.to_vec()),
+            "SkipLayerNormalization" => Some(self.of(0)?.to_vec()),
             "Add" | "And" | "Div" | "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual"
             | "Max" | "Min" | "Mul" | "Or" | "Pow" | "Sub" | "Where" | "Xor" => {
                 let mut shape = self.of(0)?.to_vec();

@@ -141,6 +141,11 @@ impl Node {
         self.inputs.get(index).copied().flatten()
     }
 
+    /// What takes its place: its name, its outputs, another operator on other inputs.
+    pub fn becomes(&self, op: Op, inputs: Vec<Option<ValueId>>) -> Self {
+        Self { op, label: self.label.clone(), inputs, outputs: self.outputs.clone() }
+    }
+
     /// The only output.
     pub fn output(&self) -> Option<ValueId> {
         match self.outputs[..] {

@@ -15,25 +15,19 @@ fn pair(cx: &Lowering, a: &str, b: &str) -> Result<ValueType, Refusal> {
     Ok(ValueType::new(a_type.dtype, broadcast(&a_type.shape, &b_type.shape)))
 }
 
-pub(crate) fn add(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
-    arithmetic(cx, node, "Add")
-}
-
-pub(crate) fn sub(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
-    arithmetic(cx, node, "Sub")
-}
-
-pub(crate) fn mul(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
-    arithmetic(cx, node, "Mul")
-}
-
-fn arithmetic(cx: &mut Lowering, node: &Node, op: &str) -> Result<(), Refusal> {
+/// Add, Sub and Mul.
+pub(crate) fn arithmetic(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let (a, b, output) = (cx.input(node, 0)?, cx.input(node, 1)?, cx.output(node, 0)?);
     let ty = pair(cx, a, b)?;
+    number(cx, &node.op, &[a, b], ty, output)
+}
+
+/// An operator whose integers wrap.
+fn number(cx: &mut Lowering, op: &str, inputs: &[&str], ty: ValueType, output: &str) -> Result<(), Refusal> {
     match ty.dtype {
-        DType::F32 | DType::F64 | DType::I64 => cx.emit_as(op, &[a, b], vec![], ty, output),
+        DType::F32 | DType::F64 | DType::I64 => cx.emit_as(op, inputs, vec![], ty, output),
         DType::I32 => {
-            let wide = cx.emit(op, &[a, b], vec![], ty)?;
+            let wide = cx.emit(op, inputs, vec![], ty)?;
             wrap_to_i32(cx, &wide, output)
         }
         dtype => Err(format!("candle's {dtype} arithmetic is not ONNX's").into()),
@@ -99,14 +93,7 @@ pub(crate) fn relu(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
 pub(crate) fn neg(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let (x, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
     let ty = cx.ty(x)?.clone();
-    match ty.dtype {
-        DType::F32 | DType::F64 | DType::I64 => cx.emit_as("Neg", &[x], vec![], ty, output),
-        DType::I32 => {
-            let wide = cx.emit("Neg", &[x], vec![], ty)?;
-            wrap_to_i32(cx, &wide, output)
-        }
-        dtype => Err(format!("candle's {dtype} arithmetic is not ONNX's").into()),
-    }
+    number(cx, "Neg", &[x], ty, output)
 }
 
 pub(crate) fn reciprocal(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {

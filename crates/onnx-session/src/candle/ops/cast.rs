@@ -5,36 +5,18 @@ use onnx_graph::{Attribute, Node};
 
 use super::arithmetic::wrap_to_i32;
 use crate::candle::lower::{Lowering, Refusal, int};
-use crate::candle::types::ValueType;
 
-/// ONNX's `TensorProto.DataType`, as candle-onnx's Cast wants it; the numbers are the format's.
-fn onnx_code(dtype: DType) -> Option<i64> {
-    match dtype {
-        DType::F32 => Some(1),
-        DType::U8 => Some(2),
-        DType::I64 => Some(7),
-        DType::F64 => Some(11),
-        _ => None,
-    }
-}
-
-fn dtype_of_code(code: i64) -> Result<DType, Refusal> {
-    match code {
-        1 => Ok(DType::F32),
-        2 => Ok(DType::U8),
-        6 => Ok(DType::I32),
-        7 => Ok(DType::I64),
-        9 => Ok(DType::Bool),
-        11 => Ok(DType::F64),
-        code => Err(format!("it does not cast to ONNX data type {code}").into()),
-    }
-}
+/// The dtypes that a cast may give, by ONNX's `TensorProto.DataType`; the numbers are the format's.
+const CODES: [(i64, DType); 6] =
+    [(1, DType::F32), (2, DType::U8), (6, DType::I32), (7, DType::I64), (9, DType::Bool), (11, DType::F64)];
 
 /// candle-onnx casts to bool by truncating to u8, so that 0.5 and 256 become false; and its int32 is an i64.
 pub(crate) fn cast(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let (x, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
     let from = cx.dtype(x)?;
-    let to = dtype_of_code(node.int("to")?.ok_or("attribute 'to' is missing")?)?;
+    let code = node.int("to")?.ok_or("attribute 'to' is missing")?;
+    let known = CODES.into_iter().find(|(known, _)| *known == code);
+    let (_, to) = known.ok_or_else(|| format!("it does not cast to ONNX data type {code}"))?;
     if !matches!(from, DType::F32 | DType::F64 | DType::I32 | DType::I64 | DType::Bool) && from != to {
         return Err(format!("it does not cast from {from}").into());
     }
@@ -56,10 +38,7 @@ pub(crate) fn cast(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
             wrap_to_i32(cx, &wide, output)
         }
         (DType::Bool, DType::I32) => cx.emit_as("Cast", &[x], vec![int("to", 7)], ty, output),
-        (_, to) => {
-            let code = onnx_code(to).ok_or_else(|| Refusal(format!("it does not cast to {to}")))?;
-            cx.emit_as("Cast", &[x], vec![int("to", code)], ty, output)
-        }
+        _ => cx.emit_as("Cast", &[x], vec![int("to", code)], ty, output),
     }
 }
 
@@ -80,11 +59,11 @@ pub(crate) fn constant(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
 
 pub(crate) fn identity(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let (x, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
-    let ty = cx.ty(x)?.clone();
-    same(cx, x, ty, output)
+    same(cx, x, output)
 }
 
 /// The lowered value itself under the name of an output: what an operator becomes where it changes nothing.
-pub(super) fn same(cx: &mut Lowering, x: &str, ty: ValueType, output: &str) -> Result<(), Refusal> {
+pub(super) fn same(cx: &mut Lowering, x: &str, output: &str) -> Result<(), Refusal> {
+    let ty = cx.ty(x)?.clone();
     cx.emit_as("Identity", &[x], vec![], ty, output)
 }

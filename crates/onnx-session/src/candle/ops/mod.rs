@@ -22,7 +22,7 @@ pub const OPSETS: RangeInclusive<i64> = 11..=28;
 #[rustfmt::skip]
 pub(crate) const RULES: &[(&str, usize, &[&str], Rule)] = &[
     ("Abs", 1, &[], arithmetic::float_unary),
-    ("Add", 2, &[], arithmetic::add),
+    ("Add", 2, &[], arithmetic::arithmetic),
     ("And", 2, &[], arithmetic::logic),
     ("Attention", 7, &["is_causal", "kv_num_heads", "q_num_heads", "qk_matmul_output_mode", "scale", "softcap", "softmax_precision"], attention::attention),
     ("Cast", 1, &["to", "saturate"], cast::cast),
@@ -53,7 +53,7 @@ pub(crate) const RULES: &[(&str, usize, &[&str], Rule)] = &[
     ("Log", 1, &[], arithmetic::float_unary),
     ("LogSoftmax", 1, &["axis"], normalize::softmax),
     ("MatMul", 2, &[], linear::mat_mul),
-    ("Mul", 2, &[], arithmetic::mul),
+    ("Mul", 2, &[], arithmetic::arithmetic),
     ("Neg", 1, &[], arithmetic::neg),
     ("Not", 1, &[], arithmetic::not),
     ("Or", 2, &[], arithmetic::logic),
@@ -73,7 +73,7 @@ pub(crate) const RULES: &[(&str, usize, &[&str], Rule)] = &[
     ("Split", 2, &["axis", "num_outputs", "split"], gather::split),
     ("Sqrt", 1, &[], arithmetic::float_unary),
     ("Squeeze", 2, &["axes"], shape::squeeze),
-    ("Sub", 2, &[], arithmetic::sub),
+    ("Sub", 2, &[], arithmetic::arithmetic),
     ("Tanh", 1, &[], arithmetic::float_unary),
     ("Transpose", 1, &["perm"], linear::transpose),
     ("Unsqueeze", 2, &["axes"], shape::unsqueeze),

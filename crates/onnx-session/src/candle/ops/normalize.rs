@@ -56,7 +56,7 @@ pub(crate) fn layer_normalization(cx: &mut Lowering, node: &Node) -> Result<(), 
         None => cx.emit_as("Mul", &[&normalized, scale], vec![], ty, output)?,
     }
     if let Some(name) = optional_output(node, 1) {
-        same(cx, &average, reduced.clone(), name)?;
+        same(cx, &average, name)?;
     }
     if let Some(name) = optional_output(node, 2) {
         let one = cx.new_float(dtype, 1.0)?;
@@ -133,6 +133,5 @@ pub(crate) fn dropout(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     if optional_output(node, 1).is_some() {
         return Err("its mask is asked for".into());
     }
-    let ty = cx.ty(x)?.clone();
-    same(cx, x, ty, output)
+    same(cx, x, output)
 }

@@ -41,8 +41,7 @@ pub(crate) fn reduce_mean(cx: &mut Lowering, node: &Node) -> Result<(), Refusal>
     cx.float(x)?;
     let keep = node.int("keepdims")?.unwrap_or(1);
     let Some(axes) = axes(cx, node, x, 18)? else {
-        let ty = cx.ty(x)?.clone();
-        return same(cx, x, ty, output);
+        return same(cx, x, output);
     };
     let ty = reduced(cx, x, &axes, keep != 0)?;
     cx.emit_as("ReduceMean", &[x], vec![ints("axes", axes), int("keepdims", keep)], ty, output)
@@ -57,8 +56,7 @@ pub(crate) fn reduce_sum(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> 
     }
     let keep = node.int("keepdims")?.unwrap_or(1);
     let Some(axes) = axes(cx, node, x, 13)? else {
-        let ty = cx.ty(x)?.clone();
-        return same(cx, x, ty, output);
+        return same(cx, x, output);
     };
     sum(cx, x, &axes, keep, output)
 }

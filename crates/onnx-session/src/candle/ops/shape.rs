@@ -73,7 +73,7 @@ pub(crate) fn unsqueeze(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
         }
         current = cx.emit("Unsqueeze", &[&current], attributes, ty.clone())?;
     }
-    same(cx, x, ty, output)
+    same(cx, x, output)
 }
 
 /// candle-onnx does not read axes as an attribute, and without any keeps a first axis of size 1.
@@ -89,7 +89,7 @@ pub(crate) fn squeeze(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     };
     let ty = ValueType::new(cx.dtype(x)?, Some(rules::reduced(&dims, &axes, false)));
     if axes.is_empty() {
-        return same(cx, x, ty, output);
+        return same(cx, x, output);
     }
     let mut sorted: Vec<i64> = axes.iter().map(|&axis| axis as i64).collect();
     sorted.sort_unstable();

@@ -65,7 +65,7 @@ fn matched(ir: &Ir, id: NodeId) -> Option<Node> {
     );
     let inputs = inputs.collect();
     let op = Op::Attention(Attention { heads, head_size, scale, batch, sequence, mask, columns: [0; 3] });
-    Some(Node { op, label: node.label.clone(), inputs, outputs: node.outputs.clone() })
+    Some(node.becomes(op, inputs))
 }
 
 type Parts = (Heads, Heads, Heads, f64, Option<Mask>);

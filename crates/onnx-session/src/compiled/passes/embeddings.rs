@@ -66,7 +66,7 @@ fn matched(ir: &Ir, id: NodeId) -> Option<Node> {
         return None;
     }
     let embed = Embed { lookups, norm: norm.clone(), batch: batch.clone(), sequence: sequence.clone() };
-    Some(Node { op: Op::Embed(embed), label: node.label.clone(), inputs, outputs: node.outputs.clone() })
+    Some(node.becomes(Op::Embed(embed), inputs))
 }
 
 /// The lookups that a value is the sum of, in the order that they are added in: `(a + b) + c`.

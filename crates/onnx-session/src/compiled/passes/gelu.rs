@@ -10,25 +10,19 @@ use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI, SQRT_2};
 
 use kernels::Unary;
 
-use super::{binary, is, scalar, unary, with_scalar};
-use crate::compiled::ir::{Ir, Node, NodeId, ValueId};
+use super::{binary, is, rewrite_from_the_back, scalar, unary, with_scalar};
+use crate::compiled::ir::{Ir, NodeId, ValueId};
 use crate::compiled::ops::Op;
 
 const CUBIC: f64 = 0.044715;
 const QUICK: f64 = 1.702;
 
 pub fn run(ir: &mut Ir) -> usize {
-    let mut found = 0;
     // From the back, so that a product is met before its factors.
-    for id in ir.ids().into_iter().rev() {
-        if let Some((function, x)) = operator(ir, id).or_else(|| chain(ir, id)) {
-            let Some(node) = ir.node(id) else { continue };
-            let (label, outputs) = (node.label.clone(), node.outputs.clone());
-            ir.replace(id, Node { op: Op::Unary(function), label, inputs: vec![Some(x)], outputs });
-            found += 1;
-        }
-    }
-    found
+    rewrite_from_the_back(ir, |ir, id| {
+        let (function, x) = operator(ir, id).or_else(|| chain(ir, id))?;
+        Some(ir.node(id)?.becomes(Op::Unary(function), vec![Some(x)]))
+    })
 }
 
 fn operator(ir: &Ir, id: NodeId) -> Option<(Unary, ValueId)> {

@@ -6,7 +6,7 @@
 
 use onnx_graph::shape::axis;
 
-use super::{binary, rewrite, row, scalar, unary, with_scalar};
+use super::{binary, only_output, optional_row, rewrite, row, scalar, unary, with_row, with_scalar};
 use crate::compiled::infer::known_ints;
 use crate::compiled::ir::{Ir, Node, NodeId, ValueId};
 use crate::compiled::ops::{Norm, Op};
@@ -23,23 +23,18 @@ fn operator(ir: &Ir, id: NodeId) -> Option<Node> {
     if given.op != "LayerNormalization" || !given.domain.is_empty() {
         return None;
     }
-    let (x, output) = (node.input(0)?, node.outputs.first().copied().flatten()?);
-    let more = node.outputs.iter().skip(1).flatten();
+    let (x, output) = (node.input(0)?, only_output(ir, node)?);
     let rank = ir.shape(x)?.len();
     let last = axis(given.int("axis").ok()?.unwrap_or(-1), rank)? + 1 == rank;
     // Statistics in f32, as the kernel has them, or better.
     let in_f32 = given.int("stash_type").ok()?.unwrap_or(1) == 1;
-    if !last || !in_f32 || !ir.is_f32(x) || more.clone().any(|&v| ir.uses(v) > 0 || ir.is_output(v)) {
+    if !last || !in_f32 || !ir.is_f32(x) {
         return None;
     }
     let width = ir.width(x)?;
-    let beta = match node.input(2) {
-        Some(beta) => Some(row(ir, beta, width)?),
-        None => None,
-    };
     let norm = Norm {
         gamma: row(ir, node.input(1)?, width)?,
-        beta,
+        beta: optional_row(ir, node.input(2), width)?,
         eps: given.float("epsilon").ok()?.unwrap_or(1e-5),
     };
     Some(normalised(norm, &node.label, x, output))
@@ -50,11 +45,8 @@ fn chain(ir: &Ir, id: NodeId) -> Option<Node> {
     let node = ir.node(id)?;
     let output = node.output()?;
     let width = ir.width(output)?;
-    let [a, b] = binary(ir, output, "Add")?;
-    let (beta, scaled) = row(ir, b, width).map(|beta| (beta, a)).or_else(|| Some((row(ir, a, width)?, b)))?;
-    let [a, b] = binary(ir, scaled, "Mul")?;
-    let (gamma, quotient) =
-        row(ir, b, width).map(|gamma| (gamma, a)).or_else(|| Some((row(ir, a, width)?, b)))?;
+    let (beta, scaled) = with_row(ir, binary(ir, output, "Add")?, width)?;
+    let (gamma, quotient) = with_row(ir, binary(ir, scaled, "Mul")?, width)?;
     let [difference, deviation] = binary(ir, quotient, "Div")?;
     let moved = unary(ir, deviation, "Sqrt")?;
     let (eps, variance) = with_scalar(ir, binary(ir, moved, "Add")?)?;

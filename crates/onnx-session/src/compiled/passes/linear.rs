@@ -3,7 +3,7 @@
 use kernels::Unary;
 use onnx_graph::shape::volume;
 
-use super::{binary, rewrite, row, rows_of};
+use super::{binary, rewrite, row, rows_of, with_row};
 use crate::compiled::ir::{Ir, Node, NodeId, ValueId};
 use crate::compiled::ops::{Linear, Op, Weight};
 
@@ -54,12 +54,7 @@ fn matrix(ir: &Ir, id: NodeId) -> Option<Node> {
     let bias = if with_bias { Some(row(ir, node.input(2)?, outputs)?) } else { None };
     let weights = vec![Weight { constant: constant.clone(), inputs, outputs, transposed }];
     let op = Op::Linear(Linear { weights, bias, activation });
-    Some(Node {
-        op,
-        label: node.label.clone(),
-        inputs: vec![Some(source(ir, x))],
-        outputs: node.outputs.clone(),
-    })
+    Some(node.becomes(op, vec![Some(source(ir, x))]))
 }
 
 /// What a value is a view of, row for row. Whoever else reads the view may go on doing so.
@@ -91,20 +86,13 @@ pub fn bias(ir: &mut Ir) -> usize {
     rewrite(ir, |ir, id| {
         let node = ir.node(id)?;
         let output = node.output()?;
-        let [a, b] = binary(ir, output, "Add")?;
-        let width = ir.width(output)?;
-        let (row, value) = row(ir, b, width).map(|row| (row, a)).or_else(|| Some((row(ir, a, width)?, b)))?;
+        let (row, value) = with_row(ir, binary(ir, output, "Add")?, ir.width(output)?)?;
         let (inner, linear) = bare(ir, value)?;
         if linear.bias.is_some() || linear.activation.is_some() || ir.shape(value) != ir.shape(output) {
             return None;
         }
         let op = Op::Linear(Linear { bias: Some(row), ..linear.clone() });
-        Some(Node {
-            op,
-            label: node.label.clone(),
-            inputs: inner.inputs.clone(),
-            outputs: node.outputs.clone(),
-        })
+        Some(node.becomes(op, inner.inputs.clone()))
     })
 }
 
@@ -118,12 +106,7 @@ pub fn activation(ir: &mut Ir) -> usize {
             return None;
         }
         let op = Op::Linear(Linear { activation: Some(function), ..linear.clone() });
-        Some(Node {
-            op,
-            label: node.label.clone(),
-            inputs: inner.inputs.clone(),
-            outputs: node.outputs.clone(),
-        })
+        Some(node.becomes(op, inner.inputs.clone()))
     })
 }
 
@@ -135,7 +118,6 @@ pub fn residual(ir: &mut Ir) -> usize {
         let [a, b] = binary(ir, output, "Add")?;
         let shape = ir.shape(output)?;
         volume(shape)?;
-        let (label, outputs) = (node.label.clone(), node.outputs.clone());
         let width = ir.width(output)?;
         let is_row = |value| row(ir, value, width).is_some();
         let computed = |value| ir.constant(value).is_none();
@@ -146,14 +128,14 @@ pub fn residual(ir: &mut Ir) -> usize {
             for (product, other) in [(a, b), (b, a)] {
                 if let Some((inner, linear)) = bare(ir, product) {
                     let inputs = vec![inner.input(0), Some(other)];
-                    return Some(Node { op: Op::Linear(linear.clone()), label, inputs, outputs });
+                    return Some(node.becomes(Op::Linear(linear.clone()), inputs));
                 }
             }
-            return Some(Node { op: Op::Add, label, inputs: vec![Some(a), Some(b)], outputs });
+            return Some(node.becomes(Op::Add, vec![Some(a), Some(b)]));
         }
         for (value, constant) in [(a, b), (b, a)] {
             if is_row(constant) && ir.shape(value) == Some(shape) && computed(value) {
-                return Some(Node { op: Op::Add, label, inputs: vec![Some(value), Some(constant)], outputs });
+                return Some(node.becomes(Op::Add, vec![Some(value), Some(constant)]));
             }
         }
         None

@@ -4,7 +4,7 @@ use engine::{DType, Value};
 use kernels::Unary;
 use onnx_graph::shape::Size;
 
-use super::{graph_input, is, row};
+use super::{graph_input, is, only_output, optional_row, row};
 use crate::compiled::dim::Dim;
 use crate::compiled::ir::{Constant, Fact, Guard, Ir, Node, NodeId, Table, ValueId};
 use crate::compiled::ops::{Attention, Linear, Norm, Op, Weight};
@@ -66,13 +66,6 @@ fn chain(ir: &mut Ir, id: NodeId) -> Option<Chain<'_>> {
     Some(Chain { ir, label, nodes: Vec::new() })
 }
 
-/// The first output, if no other is read.
-fn only_output(ir: &Ir, id: NodeId) -> Option<ValueId> {
-    let outputs = &ir.node(id)?.outputs;
-    let unread = outputs.iter().skip(1).flatten().all(|&value| ir.uses(value) == 0 && !ir.is_output(value));
-    outputs.first().copied().flatten().filter(|_| unread)
-}
-
 fn gelu(ir: &mut Ir, id: NodeId, function: Unary) -> Option<()> {
     let node = ir.node(id)?;
     let (x, bias, output) = (node.input(0)?, node.input(1), node.output()?);
@@ -107,13 +100,10 @@ fn quick_gelu(ir: &mut Ir, id: NodeId) -> Option<()> {
 fn skip_layer_norm(ir: &mut Ir, id: NodeId) -> Option<()> {
     let node = ir.node(id)?;
     let Op::Onnx(operation) = &node.op else { return None };
-    let (x, skip, bias, output) = (node.input(0)?, node.input(1)?, node.input(4), only_output(ir, id)?);
+    let (x, skip, bias, output) = (node.input(0)?, node.input(1)?, node.input(4), only_output(ir, node)?);
     let width = ir.width(x)?;
     let eps = operation.node().float("epsilon").ok()?.unwrap_or(1e-12);
-    let beta = match node.input(3) {
-        Some(beta) => Some(row(ir, beta, width)?),
-        None => None,
-    };
+    let beta = optional_row(ir, node.input(3), width)?;
     let norm = Norm { gamma: row(ir, node.input(2)?, width)?, beta, eps };
     let fits = ir.is_f32(x) && ir.shape(x) == ir.shape(skip) && ir.constant(skip).is_none();
     if !fits || bias.is_some_and(|bias| row(ir, bias, width).is_none()) {
@@ -132,7 +122,7 @@ fn embed(ir: &mut Ir, id: NodeId) -> Option<()> {
 
     let node = ir.node(id)?;
     let Op::Onnx(operation) = &node.op else { return None };
-    let output = only_output(ir, id)?;
+    let output = only_output(ir, node)?;
     let eps = operation.node().float("epsilon").ok()?.unwrap_or(1e-12);
     let [batch, sequence, width] = ir.shape(output)? else { return None };
     let (batch, sequence, width) = (batch.clone(), sequence.clone(), width.known()?);
@@ -240,10 +230,7 @@ fn attention(ir: &mut Ir, id: NodeId) -> Option<()> {
         return None;
     }
     let width = outputs / 3;
-    let bias = match node.input(2) {
-        Some(bias) => Some(row(ir, bias, outputs)?),
-        None => None,
-    };
+    let bias = optional_row(ir, node.input(2), outputs)?;
     let attention = attended(ir, &common, x, width, node.input(3))?;
     let attention = Attention { columns: [0, width, 2 * width], ..attention };
     let weights = vec![Weight { constant: constant.clone(), inputs, outputs, transposed: false }];
@@ -268,10 +255,7 @@ fn multi_head_attention(ir: &mut Ir, id: NodeId) -> Option<()> {
     if rows.iter().any(|&row| ir.shape(row) != ir.shape(rows[0]) || !ir.is_f32(row)) {
         return None;
     }
-    let bias = match bias {
-        Some(bias) => Some(row(ir, bias, 3 * width)?),
-        None => None,
-    };
+    let bias = optional_row(ir, bias, 3 * width)?;
     let attention = attended(ir, &common, rows[0], width, node.input(4))?;
     let mask = mask_input(&attention);
     let mut chain = chain(ir, id)?;

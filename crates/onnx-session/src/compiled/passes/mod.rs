@@ -20,6 +20,8 @@ mod tests;
 
 pub use attention::MASKED;
 
+use std::sync::Arc;
+
 use engine::DType;
 
 use super::ir::{Ir, Node, NodeId, ValueId};
@@ -62,8 +64,21 @@ pub fn run(ir: &mut Ir, wanted: impl Fn(&str) -> bool) {
 
 /// Replaces every node for which there is another; returns how many there were.
 fn rewrite(ir: &mut Ir, other: impl Fn(&Ir, NodeId) -> Option<Node>) -> usize {
+    rewrite_each(ir, ir.ids(), other)
+}
+
+/// As [`rewrite`], from the back: a node is met before those it depends on.
+fn rewrite_from_the_back(ir: &mut Ir, other: impl Fn(&Ir, NodeId) -> Option<Node>) -> usize {
+    rewrite_each(ir, ir.ids().into_iter().rev(), other)
+}
+
+fn rewrite_each(
+    ir: &mut Ir,
+    ids: impl IntoIterator<Item = NodeId>,
+    other: impl Fn(&Ir, NodeId) -> Option<Node>,
+) -> usize {
     let mut found = 0;
-    for id in ir.ids() {
+    for id in ids {
         if let Some(node) = other(ir, id) {
             ir.replace(id, node);
             found += 1;
@@ -121,10 +136,26 @@ fn graph_input(ir: &Ir, value: ValueId) -> Option<(ValueId, Casts)> {
 }
 
 /// The elements of a constant that is one row of so many.
-fn row(ir: &Ir, value: ValueId, width: usize) -> Option<std::sync::Arc<[f32]>> {
+fn row(ir: &Ir, value: ValueId, width: usize) -> Option<Arc<[f32]>> {
     let constant = ir.constant(value)?;
     let one_row = constant.shape().last() == Some(&width) && constant.len() == width;
     one_row.then(|| constant.floats().map(Into::into)).flatten()
+}
+
+/// As [`row`], of an input that may be left out.
+fn optional_row(ir: &Ir, value: Option<ValueId>, width: usize) -> Option<Option<Arc<[f32]>>> {
+    value.map_or(Some(None), |value| row(ir, value, width).map(Some))
+}
+
+/// Of two values in either order, the constant row, and the other one.
+fn with_row(ir: &Ir, [a, b]: [ValueId; 2], width: usize) -> Option<(Arc<[f32]>, ValueId)> {
+    row(ir, b, width).map(|row| (row, a)).or_else(|| Some((row(ir, a, width)?, b)))
+}
+
+/// The first output, if no other is read.
+fn only_output(ir: &Ir, node: &Node) -> Option<ValueId> {
+    let unread = |&value: &ValueId| ir.uses(value) == 0 && !ir.is_output(value);
+    node.outputs.first().copied().flatten().filter(|_| node.outputs.iter().skip(1).flatten().all(unread))
 }
 
 /// Looks through views that keep the rows: the value that they are a view of. What lies between is read once.

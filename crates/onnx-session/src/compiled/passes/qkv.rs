@@ -7,13 +7,7 @@ use crate::compiled::ir::{Ir, Node, NodeId, ValueId};
 use crate::compiled::ops::{Attention, Linear, Op};
 
 pub fn run(ir: &mut Ir) -> usize {
-    let mut found = 0;
-    for id in ir.ids() {
-        if merge(ir, id).is_some() {
-            found += 1;
-        }
-    }
-    found
+    ir.ids().into_iter().filter(|&id| merge(ir, id).is_some()).count()
 }
 
 fn merge(ir: &mut Ir, id: NodeId) -> Option<()> {

@@ -25,6 +25,5 @@ fn matched(ir: &Ir, id: NodeId) -> Option<Node> {
     if !along_the_sequence || !ir.is_f32(x) || ir.constant(x).is_some() {
         return None;
     }
-    let (label, outputs) = (node.label.clone(), node.outputs.clone());
-    Some(Node { op: Op::Token(place), label, inputs: vec![Some(x)], outputs })
+    Some(node.becomes(Op::Token(place), vec![Some(x)]))
 }
