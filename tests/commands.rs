@@ -475,8 +475,9 @@ fn a_generic_graph_runs_on_a_test_folder_and_is_held_to_its_outputs() {
 #[test]
 fn numpy_archives_are_inputs_and_expected_outputs() {
     let folder = Folder::new();
-    let archive =
-        |name: &str| house().join("crates/judge/src/tensors/testdata").join(name).to_str().unwrap().to_string();
+    let archive = |name: &str| {
+        house().join("crates/judge/src/tensors/testdata").join(name).to_str().unwrap().to_string()
+    };
     let spec = |name: &str| ValueSpec {
         name: name.into(),
         dtype: DType::I64,

@@ -160,7 +160,8 @@ fn graphs_inputs_and_outputs_come_through_pipes() {
 fn an_archive_without_a_name() {
     let folder = Folder::new();
     let graph = in_fixture("baseline", "onnx/ts17-eager-dynamic.onnx");
-    let npz = std::fs::read(crate::common::house().join("crates/judge/src/tensors/testdata/plain.npz")).unwrap();
+    let npz =
+        std::fs::read(crate::common::house().join("crates/judge/src/tensors/testdata/plain.npz")).unwrap();
     let run = piped(&folder, &["run", &graph, "--inputs", "-", "--outputs", "out.safetensors"], &npz);
     // It was read: its arrays are not what the graph takes.
     run.is_mistake(&["there is no input 'ids'"]);
