@@ -1,5 +1,4 @@
 use candle_bert::Task;
-use checkpoint::ModelFiles;
 
 use super::core::{Core, Need, refuse_pairs};
 use super::runner::Wanted;
@@ -16,10 +15,10 @@ pub struct FeatureExtraction {
     core: Core,
 }
 
-constructors!(FeatureExtraction, FeatureExtraction::from_core);
+constructors!(FeatureExtraction);
 
 impl FeatureExtraction {
-    fn from_core(_: &ModelFiles, mut core: Core) -> Result<Self, PipelineError> {
+    fn of(mut core: Core) -> Result<Self, PipelineError> {
         core.cut_if(None)?;
         Ok(Self { core })
     }

@@ -1,9 +1,8 @@
 use candle_bert::Task;
-use checkpoint::ModelFiles;
 use serde::Serialize;
 use tokenizers::Encoding;
 
-use super::core::{Core, Need, refuse_pairs};
+use super::core::{Core, Need, at_least_one, refuse_pairs};
 use super::runner::Wanted;
 use super::text_classification::outputs;
 use super::{Output, Pipeline, constructors};
@@ -48,10 +47,10 @@ pub struct FillMask {
     targets: Option<Vec<u32>>,
 }
 
-constructors!(FillMask, FillMask::from_core);
+constructors!(FillMask);
 
 impl FillMask {
-    fn from_core(_: &ModelFiles, mut core: Core) -> Result<Self, PipelineError> {
+    fn of(mut core: Core) -> Result<Self, PipelineError> {
         core.cut_if(None)?;
         let mask = core.tokenizer.mask_token();
         let mask_id =
@@ -64,11 +63,7 @@ impl FillMask {
     /// # Errors
     /// If it is 0.
     pub fn with_top_k(mut self, top_k: usize) -> Result<Self, PipelineError> {
-        if top_k == 0 {
-            let expected = "1 or more".to_owned();
-            return Err(PipelineError::Argument { setting: "top_k", expected, found: top_k });
-        }
-        self.top_k = top_k;
+        self.top_k = at_least_one("top_k", top_k)?;
         Ok(self)
     }
 

@@ -1,11 +1,10 @@
 mod spans;
 
 use candle_bert::Task;
-use checkpoint::ModelFiles;
 use serde::Serialize;
 use tokenizers::Encoding;
 
-use super::core::{Core, Need};
+use super::core::{Core, Need, at_least_one};
 use super::runner::Wanted;
 use super::{Output, Pipeline, constructors};
 use crate::chars::Chars;
@@ -71,10 +70,10 @@ pub struct QuestionAnswering {
     aligns_to_words: bool,
 }
 
-constructors!(QuestionAnswering, QuestionAnswering::from_core);
+constructors!(QuestionAnswering);
 
 impl QuestionAnswering {
-    fn from_core(_: &ModelFiles, core: Core) -> Result<Self, PipelineError> {
+    fn of(core: Core) -> Result<Self, PipelineError> {
         let max_seq_len = core.tokenizer.longest_row().unwrap_or(MAX_SEQ_LEN).min(MAX_SEQ_LEN);
         let doc_stride = (max_seq_len / 2).min(DOC_STRIDE);
         Ok(Self {
@@ -169,13 +168,6 @@ impl QuestionAnswering {
 
 fn parts(tokenizer: &Tokenizer, length: usize, stride: usize) -> Result<Tokenizer, PipelineError> {
     tokenizer.cutting(Cut { length, stride, from: CutFrom::Second })
-}
-
-fn at_least_one(setting: &'static str, found: usize) -> Result<usize, PipelineError> {
-    if found == 0 {
-        return Err(PipelineError::Argument { setting, expected: "1 or more".to_owned(), found });
-    }
-    Ok(found)
 }
 
 impl Pipeline for QuestionAnswering {

@@ -62,10 +62,7 @@ impl Encoder {
         engine: Option<Box<dyn engine::Engine>>,
         options: &Options,
     ) -> Result<Self, PipelineError> {
-        let mut core = match engine {
-            Some(engine) => Core::with_engine(files, engine, need, options)?,
-            None => Core::open(files, need, options)?,
-        };
+        let mut core = Core::new(files, engine, need, options)?;
         if sentence.transformer.lowers_case {
             core.tokenizer = core.tokenizer.lowering()?;
         }

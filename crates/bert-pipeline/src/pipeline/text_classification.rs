@@ -1,5 +1,4 @@
 use candle_bert::{ProblemType, Task};
-use checkpoint::ModelFiles;
 use serde::Serialize;
 
 use super::core::{Core, Need};
@@ -42,10 +41,10 @@ pub struct TextClassification {
     top_k: Option<usize>,
 }
 
-constructors!(TextClassification, TextClassification::from_core);
+constructors!(TextClassification);
 
 impl TextClassification {
-    fn from_core(_: &ModelFiles, mut core: Core) -> Result<Self, PipelineError> {
+    fn of(mut core: Core) -> Result<Self, PipelineError> {
         core.cut_if(None)?;
         let labels = core.labels(core.config.num_labels)?;
         let function = match core.config.problem_type {

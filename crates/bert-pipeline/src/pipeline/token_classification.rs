@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use candle_bert::Task;
-use checkpoint::ModelFiles;
 use serde::Serialize;
 use tokenizers::Encoding;
 
@@ -102,10 +101,10 @@ pub struct TokenClassification {
     strided: Option<Tokenizer>,
 }
 
-constructors!(TokenClassification, TokenClassification::from_core);
+constructors!(TokenClassification);
 
 impl TokenClassification {
-    fn from_core(_: &ModelFiles, mut core: Core) -> Result<Self, PipelineError> {
+    fn of(mut core: Core) -> Result<Self, PipelineError> {
         let positions = core.tokenizer.max_positions().unwrap_or(usize::MAX);
         core.cut_if(core.tokenizer.model_max_length().filter(|&length| length <= positions))?;
         let labels = core.labels(core.config.num_labels)?;
