@@ -59,7 +59,7 @@ mod token_classification;
 
 use std::ops::Deref;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::{PipelineError, Text};
 
@@ -90,6 +90,14 @@ impl<T> Deref for Output<T> {
 
     fn deref(&self) -> &T {
         &self.prediction
+    }
+}
+
+/// A list of one as the one that it has, as transformers gives it.
+fn one_or_all<T: Serialize, S: Serializer>(list: &[T], serializer: S) -> Result<S::Ok, S::Error> {
+    match list {
+        [one] => one.serialize(serializer),
+        all => all.serialize(serializer),
     }
 }
 

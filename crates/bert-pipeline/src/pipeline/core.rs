@@ -38,7 +38,8 @@ impl Core {
         options: &Options,
     ) -> Result<Self, PipelineError> {
         let config = config_for(files, need)?;
-        let runner = |engine| Runner::new(engine, need.name, need.wanted, width(&config, need.task));
+        let (width, batch_size) = (width(&config, need.task), options.batch_size);
+        let runner = |engine| Runner::new(engine, need.name, need.wanted, width, batch_size);
         let native = || runner(native(files, &config, need.task, options)?);
         let (runner, note) = match (engine, options.engine) {
             (Some(engine), _) => (runner(engine)?, None),

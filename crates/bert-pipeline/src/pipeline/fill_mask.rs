@@ -3,7 +3,7 @@ use serde::Serialize;
 use tokenizers::Encoding;
 
 use super::core::{Core, Need, at_least_one, refuse_pairs};
-use super::runner::Wanted;
+use super::runner::{RowOutput, Wanted};
 use super::text_classification::outputs;
 use super::{Output, Pipeline, constructors};
 use crate::scores::{softmax, top};
@@ -25,17 +25,9 @@ pub struct Filled {
 }
 
 /// The tokens for the masks of a text, the best first. It serialises as one list where there is one mask, else as a list of lists.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Fillings(pub Vec<Vec<Filled>>);
-
-impl Serialize for Fillings {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0.as_slice() {
-            [one] => one.serialize(serializer),
-            all => all.serialize(serializer),
-        }
-    }
-}
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[serde(transparent)]
+pub struct Fillings(#[serde(serialize_with = "super::one_or_all")] pub Vec<Vec<Filled>>);
 
 /// Which token stands in the place of a mask: transformers' `fill-mask`.
 ///
@@ -152,20 +144,17 @@ impl Pipeline for FillMask {
         if let Some(text) = rows.iter().position(|row| self.masks(row).is_empty()) {
             return Err(PipelineError::NoMask { text, mask: self.mask_token().to_owned() });
         }
-        let mut fillings = vec![Fillings::default(); texts.len()];
-        self.core.runner.run(&rows, self.core.options.batch_size, &|row| row, &mut |number, outputs| {
-            if let (Some(place), Some(row), [logits]) = (fillings.get_mut(number), rows.get(number), outputs)
-            {
+        let fillings = self.core.runner.run(
+            &rows,
+            |row| row,
+            |_, row, outputs| {
                 let masks = self.masks(row);
-                let of_tokens: Vec<&[f32]> = logits.tokens().collect();
-                place.0 = masks
-                    .iter()
-                    .filter_map(|&at| Some((at, *of_tokens.get(at)?)))
-                    .map(|(at, logits)| self.filled(row, at, logits, masks.len() == 1))
-                    .collect::<Result<_, _>>()?;
-            }
-            Ok(())
-        })?;
+                let of_tokens: Vec<&[f32]> = outputs.iter().flat_map(RowOutput::tokens).collect();
+                let of_masks = masks.iter().filter_map(|&at| Some((at, *of_tokens.get(at)?)));
+                let filled = of_masks.map(|(at, logits)| self.filled(row, at, logits, masks.len() == 1));
+                Ok(Fillings(filled.collect::<Result<_, _>>()?))
+            },
+        )?;
         Ok(outputs(fillings, is_cut))
     }
 

@@ -56,9 +56,6 @@ impl<'a> RowOutput<'a> {
     }
 }
 
-/// What takes the outputs of a row, which comes by its number.
-type Consume<'a> = &'a mut dyn FnMut(usize, &[RowOutput<'_>]) -> Result<(), PipelineError>;
-
 /// An engine, and the names of what a task takes from it.
 pub(crate) struct Runner {
     engine: Box<dyn Engine>,
@@ -70,6 +67,8 @@ pub(crate) struct Runner {
     has_types: bool,
     /// How many numbers a token's output has, for the first batch; later ones know.
     width: usize,
+    /// How many rows are run at once, at most.
+    batch_size: usize,
 }
 
 /// The sizes that a graph fixes.
@@ -85,6 +84,7 @@ impl Runner {
         task: &'static str,
         wanted: &[Wanted],
         width: usize,
+        batch_size: usize,
     ) -> Result<Self, PipelineError> {
         let has = || engine.outputs().iter().map(|spec| spec.name.clone()).collect::<Vec<_>>();
         let found = |name: &str| engine.outputs().iter().any(|spec| spec.name == name);
@@ -133,7 +133,7 @@ impl Runner {
                 what,
             });
         }
-        Ok(Self { engine, wanted: wanted.to_vec(), names, fixed, has_mask, has_types, width })
+        Ok(Self { engine, wanted: wanted.to_vec(), names, fixed, has_mask, has_types, width, batch_size })
     }
 
     /// What the engine calls itself.
@@ -146,15 +146,16 @@ impl Runner {
         self.fixed.sequence
     }
 
-    /// Runs all rows, those of like length together, and hands what the model gives for each to `consume`, with the row's number; in no
-    /// certain order. Rows of the same tokens are run once, so that they get the same to the last bit, wherever they stand. `text` tells which text a row is of, for errors.
-    pub(crate) fn run(
+    /// Runs all rows, those of like length together, and gives what `predict` makes of each row, of its number and of what the model gives
+    /// for it. Rows of the same tokens are run once, so that they get the same to the last bit, wherever they stand. `text` tells which text
+    /// a row is of, for errors.
+    pub(crate) fn run<T: Clone + Default>(
         &self,
         rows: &[Encoding],
-        batch_size: usize,
-        text: &dyn Fn(usize) -> usize,
-        consume: Consume<'_>,
-    ) -> Result<(), PipelineError> {
+        text: impl Fn(usize) -> usize,
+        predict: impl Fn(usize, &Encoding, &[RowOutput<'_>]) -> Result<T, PipelineError>,
+    ) -> Result<Vec<T>, PipelineError> {
+        let mut predictions = vec![T::default(); rows.len()];
         let length = |row: usize| rows.get(row).map_or(0, Encoding::len);
         let mut order: Vec<usize> = (0..rows.len()).collect();
         // The longest first: what does not fit the memory shows at once.
@@ -175,7 +176,7 @@ impl Runner {
         while let Some(longest) = rest.first().map(first_of) {
             let sequence = length(longest);
             let fits = BATCH_NUMBERS / (sequence * width).max(1);
-            let mut size = batch_size.min(fits).max(1).min(self.fixed.batch.unwrap_or(usize::MAX));
+            let mut size = self.batch_size.min(fits).max(1).min(self.fixed.batch.unwrap_or(usize::MAX));
             if !self.has_mask {
                 // Without a mask a model counts padding, so there must be none.
                 size = size.min(rest.iter().take_while(|group| length(first_of(group)) == sequence).count());
@@ -193,11 +194,13 @@ impl Runner {
                     .map(|output| output.row(place, encoding.len(), text(first_of(group))))
                     .collect::<Result<Vec<_>, _>>()?;
                 for &row in group {
-                    consume(row, &outputs)?;
+                    if let Some(place) = predictions.get_mut(row) {
+                        *place = predict(row, encoding, &outputs)?;
+                    }
                 }
             }
         }
-        Ok(())
+        Ok(predictions)
     }
 
     /// Runs the rows of one example with several choices, `[1, choices, sequence]`, and gives its logits, `[choices]`.

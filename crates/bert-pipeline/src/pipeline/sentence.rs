@@ -113,14 +113,11 @@ impl Encoder {
             .map(|(prompted, text)| Text { first: prompted, second: text.second })
             .collect();
         let (rows, is_cut) = self.core.encode(&texts).map_err(|error| error.counted_from(first))?;
-        let mut features = vec![Vec::new(); texts.len()];
-        let number = |row: usize| first + row;
-        self.core.runner.run(&rows, self.core.options.batch_size, &number, &mut |row, outputs| {
-            if let (Some(place), Some(encoding)) = (features.get_mut(row), rows.get(row)) {
-                *place = self.feature(encoding.len(), outputs, feature)?;
-            }
-            Ok(())
-        })?;
+        let features = self.core.runner.run(
+            &rows,
+            |row| first + row,
+            |_, row, outputs| self.feature(row.len(), outputs, feature),
+        )?;
         Ok((features, is_cut))
     }
 

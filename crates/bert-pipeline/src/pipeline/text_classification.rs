@@ -95,13 +95,14 @@ impl Pipeline for TextClassification {
 
     fn run_texts(&self, texts: &[Text<'_>]) -> Result<Vec<Output<Vec<Label>>>, PipelineError> {
         let (rows, is_cut) = self.core.encode(texts)?;
-        let mut labels = vec![Vec::new(); texts.len()];
-        self.core.runner.run(&rows, self.core.options.batch_size, &|row| row, &mut |row, outputs| {
-            if let (Some(place), [logits]) = (labels.get_mut(row), outputs) {
-                *place = self.scored(logits.numbers)?;
-            }
-            Ok(())
-        })?;
+        let labels = self.core.runner.run(
+            &rows,
+            |row| row,
+            |_, _, outputs| match outputs {
+                [logits] => self.scored(logits.numbers),
+                _ => Ok(Vec::new()),
+            },
+        )?;
         Ok(outputs(labels, is_cut))
     }
 

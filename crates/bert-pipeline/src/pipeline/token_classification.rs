@@ -210,21 +210,16 @@ impl Pipeline for TokenClassification {
         }
         let chars: Vec<Chars<'_>> = texts.iter().map(|text| Chars::new(text.first)).collect();
         let text_of = |row: usize| text_of_row.get(row).copied().unwrap_or(0);
-        let mut found: Vec<Vec<Entity>> = vec![Vec::new(); rows.len()];
-        self.core.runner.run(&rows, self.core.options.batch_size, &text_of, &mut |number, outputs| {
-            if let (Some(place), Some(row), Some(text), [logits]) =
-                (found.get_mut(number), rows.get(number), chars.get(text_of(number)), outputs)
-            {
-                let tokens = self.tokens(text, row, logits.tokens())?;
-                let join = |words| self.core.tokenizer.join(words);
-                let mut entities = aggregate::entities(tokens, &self.labels, self.aggregation, &join)?;
-                entities.retain(|entity| {
-                    let label = entity.entity.as_ref().or(entity.entity_group.as_ref());
-                    label.is_none_or(|label| !self.ignored.contains(label))
-                });
-                *place = entities;
-            }
-            Ok(())
+        let found = self.core.runner.run(&rows, text_of, |number, row, outputs| {
+            let (Some(text), [logits]) = (chars.get(text_of(number)), outputs) else { return Ok(Vec::new()) };
+            let tokens = self.tokens(text, row, logits.tokens())?;
+            let join = |words| self.core.tokenizer.join(words);
+            let mut entities = aggregate::entities(tokens, &self.labels, self.aggregation, &join)?;
+            entities.retain(|entity| {
+                let label = entity.entity.as_ref().or(entity.entity_group.as_ref());
+                label.is_none_or(|label| !self.ignored.contains(label))
+            });
+            Ok(entities)
         })?;
 
         let mut of_texts: Vec<(usize, Vec<Entity>)> = vec![(0, Vec::new()); texts.len()];
