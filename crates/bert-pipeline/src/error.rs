@@ -1,6 +1,7 @@
 use std::error::Error;
 
 use candle_bert::{BertError, ConfigError};
+use candle_core::Tensor;
 use checkpoint::CheckpointError;
 use engine::{EngineError, ValueError};
 
@@ -174,6 +175,11 @@ pub enum PipelineError {
 }
 
 impl PipelineError {
+    /// The error about a tensor of another shape.
+    pub(crate) fn shape(name: &'static str, expected: impl Into<String>, tensor: &Tensor) -> Self {
+        Self::Shape { name, expected: expected.into(), found: tensor.dims().to_vec() }
+    }
+
     /// An error about a text of a part of many, as one about a text of them all.
     pub(crate) fn counted_from(mut self, first: usize) -> Self {
         if let Self::TooLong { text, .. }

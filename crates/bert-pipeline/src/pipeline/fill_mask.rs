@@ -44,9 +44,9 @@ constructors!(FillMask);
 impl FillMask {
     fn of(mut core: Core) -> Result<Self, PipelineError> {
         core.cut_if(None)?;
-        let mask = core.tokenizer.mask_token();
-        let mask_id =
-            core.tokenizer.mask_id().ok_or_else(|| PipelineError::NoMaskToken { mask: mask.to_owned() })?;
+        let mask = &core.tokenizer.words.mask;
+        let mask_id = core.tokenizer.token_to_id(mask);
+        let mask_id = mask_id.ok_or_else(|| PipelineError::NoMaskToken { mask: mask.clone() })?;
         Ok(Self { core, mask_id, top_k: 5, targets: None })
     }
 
@@ -77,7 +77,7 @@ impl FillMask {
 
     /// The mask that texts have, `[MASK]`.
     pub fn mask_token(&self) -> &str {
-        self.core.tokenizer.mask_token()
+        &self.core.tokenizer.words.mask
     }
 
     fn target(&self, target: &str) -> Result<u32, PipelineError> {

@@ -106,7 +106,7 @@ constructors!(TokenClassification);
 impl TokenClassification {
     fn of(mut core: Core) -> Result<Self, PipelineError> {
         let positions = core.tokenizer.max_positions().unwrap_or(usize::MAX);
-        core.cut_if(core.tokenizer.model_max_length().filter(|&length| length <= positions))?;
+        core.cut_if(core.tokenizer.words.model_max_length.filter(|&length| length <= positions))?;
         let labels = core.labels(core.config.num_labels)?;
         let ignored = vec!["O".to_owned()];
         Ok(Self { core, labels, ignored, aggregation: Aggregation::None, strided: None })
@@ -173,9 +173,9 @@ impl TokenClassification {
             let is_unknown = Some(*id) == tokenizer.unknown_id();
             // transformers' rule: a tokenizer that marks continuations makes tokens longer than what stands in the text. Others are taken
             // to continue a word where there is no space.
-            let continues = match tokenizer.subword_prefix() {
-                Some(_) => token.chars().count() != there.chars().count(),
-                None => start > 0 && !text.slice(start - 1, start + 1).contains(' '),
+            let continues = match tokenizer.words.marks_subwords {
+                true => token.chars().count() != there.chars().count(),
+                false => start > 0 && !text.slice(start - 1, start + 1).contains(' '),
             };
             tokens.push(Token {
                 word: if is_unknown { there.to_owned() } else { token.clone() },
