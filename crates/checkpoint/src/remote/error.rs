@@ -1,5 +1,5 @@
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why something could not be had from the hub.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +16,7 @@ pub enum HubError {
     MalformedToken { origin: String },
     /// The hub does not know the model, or does not show it.
     #[error(
-        "there is no folder '{model}' here, and {endpoint} has no model '{name}' that it shows: check the spelling; {cure}"
+        "there is no folder '{model}' here, and {endpoint} has no model '{name}' that it shows: check the spelling; if it is private, {cure}"
     )]
     NoModel { model: String, name: String, endpoint: String, cure: &'static str },
     /// The repository does not have that branch, tag or commit.
@@ -67,12 +67,7 @@ pub enum HubError {
 
 impl HubError {
     /// Of a write in the cache, while `file` was being stored.
-    pub(super) fn store(
-        file: &str,
-        cache: &std::path::Path,
-        path: &std::path::Path,
-        source: io::Error,
-    ) -> Self {
+    pub(super) fn store(file: &str, cache: &Path, path: &Path, source: io::Error) -> Self {
         if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
             Self::NoSpace { file: file.to_owned(), cache: cache.to_path_buf() }
         } else {
