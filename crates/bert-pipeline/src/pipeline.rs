@@ -189,7 +189,7 @@ macro_rules! constructors {
 
             /// What runs the model: `reference` for the checkpoint, or the engine of the graph.
             pub fn engine(&self) -> &str {
-                self.$($core).+.runner.engine()
+                self.$($core).+.runner.engine.name()
             }
 
             /// Why the checkpoint runs and not the graph, where there is one.

@@ -67,7 +67,7 @@ impl Core {
         };
         at_least_one("batch_size", options.batch_size)?;
         at_least_one("read_ahead", options.read_ahead)?;
-        let positions = config.max_position_embeddings.min(runner.fixed_sequence().unwrap_or(usize::MAX));
+        let positions = config.max_position_embeddings.min(runner.fixed_sequence.unwrap_or(usize::MAX));
         let tokenizer = Tokenizer::from_files(files, Some(positions))?;
         Ok(Self { config, tokenizer, runner, options: options.clone(), note })
     }
