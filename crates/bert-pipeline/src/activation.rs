@@ -17,8 +17,8 @@ pub(crate) enum Activation {
 
 impl Activation {
     /// The activation of that class by its full name, `torch.nn.modules.activation.Tanh`, which a
-    /// setting of `file` names. sentence-transformers runs no others, unless it is told to trust the
-    /// model's own code.
+    /// setting of `file` names. sentence-transformers runs no others, unless it is told to trust
+    /// the model's own code.
     pub(crate) fn named(class: &str, file: &str) -> Result<Self, PipelineError> {
         Ok(match class.strip_prefix("torch.").and_then(|class| class.rsplit('.').next()) {
             Some("Tanh") => Self::Tanh,

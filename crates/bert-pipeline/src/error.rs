@@ -5,8 +5,8 @@ use candle_core::Tensor;
 use checkpoint::CheckpointError;
 use engine::{EngineError, ValueError};
 
-/// Why a text could not be turned into inputs, a model not be run, or its outputs not be turned into
-/// an answer. A `text` or a `row` is counted from 0, a `line` from 1.
+/// Why a text could not be turned into inputs, a model not be run, or its outputs not be turned
+/// into an answer. A `text` or a `row` is counted from 0, a `line` from 1.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the messages show what the fields are")]

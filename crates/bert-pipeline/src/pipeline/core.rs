@@ -133,7 +133,8 @@ fn config_for(files: &ModelFiles, need: Need) -> Result<BertConfig, PipelineErro
     let fits = match need.task {
         // Every head stands on an encoder.
         Task::FeatureExtraction => true,
-        // A checkpoint of several heads, or one that does not say, may have this one: its tensors will tell.
+        // A checkpoint of several heads, or one that does not say, may have this one: its tensors
+        // will tell.
         task => match config.task() {
             Ok(Task::FeatureExtraction) => !config.architectures.iter().any(|class| class == "BertModel"),
             Ok(found) => found == task,

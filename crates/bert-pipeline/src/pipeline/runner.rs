@@ -136,9 +136,10 @@ impl Runner {
         })
     }
 
-    /// Runs all rows, those of like length together, and gives what `predict` makes of each row, of its number and of what the model gives
-    /// for it. Rows of the same tokens are run once, so that they get the same to the last bit, wherever they stand. `text` tells which text
-    /// a row is of, for errors.
+    /// Runs all rows, those of like length together, and gives what `predict` makes of each, of its
+    /// number and what the model gives for it. Rows of the same tokens are run once, so that they
+    /// get the same to the last bit, wherever they stand. `text` tells which text a row is of, for
+    /// errors.
     pub(crate) fn run<T: Clone + Default>(
         &self,
         rows: &[Encoding],

@@ -150,7 +150,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// Asks for the rest of the file once, and writes what comes. Gives why it broke off, if it did.
+    /// Asks for the rest of the file once, and writes what comes; gives why it broke off, if so.
     fn receive(&self, out: &mut File, path: &Path, done: &mut u64) -> Result<Option<String>, HubError> {
         let response = self.client.file(self.url, *done, self.repo, &self.remote.model)?;
         let answer = |reason: String| HubError::Answer { url: self.url.to_owned(), reason };

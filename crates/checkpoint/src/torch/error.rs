@@ -1,7 +1,7 @@
 use engine::memory::OverBudget;
 
-/// Why a file is not read as a PyTorch checkpoint. A place `at` is counted in bytes from the start of
-/// its pickle; the tensor of a storage is the first that lies in it.
+/// Why a file is not read as a PyTorch checkpoint. A place `at` is counted in bytes from the start
+/// of its pickle; the tensor of a storage is the first that lies in it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the messages show what the fields are")]
