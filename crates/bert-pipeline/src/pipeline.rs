@@ -174,8 +174,8 @@ macro_rules! constructors {
                 $new(files, None, options)
             }
 
-            /// The pipeline of a model that this engine runs; of the files all is read that the task
-            /// needs beside the transformer's weights. Any graph will do that has its outputs.
+            /// The pipeline of a model that this engine runs; of the files all is read that the
+            /// task needs beside the transformer's weights. Any graph will do that has its outputs.
             ///
             /// # Errors
             /// If the engine does not give what the task needs, or a file is malformed.

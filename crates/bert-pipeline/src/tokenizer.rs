@@ -39,8 +39,8 @@ pub struct Tokenizer {
 /// What the pipelines ask a tokenizer beside the tokens of a text.
 #[derive(Debug, Clone)]
 pub(crate) struct Words {
-    /// `model_max_length` of tokenizer_config.json, where it is a length: where transformers cuts if
-    /// it is asked to. Files that know none have 10³⁰ there.
+    /// `model_max_length` of tokenizer_config.json, where it is a length: where transformers cuts
+    /// if it is asked to. Files that know none have 10³⁰ there.
     pub(crate) model_max_length: Option<usize>,
     pub(crate) mask: String,
     unknown: String,
