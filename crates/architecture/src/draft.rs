@@ -22,13 +22,7 @@ impl Draft {
             class: class.into(),
             base_class: base_class.into(),
             axes: task.input_axes(),
-            inputs: Vec::new(),
-            tensors: Vec::new(),
-            modules: Vec::new(),
-            steps: Vec::new(),
-            outputs: Vec::new(),
-            copies: Vec::new(),
-            buffers: Vec::new(),
+            ..Program::default()
         };
         Self { program, path: String::new(), in_base: false, shapes: Vec::new() }
     }

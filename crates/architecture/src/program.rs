@@ -3,7 +3,7 @@
 use crate::Activation;
 
 /// A model, step by step in the order of execution.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Program {
     /// The class of transformers: `BertForMaskedLM`.
     pub class: String,

@@ -1,5 +1,3 @@
-use std::str::FromStr;
-
 use candle_core::{Device, Tensor};
 
 use crate::PipelineError;
@@ -17,30 +15,22 @@ pub(crate) enum Activation {
     Silu,
 }
 
-impl FromStr for Activation {
-    type Err = ();
-
-    /// By the class's full name: `torch.nn.modules.activation.Tanh`. sentence-transformers runs no
-    /// others, unless it is told to trust the model's own code.
-    fn from_str(class: &str) -> Result<Self, ()> {
-        match class.strip_prefix("torch.").and_then(|class| class.rsplit('.').next()) {
-            Some("Tanh") => Ok(Self::Tanh),
-            Some("Identity") => Ok(Self::Identity),
-            Some("ReLU") => Ok(Self::Relu),
-            Some("GELU") => Ok(Self::Gelu),
-            Some("Sigmoid") => Ok(Self::Sigmoid),
-            Some("SiLU") => Ok(Self::Silu),
-            _ => Err(()),
-        }
-    }
-}
-
 impl Activation {
-    /// The activation of that class, which a setting of `file` names.
+    /// The activation of that class by its full name, `torch.nn.modules.activation.Tanh`, which a
+    /// setting of `file` names. sentence-transformers runs no others, unless it is told to trust
+    /// the model's own code.
     pub(crate) fn named(class: &str, file: &str) -> Result<Self, PipelineError> {
-        class.parse().map_err(|()| PipelineError::UnsupportedPooling {
-            file: file.to_owned(),
-            what: format!("the activation '{class}'"),
+        Ok(match class.strip_prefix("torch.").and_then(|class| class.rsplit('.').next()) {
+            Some("Tanh") => Self::Tanh,
+            Some("Identity") => Self::Identity,
+            Some("ReLU") => Self::Relu,
+            Some("GELU") => Self::Gelu,
+            Some("Sigmoid") => Self::Sigmoid,
+            Some("SiLU") => Self::Silu,
+            _ => {
+                let what = format!("the activation '{class}'");
+                return Err(PipelineError::UnsupportedPooling { file: file.to_owned(), what });
+            }
         })
     }
 

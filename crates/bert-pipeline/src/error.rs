@@ -1,88 +1,47 @@
 use std::error::Error;
 
 use candle_bert::{BertError, ConfigError};
+use candle_core::Tensor;
 use checkpoint::CheckpointError;
 use engine::{EngineError, ValueError};
 
-/// Why a text could not be turned into inputs, a model not be run, or its outputs not be turned into an answer.
+/// Why a text could not be turned into inputs, a model not be run, or its outputs not be turned
+/// into an answer. A `text` or a `row` is counted from 0, a `line` from 1.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages show what the fields are")]
 pub enum PipelineError {
     /// A file of the model could not be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// A file is not valid JSON.
     #[error("{file} is not valid JSON: {source}")]
-    Json {
-        /// The file.
-        file: String,
-        /// What is wrong.
-        source: serde_json::Error,
-    },
+    Json { file: String, source: serde_json::Error },
     /// A setting is of the wrong type.
     #[error("'{setting}' in {file} must be {expected}, found {found}")]
-    Setting {
-        /// The file.
-        file: String,
-        /// The setting.
-        setting: String,
-        /// What it must be.
-        expected: &'static str,
-        /// What it is.
-        found: String,
-    },
+    Setting { file: String, setting: String, expected: &'static str, found: String },
     /// A setting asks for something that is not done here, and that would change the tokens if it were left out.
     #[error(
         "{file} asks for {setting}, which is not done here: save the tokenizer as tokenizer.json (save_pretrained of its fast version does)"
     )]
-    UnsupportedTokenizer {
-        /// The file.
-        file: &'static str,
-        /// What it asks for.
-        setting: String,
-    },
+    UnsupportedTokenizer { file: &'static str, setting: String },
     /// A class of tokenizers that reads a text in another way than is done here.
     #[error(
         "{file} asks for the tokenizer '{class}', which is not done here: its tokens would be others. Save the fast version of it (save_pretrained), if it has one"
     )]
-    TokenizerClass {
-        /// The file that names it.
-        file: &'static str,
-        /// The class, as it is there.
-        class: String,
-    },
+    TokenizerClass { file: &'static str, class: String },
     /// The model has no tokenizer.
     #[error("{model} has neither tokenizer.json nor vocab.txt")]
-    NoTokenizer {
-        /// The model.
-        model: String,
-    },
+    NoTokenizer { model: String },
     /// A tokenizer file contradicts itself or cannot be used.
     #[error("{file} cannot be used as a tokenizer: {reason}")]
-    BadTokenizer {
-        /// The file.
-        file: &'static str,
-        /// What is wrong.
-        reason: String,
-    },
+    BadTokenizer { file: &'static str, reason: String },
     /// A line of vocab.txt is not one new token.
     #[error("vocab.txt, line {line}: {reason}")]
-    Vocabulary {
-        /// The line, counted from 1.
-        line: usize,
-        /// What is wrong with it.
-        reason: String,
-    },
+    Vocabulary { line: usize, reason: String },
     /// A special token is not in the vocabulary.
     #[error("the vocabulary of {file} has no '{token}', the {role} token")]
-    MissingToken {
-        /// The file with the vocabulary.
-        file: &'static str,
-        /// What the token is for: padding, unknown.
-        role: &'static str,
-        /// The token.
-        token: String,
-    },
+    MissingToken { file: &'static str, role: &'static str, token: String },
     /// The list of texts is empty.
     #[error("there are no texts to encode")]
     NoTexts,
@@ -90,48 +49,21 @@ pub enum PipelineError {
     #[error(
         "text number {} has {tokens} tokens, and the model takes at most {limit}: shorten it, or have the tokenizer truncate", .text + 1
     )]
-    TooLong {
-        /// Which text, counted from 0.
-        text: usize,
-        /// Its tokens, with the special ones.
-        tokens: usize,
-        /// The model's `max_position_embeddings`.
-        limit: usize,
-    },
+    TooLong { text: usize, tokens: usize, limit: usize },
     /// The length to truncate to does not fit the model.
     #[error("cannot truncate to {length} tokens: {reason}")]
-    Truncation {
-        /// The length asked for.
-        length: usize,
-        /// Why not.
-        reason: String,
-    },
+    Truncation { length: usize, reason: String },
     /// The tokenizer failed on a text.
     #[error("text number {} cannot be tokenized: {source}", .text + 1)]
-    Tokenize {
-        /// Which text, counted from 0.
-        text: usize,
-        /// What the tokenizer said.
-        source: Box<dyn Error + Send + Sync>,
-    },
+    Tokenize { text: usize, source: Box<dyn Error + Send + Sync> },
     /// The model's sentence-transformers files ask for something that is not done here.
     #[error("{file} asks for {what}, which is not done here")]
-    UnsupportedPooling {
-        /// The file.
-        file: String,
-        /// What it asks for.
-        what: String,
-    },
+    UnsupportedPooling { file: String, what: String },
     /// So much of a text repeats in the next part of it that no part would be new.
     #[error(
         "a stride of {stride} tokens leaves nothing new in a part of a long text: there is room for {room} tokens of it, so take a smaller stride"
     )]
-    Stride {
-        /// How many tokens two parts share.
-        stride: usize,
-        /// How many tokens of the text a part has.
-        room: usize,
-    },
+    Stride { stride: usize, room: usize },
     /// A stride is of use only where what the parts say is joined.
     #[error(
         "a stride needs an aggregation strategy other than 'none', since entities of overlapping parts are merged"
@@ -139,186 +71,74 @@ pub enum PipelineError {
     StrideWithoutAggregation,
     /// The tokenizer cannot turn tokens into a text again.
     #[error("the tokenizer cannot turn tokens into a text: {source}")]
-    Decode {
-        /// What the tokenizer said.
-        source: Box<dyn Error + Send + Sync>,
-    },
+    Decode { source: Box<dyn Error + Send + Sync> },
     /// A text is empty that transformers refuses, too.
     #[error("the {what} of text number {} is empty", .text + 1)]
-    EmptyText {
-        /// Which text, counted from 0.
-        text: usize,
-        /// Question or context.
-        what: &'static str,
-    },
+    EmptyText { text: usize, what: &'static str },
     /// A question without a context.
     #[error("text number {} has no context to answer from: give it as the second text of a pair", .text + 1)]
-    NoContext {
-        /// Which text, counted from 0.
-        text: usize,
-    },
+    NoContext { text: usize },
     /// The question leaves no room for its context.
     #[error("the question of text number {} has {tokens} tokens, which leaves no room for the context in a row of {length}: shorten it", .text + 1)]
-    LongQuestion {
-        /// Which text, counted from 0.
-        text: usize,
-        /// The question's tokens.
-        tokens: usize,
-        /// The most tokens of a row.
-        length: usize,
-    },
+    LongQuestion { text: usize, tokens: usize, length: usize },
     /// Two texts where the task takes one.
     #[error("text number {} is a pair, and {task} takes single texts", .text + 1)]
-    Pair {
-        /// Which text, counted from 0.
-        text: usize,
-        /// The task.
-        task: &'static str,
-    },
+    Pair { text: usize, task: &'static str },
     /// Nothing to choose from, or to rank.
     #[error("there are no {what}")]
-    NoCandidates {
-        /// Choices or documents.
-        what: &'static str,
-    },
+    NoCandidates { what: &'static str },
     /// A text for fill-mask has nothing to fill.
     #[error("text number {} has no '{mask}' to fill", .text + 1)]
-    NoMask {
-        /// Which text, counted from 0.
-        text: usize,
-        /// The mask token.
-        mask: String,
-    },
+    NoMask { text: usize, mask: String },
     /// The vocabulary has no mask token.
     #[error("the vocabulary has no mask token '{mask}', so there is nothing that could be filled")]
-    NoMaskToken {
-        /// The mask token.
-        mask: String,
-    },
+    NoMaskToken { mask: String },
     /// A target of fill-mask is not one token.
     #[error("the target '{target}' is not a token of the vocabulary: it is {}", spaced(.pieces))]
-    Target {
-        /// The target.
-        target: String,
-        /// The tokens that the tokenizer makes of it.
-        pieces: Vec<String>,
-    },
+    Target { target: String, pieces: Vec<String> },
     /// Settings that contradict each other, or are 0.
     #[error("{setting} must be {expected}, found {found}")]
-    Argument {
-        /// The setting.
-        setting: &'static str,
-        /// What it must be.
-        expected: String,
-        /// What it is.
-        found: usize,
-    },
+    Argument { setting: &'static str, expected: String, found: usize },
     /// The checkpoint was saved for something else.
     #[error("{model} has no head for {task}: config.json's architectures are {}", listed(.architectures))]
-    WrongTask {
-        /// The model.
-        model: String,
-        /// The task.
-        task: &'static str,
-        /// The architectures of config.json.
-        architectures: Vec<String>,
-    },
+    WrongTask { model: String, task: &'static str, architectures: Vec<String> },
     /// A ranking needs one score a document.
     #[error(
         "config.json gives {labels} labels; to rank documents a model must have one, the score of a document"
     )]
-    NotARanking {
-        /// How many labels there are.
-        labels: usize,
-    },
+    NotARanking { labels: usize },
     /// config.json does not name what the model tells apart.
     #[error(
         "the model gives {found} scores, and config.json has {labels} labels (id2label, or num_labels): name one for each"
     )]
-    NoLabels {
-        /// How many scores the model gives.
-        found: usize,
-        /// How many labels there are.
-        labels: usize,
-    },
+    NoLabels { found: usize, labels: usize },
     /// A prompt of that name is not in config_sentence_transformers.json.
     #[error("there is no prompt '{name}'; config_sentence_transformers.json has {}", listed(.has))]
-    NoPrompt {
-        /// The name.
-        name: String,
-        /// The names that there are.
-        has: Vec<String>,
-    },
+    NoPrompt { name: String, has: Vec<String> },
     /// The model has no graph, and one was asked for.
     #[error("{model} has no ONNX graph: give one, or have the native engine run the checkpoint")]
-    NoGraph {
-        /// The model.
-        model: String,
-    },
+    NoGraph { model: String },
     /// A graph does not give what the task needs.
     #[error("{engine} has no output '{output}', which {task} needs; it has {}", listed(.has))]
-    NoOutput {
-        /// What runs the model.
-        engine: String,
-        /// The output.
-        output: &'static str,
-        /// The task.
-        task: &'static str,
-        /// The outputs that it has.
-        has: Vec<String>,
-    },
+    NoOutput { engine: String, output: &'static str, task: &'static str, has: Vec<String> },
     /// A graph wants an input that no tokenizer gives.
     #[error("{engine} wants an input '{input}', which cannot be made of a text here")]
-    UnknownInput {
-        /// What runs the model.
-        engine: String,
-        /// The input, with its dtype and shape.
-        input: String,
-    },
+    UnknownInput { engine: String, input: String },
     /// A graph cannot be told what it needs to know.
     #[error("{engine} has no input '{input}', so {what}")]
-    NoInput {
-        /// What runs the model.
-        engine: String,
-        /// The input.
-        input: &'static str,
-        /// What cannot be done.
-        what: &'static str,
-    },
+    NoInput { engine: String, input: &'static str, what: &'static str },
     /// An output is not what the task's outputs are.
     #[error("output '{output}' must be {expected}, found {found:?}")]
-    BadOutput {
-        /// The output.
-        output: String,
-        /// The shape it must have.
-        expected: String,
-        /// The shape it has.
-        found: Vec<usize>,
-    },
+    BadOutput { output: String, expected: String, found: Vec<usize> },
     /// The model computed no number.
     #[error("output '{output}' for text number {} has a value that is not finite", .text + 1)]
-    NotFinite {
-        /// The output.
-        output: String,
-        /// Which text, counted from 0.
-        text: usize,
-    },
+    NotFinite { output: String, text: usize },
     /// A module of modules.json reads what none before it gives.
     #[error("modules.json: nothing gives '{feature}'; what there is then: {}", listed(.has))]
-    NoFeature {
-        /// What is wanted.
-        feature: String,
-        /// What the modules before give.
-        has: Vec<String>,
-    },
+    NoFeature { feature: String, has: Vec<String> },
     /// The weights of a module do not fit its config.
     #[error("{file}: {reason}")]
-    BadLayer {
-        /// The file.
-        file: String,
-        /// What is wrong.
-        reason: String,
-    },
+    BadLayer { file: String, reason: String },
     /// config.json is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -327,50 +147,25 @@ pub enum PipelineError {
     Bert(#[from] BertError),
     /// The graph cannot be run by any engine that was tried.
     #[error("{graph} cannot be run: {source}")]
-    Graph {
-        /// The graph.
-        graph: String,
-        /// Why not.
-        source: Box<dyn Error + Send + Sync>,
-    },
+    Graph { graph: String, source: Box<dyn Error + Send + Sync> },
     /// The model could not be run.
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// Two tensors do not belong together.
     #[error("{name} must be {expected}, found {found:?}")]
-    Shape {
-        /// The tensor.
-        name: &'static str,
-        /// The shape it must have.
-        expected: String,
-        /// The shape it has.
-        found: Vec<usize>,
-    },
+    Shape { name: &'static str, expected: String, found: Vec<usize> },
     /// A tensor that must be of floats is not.
     #[error("{name} must be of floats, found {found:?}")]
-    NotFloat {
-        /// The tensor.
-        name: &'static str,
-        /// Its dtype.
-        found: candle_core::DType,
-    },
+    NotFloat { name: &'static str, found: candle_core::DType },
     /// Pooling by the pooler was asked for, and the model gave no `pooler_output`.
     #[error("the model gave no pooler_output to pool with: choose mean or cls pooling")]
     NoPoolerOutput,
     /// A row of the mask has no real token, so that it has no mean.
     #[error("row {row} of the attention mask has no real token, so there is nothing to take the mean of")]
-    NoRealToken {
-        /// The row, counted from 0.
-        row: usize,
-    },
+    NoRealToken { row: usize },
     /// Two vectors of different lengths cannot be compared.
     #[error("vectors of {left} and {right} elements cannot be compared")]
-    Lengths {
-        /// The length of one.
-        left: usize,
-        /// The length of the other.
-        right: usize,
-    },
+    Lengths { left: usize, right: usize },
     /// A value could not be made.
     #[error(transparent)]
     Value(#[from] ValueError),
@@ -380,6 +175,11 @@ pub enum PipelineError {
 }
 
 impl PipelineError {
+    /// The error about a tensor of another shape.
+    pub(crate) fn shape(name: &'static str, expected: impl Into<String>, tensor: &Tensor) -> Self {
+        Self::Shape { name, expected: expected.into(), found: tensor.dims().to_vec() }
+    }
+
     /// An error about a text of a part of many, as one about a text of them all.
     pub(crate) fn counted_from(mut self, first: usize) -> Self {
         if let Self::TooLong { text, .. }

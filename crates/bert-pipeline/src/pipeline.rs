@@ -59,7 +59,7 @@ mod token_classification;
 
 use std::ops::Deref;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::{PipelineError, Text};
 
@@ -90,6 +90,14 @@ impl<T> Deref for Output<T> {
 
     fn deref(&self) -> &T {
         &self.prediction
+    }
+}
+
+/// A list of one as the one that it has, as transformers gives it.
+fn one_or_all<T: Serialize, S: Serializer>(list: &[T], serializer: S) -> Result<S::Ok, S::Error> {
+    match list {
+        [one] => one.serialize(serializer),
+        all => all.serialize(serializer),
     }
 }
 
@@ -134,9 +142,15 @@ pub trait Pipeline {
     }
 }
 
-/// The ways to make a pipeline that all of them have. `$from_core` makes it of its `Core` and files.
+/// The ways to make a pipeline that all of them have. `$new` makes it of its files, of the caller's
+/// engine where there is one, and of options; `$core` is where its `Core` lies.
 macro_rules! constructors {
-    ($pipeline:ident, $from_core:expr) => {
+    ($pipeline:ident) => {
+        constructors!($pipeline, core, |files, engine, options| {
+            Self::of($crate::pipeline::core::Core::new(files, engine, NEED, options)?)
+        });
+    };
+    ($pipeline:ident, $($core:ident).+, $new:expr) => {
         impl $pipeline {
             /// The pipeline of a model: a folder, or the id of a model in the hub cache.
             ///
@@ -157,11 +171,11 @@ macro_rules! constructors {
                 files: &checkpoint::ModelFiles,
                 options: &$crate::pipeline::Options,
             ) -> Result<Self, $crate::PipelineError> {
-                $from_core(files, $crate::pipeline::core::Core::open(files, NEED, options)?)
+                $new(files, None, options)
             }
 
-            /// The pipeline of a model that this engine runs; of the files only config and tokenizer are read, and what else belongs to the
-            /// task. Any graph will do that has the outputs that the task needs.
+            /// The pipeline of a model that this engine runs; of the files all is read that the
+            /// task needs beside the transformer's weights. Any graph will do that has its outputs.
             ///
             /// # Errors
             /// If the engine does not give what the task needs, or a file is malformed.
@@ -170,18 +184,17 @@ macro_rules! constructors {
                 engine: Box<dyn engine::Engine>,
                 options: &$crate::pipeline::Options,
             ) -> Result<Self, $crate::PipelineError> {
-                let core = $crate::pipeline::core::Core::with_engine(files, engine, NEED, options)?;
-                $from_core(files, core)
+                $new(files, Some(engine), options)
             }
 
             /// What runs the model: `reference` for the checkpoint, or the engine of the graph.
             pub fn engine(&self) -> &str {
-                self.core.engine()
+                self.$($core).+.runner.engine.name()
             }
 
             /// Why the checkpoint runs and not the graph, where there is one.
             pub fn note(&self) -> Option<&str> {
-                self.core.note()
+                self.$($core).+.note.as_deref()
             }
         }
     };

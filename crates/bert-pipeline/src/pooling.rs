@@ -59,20 +59,16 @@ impl Pooling {
         pooler_output: Option<&Tensor>,
     ) -> Result<Tensor, PipelineError> {
         let &[batch, sequence, hidden] = last_hidden_state.dims() else {
-            return Err(PipelineError::Shape {
-                name: "last_hidden_state",
-                expected: "[batch, sequence, hidden]".to_owned(),
-                found: last_hidden_state.dims().to_vec(),
-            });
+            let expected = "[batch, sequence, hidden]";
+            return Err(PipelineError::shape("last_hidden_state", expected, last_hidden_state));
         };
         check_float("last_hidden_state", last_hidden_state)?;
         check_shape("attention_mask", attention_mask, &[batch, sequence])?;
         match self {
-            _ if sequence == 0 => Err(PipelineError::Shape {
-                name: "last_hidden_state",
-                expected: "of at least one position".to_owned(),
-                found: last_hidden_state.dims().to_vec(),
-            }),
+            _ if sequence == 0 => {
+                let expected = "of at least one position";
+                Err(PipelineError::shape("last_hidden_state", expected, last_hidden_state))
+            }
             Self::Mean => weighted_sum(last_hidden_state, attention_mask, |_| 1., |sum| sum),
             Self::MeanSqrtLenTokens => weighted_sum(last_hidden_state, attention_mask, |_| 1., f64::sqrt),
             Self::WeightedMean => {
@@ -180,14 +176,10 @@ fn check_float(name: &'static str, tensor: &Tensor) -> Result<(), PipelineError>
 }
 
 fn check_shape(name: &'static str, tensor: &Tensor, expected: &[usize]) -> Result<(), PipelineError> {
-    if tensor.dims() != expected {
-        return Err(PipelineError::Shape {
-            name,
-            expected: format!("{expected:?}"),
-            found: tensor.dims().to_vec(),
-        });
+    if tensor.dims() == expected {
+        return Ok(());
     }
-    Ok(())
+    Err(PipelineError::shape(name, format!("{expected:?}"), tensor))
 }
 
 #[cfg(test)]

@@ -161,7 +161,7 @@ impl Sentence {
     /// Where a row is cut: by the settings of the transformer, else by those of the tokenizer; but
     /// not beyond the model's positions.
     pub(crate) fn longest_row(&self, tokenizer: &crate::Tokenizer) -> Option<usize> {
-        let length = self.transformer.max_length.or(tokenizer.model_max_length());
+        let length = self.transformer.max_length.or(tokenizer.words.model_max_length);
         [length, tokenizer.max_positions()].into_iter().flatten().min()
     }
 

@@ -38,32 +38,34 @@ impl Settings {
         self.iter().map(|(setting, _)| setting)
     }
 
+    /// A setting as `of` reads it; an error if that finds no such thing.
+    fn read_as<'a, T>(
+        &'a self,
+        setting: &str,
+        expected: &'static str,
+        of: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, PipelineError> {
+        let read = |value| of(value).ok_or_else(|| self.wrong(setting, expected, value));
+        self.get(setting).map(read).transpose()
+    }
+
     /// The settings within a setting.
     pub(crate) fn object(&self, setting: &str) -> Result<Option<Self>, PipelineError> {
-        let object = |value: &Value| {
-            let map = value.as_object().ok_or_else(|| self.wrong(setting, "an object", value))?;
-            Ok(Self { file: self.file.clone(), map: map.clone() })
-        };
-        self.get(setting).map(object).transpose()
+        let map = self.read_as(setting, "an object", Value::as_object)?;
+        Ok(map.map(|map| Self { file: self.file.clone(), map: map.clone() }))
     }
 
     pub(crate) fn bool(&self, setting: &str) -> Result<Option<bool>, PipelineError> {
-        self.get(setting)
-            .map(|value| value.as_bool().ok_or_else(|| self.wrong(setting, "true or false", value)))
-            .transpose()
+        self.read_as(setting, "true or false", Value::as_bool)
     }
 
     pub(crate) fn string(&self, setting: &str) -> Result<Option<&str>, PipelineError> {
-        self.get(setting)
-            .map(|value| value.as_str().ok_or_else(|| self.wrong(setting, "a string", value)))
-            .transpose()
+        self.read_as(setting, "a string", Value::as_str)
     }
 
     pub(crate) fn size(&self, setting: &str) -> Result<Option<usize>, PipelineError> {
         let size = |value: &Value| usize::try_from(value.as_u64().filter(|&size| size > 0)?).ok();
-        self.get(setting)
-            .map(|value| size(value).ok_or_else(|| self.wrong(setting, "a whole number above 0", value)))
-            .transpose()
+        self.read_as(setting, "a whole number above 0", size)
     }
 
     /// A size that must be there.
@@ -75,15 +77,7 @@ impl Settings {
 
     /// A token: a string, or an object that has it as its `content`.
     pub(crate) fn token(&self, setting: &str) -> Result<Option<&str>, PipelineError> {
-        self.get(setting)
-            .map(|value| {
-                value
-                    .get("content")
-                    .unwrap_or(value)
-                    .as_str()
-                    .ok_or_else(|| self.wrong(setting, "a token", value))
-            })
-            .transpose()
+        self.read_as(setting, "a token", |value| value.get("content").unwrap_or(value).as_str())
     }
 
     /// The error about something that the file asks for.

@@ -31,13 +31,8 @@ impl FromStr for Similarity {
     type Err = ();
 
     fn from_str(name: &str) -> Result<Self, ()> {
-        match name {
-            "cosine" => Ok(Self::Cosine),
-            "dot" => Ok(Self::Dot),
-            "euclidean" => Ok(Self::Euclidean),
-            "manhattan" => Ok(Self::Manhattan),
-            _ => Err(()),
-        }
+        let all = [Self::Cosine, Self::Dot, Self::Euclidean, Self::Manhattan];
+        all.into_iter().find(|similarity| similarity.to_string() == name).ok_or(())
     }
 }
 

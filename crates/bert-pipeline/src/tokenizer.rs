@@ -33,19 +33,20 @@ pub struct Tokenizer {
     /// The side of a text that loses tokens.
     cuts_from: TruncationDirection,
     recommended: Option<usize>,
-    words: Words,
+    pub(crate) words: Words,
 }
 
 /// What the pipelines ask a tokenizer beside the tokens of a text.
 #[derive(Debug, Clone)]
-struct Words {
-    /// `model_max_length` of tokenizer_config.json, where it is a length; files that know none have 10³⁰ there.
-    model_max_length: Option<usize>,
-    mask: String,
+pub(crate) struct Words {
+    /// `model_max_length` of tokenizer_config.json, where it is a length: where transformers cuts
+    /// if it is asked to. Files that know none have 10³⁰ there.
+    pub(crate) model_max_length: Option<usize>,
+    pub(crate) mask: String,
     unknown: String,
     classification: String,
-    /// What a token that continues a word begins with; `None` for tokenizers that do not know.
-    subword_prefix: Option<String>,
+    /// Whether a token that continues a word begins with something of its own.
+    pub(crate) marks_subwords: bool,
     /// `clean_up_tokenization_spaces`.
     cleans_up: bool,
 }
@@ -127,10 +128,7 @@ impl Tokenizer {
         for (token, id) in added_tokens {
             let found = inner.token_to_id(&token);
             if found.map(u64::from) != Some(id) {
-                let found = found.map_or("none".to_owned(), |id| id.to_string());
-                return Err(bad(format!(
-                    "it gives '{token}' the id {id}, but the vocabulary makes that {found}"
-                )));
+                return Err(bad(resolve::other_id(&token, id, found)));
             }
         }
         class.add_tokens(config, &mut inner)?;
@@ -251,10 +249,9 @@ impl Words {
             mask: token("mask_token", "[MASK]")?,
             unknown: token("unk_token", "[UNK]")?,
             classification: token("cls_token", "[CLS]")?,
-            subword_prefix: json["model"]["continuing_subword_prefix"]
+            marks_subwords: json["model"]["continuing_subword_prefix"]
                 .as_str()
-                .filter(|prefix| !prefix.is_empty())
-                .map(str::to_owned),
+                .is_some_and(|prefix| !prefix.is_empty()),
             cleans_up: config.bool("clean_up_tokenization_spaces")?.unwrap_or(false),
         })
     }

@@ -9,31 +9,20 @@ use architecture::{Activation, Draft, Program, Task, Wire};
 use crate::BertConfig;
 use crate::task::class;
 
-/// What the encoder is given.
-struct Inputs {
-    input_ids: Wire,
-    attention_mask: Wire,
-    token_type_ids: Wire,
-}
-
 /// The model of a task. Without a head it has a pooler if it is said so.
 pub(crate) fn bert(config: &BertConfig, task: Task, pooler: bool) -> Program {
     let mut m = Draft::new(class(task), class(Task::FeatureExtraction), task);
-    let inputs = Inputs {
-        input_ids: m.input("input_ids"),
-        attention_mask: m.input("attention_mask"),
-        token_type_ids: m.input("token_type_ids"),
-    };
-    let hidden = m.base(|m| encoder(m, config, &inputs));
+    let [ids, mask, types] = ["input_ids", "attention_mask", "token_type_ids"].map(|name| m.input(name));
+    let hidden = m.base(|m| encoder(m, config, [ids, types], mask));
     head(&mut m, config, task, pooler, hidden);
     m.finish()
 }
 
 /// The hidden state of every token after the last layer.
-fn encoder(m: &mut Draft, config: &BertConfig, inputs: &Inputs) -> Wire {
-    let embedded = m.module("embeddings", "BertEmbeddings", |m| embeddings(m, config, inputs));
+fn encoder(m: &mut Draft, config: &BertConfig, ids_and_types: [Wire; 2], mask: Wire) -> Wire {
+    let embedded = m.module("embeddings", "BertEmbeddings", |m| embeddings(m, config, ids_and_types));
     m.module("encoder", "BertEncoder", |m| {
-        let mask = m.rows(inputs.attention_mask);
+        let mask = m.rows(mask);
         let mask = m.mask(mask);
         (0..config.num_hidden_layers)
             .fold(embedded, |hidden, n| m.item("layer", n, "BertLayer", |m| layer(m, config, hidden, mask)))
@@ -42,12 +31,12 @@ fn encoder(m: &mut Draft, config: &BertConfig, inputs: &Inputs) -> Wire {
 
 /// LayerNorm(word\[id\] + token_type\[type\] + position\[i\]) (Devlin et al., section 3 and figure
 /// 2).
-fn embeddings(m: &mut Draft, config: &BertConfig, inputs: &Inputs) -> Wire {
+fn embeddings(m: &mut Draft, config: &BertConfig, [ids, types]: [Wire; 2]) -> Wire {
     let hidden = config.hidden_size;
     // Transformers wrote the positions 0, 1, 2, … into checkpoints before version 4.31, and reads
     // them no longer.
     m.buffer("position_ids");
-    let (ids, types) = (m.rows(inputs.input_ids), m.rows(inputs.token_type_ids));
+    let (ids, types) = (m.rows(ids), m.rows(types));
     let word = m.embedding("word_embeddings", ids, config.vocab_size, hidden);
     let token_type = m.embedding("token_type_embeddings", types, config.type_vocab_size, hidden);
     let position = m.positions("position_embeddings", config.max_position_embeddings, hidden);
@@ -98,40 +87,31 @@ fn pooler(m: &mut Draft, config: &BertConfig, hidden: Wire) -> Wire {
 
 /// What stands on the encoder for a task (Devlin et al., section 4), and what the model gives.
 fn head(m: &mut Draft, config: &BertConfig, task: Task, has_pooler: bool, hidden: Wire) {
-    match task {
+    let logits = match task {
         Task::SequenceClassification => {
             let pooled = pooler(m, config, hidden);
-            let logits = m.linear("classifier", pooled, config.num_labels);
-            m.output("logits", logits);
+            m.linear("classifier", pooled, config.num_labels)
         }
         Task::MultipleChoice => {
             let pooled = pooler(m, config, hidden);
             let logits = m.linear("classifier", pooled, 1);
-            let choices = m.unrows(logits);
-            m.output("logits", choices);
+            m.unrows(logits)
         }
         Task::NextSentencePrediction => {
             let pooled = pooler(m, config, hidden);
-            let logits = m.module("cls", "BertOnlyNSPHead", |m| m.linear("seq_relationship", pooled, 2));
-            m.output("logits", logits);
+            m.module("cls", "BertOnlyNSPHead", |m| m.linear("seq_relationship", pooled, 2))
         }
-        Task::TokenClassification => {
-            let logits = m.linear("classifier", hidden, config.num_labels);
-            m.output("logits", logits);
-        }
+        Task::TokenClassification => m.linear("classifier", hidden, config.num_labels),
         // Section 4.2, where the two rows of its weight are called S and E.
         Task::QuestionAnswering => {
             let both = m.linear("qa_outputs", hidden, 2);
             let (start, end) = (m.feature(both, 0), m.feature(both, 1));
             m.output("start_logits", start);
-            m.output("end_logits", end);
+            return m.output("end_logits", end);
         }
-        Task::MaskedLm => {
-            let logits = m.module("cls", "BertOnlyMLMHead", |m| {
-                m.module("predictions", "BertLMPredictionHead", |m| predictions(m, config, hidden))
-            });
-            m.output("logits", logits);
-        }
+        Task::MaskedLm => m.module("cls", "BertOnlyMLMHead", |m| {
+            m.module("predictions", "BertLMPredictionHead", |m| predictions(m, config, hidden))
+        }),
         // Features, and every task that there may be else.
         _ => {
             m.output("last_hidden_state", hidden);
@@ -139,8 +119,10 @@ fn head(m: &mut Draft, config: &BertConfig, task: Task, has_pooler: bool, hidden
                 let pooled = pooler(m, config, hidden);
                 m.output("pooler_output", pooled);
             }
+            return;
         }
-    }
+    };
+    m.output("logits", logits);
 }
 
 /// LayerNorm(act(h W + b)) Eᵀ + c, with the table of word embeddings E, unless there is a decoder

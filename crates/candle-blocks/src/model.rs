@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use architecture::{Activation, Op, Program, Step, TensorId, Wire};
+use architecture::{Op, Program, Step, TensorId, Wire};
 use candle_core::{D, DType, Device, IndexOp, Result, Tensor};
 use candle_nn::{Embedding, Init, Module as _, VarBuilder};
 
@@ -32,21 +32,15 @@ struct Inner {
     device: Device,
 }
 
-/// What a step computes with.
+/// What a step has of the checkpoint.
 #[derive(Debug, Clone)]
 enum Block {
-    Rows,
-    Unrows,
-    Mask,
     Embedding(Embedding),
     Positions(Tensor),
     Linear(Linear),
     LayerNorm(LayerNorm),
-    Attention { heads: usize },
-    Activation(Activation),
-    Sum,
-    Token { at: usize },
-    Feature { at: usize },
+    /// Nothing: a formula without weights.
+    Formula,
 }
 
 /// A value on the way.
@@ -188,9 +182,6 @@ impl Reader<'_, '_> {
         /// As candle-nn begins a table that is to be trained.
         const TABLE: Init = Init::Randn { mean: 0., stdev: 1. };
         Ok(match *op {
-            Op::Rows => Block::Rows,
-            Op::Unrows => Block::Unrows,
-            Op::Mask => Block::Mask,
             Op::Embedding { table } => {
                 let rows = self.tensor(table, TABLE)?;
                 let width = rows.dim(1)?;
@@ -211,11 +202,7 @@ impl Reader<'_, '_> {
                 let weight = self.tensor(weight, Init::Const(1.))?;
                 Block::LayerNorm(LayerNorm::new(&weight, &self.tensor(bias, Init::Const(0.))?, eps)?)
             }
-            Op::Attention { heads } => Block::Attention { heads },
-            Op::Activation { function, .. } => Block::Activation(function),
-            Op::Sum => Block::Sum,
-            Op::Token { at } => Block::Token { at },
-            Op::Feature { at } => Block::Feature { at },
+            _ => Block::Formula,
         })
     }
 
@@ -244,38 +231,47 @@ struct Pass<'a> {
 impl Pass<'_> {
     fn compute(&self, block: &Block) -> Result<Value> {
         Ok(Value::Tensor(match block {
-            Block::Rows => match self.optional(0) {
-                Some(x) => x.reshape(((), x.dim(D::Minus1)?))?,
-                None => return Ok(Value::None),
-            },
-            Block::Mask => {
-                let mask =
-                    self.optional(0).map(|mask| AttentionMask::new(&mask.to_dtype(DType::U8)?, self.dtype));
-                return Ok(Value::Mask(mask.transpose()?));
-            }
-            Block::Unrows => {
-                let axes = self.given()?.dims();
-                self.tensor(0)?.reshape(&axes[..axes.len().saturating_sub(1)])?
-            }
             Block::Embedding(table) => table.forward(self.tensor(0)?)?,
             // 0, 1, 2, …, the same for every row: [1, sequence, width].
             Block::Positions(table) => table.narrow(0, 0, self.given()?.dim(D::Minus1)?)?.unsqueeze(0)?,
             Block::Linear(linear) => linear.forward(self.tensor(0)?)?,
             Block::LayerNorm(norm) => norm.forward(self.tensor(0)?)?,
-            Block::Attention { heads } => {
-                attention([self.tensor(0)?, self.tensor(1)?, self.tensor(2)?], self.mask(3), *heads)?
+            Block::Formula => return self.formula(),
+        }))
+    }
+
+    fn formula(&self) -> Result<Value> {
+        Ok(Value::Tensor(match self.step.op {
+            Op::Rows => match self.optional(0) {
+                Some(x) => x.reshape(((), x.dim(D::Minus1)?))?,
+                None => return Ok(Value::None),
+            },
+            Op::Mask => {
+                let mask =
+                    self.optional(0).map(|mask| AttentionMask::new(&mask.to_dtype(DType::U8)?, self.dtype));
+                return Ok(Value::Mask(mask.transpose()?));
             }
-            Block::Activation(function) => function.forward(self.tensor(0)?)?,
-            Block::Sum => {
+            Op::Unrows => {
+                let axes = self.given()?.dims();
+                self.tensor(0)?.reshape(&axes[..axes.len().saturating_sub(1)])?
+            }
+            Op::Attention { heads } => {
+                attention([self.tensor(0)?, self.tensor(1)?, self.tensor(2)?], self.mask(3), heads)?
+            }
+            Op::Activation { function, .. } => function.forward(self.tensor(0)?)?,
+            Op::Sum => {
                 let mut sum = self.tensor(0)?.clone();
                 for part in 1..self.step.inputs.len() {
                     sum = sum.broadcast_add(self.tensor(part)?)?;
                 }
                 sum
             }
-            Block::Token { at } => self.tensor(0)?.i((.., *at))?,
-            Block::Feature { at } => {
-                self.tensor(0)?.narrow(D::Minus1, *at, 1)?.squeeze(D::Minus1)?.contiguous()?
+            Op::Token { at } => self.tensor(0)?.i((.., at))?,
+            Op::Feature { at } => {
+                self.tensor(0)?.narrow(D::Minus1, at, 1)?.squeeze(D::Minus1)?.contiguous()?
+            }
+            Op::Embedding { .. } | Op::Positions { .. } | Op::Linear { .. } | Op::LayerNorm { .. } => {
+                candle_core::bail!("a block in '{}' has no weights", self.step.module)
             }
         }))
     }

@@ -37,21 +37,16 @@ use client::Client;
 use settings::{Settings, Token};
 
 /// What is told of a download while it runs. Every method does nothing by itself; `()` is told nothing.
+#[allow(unused_variables, reason = "their names say what they are")]
 pub trait Progress: Send + Sync {
     /// So many bytes of a file are there, out of how many if that is known. Called when the download begins, and with each piece.
-    fn downloading(&self, file: &str, done: u64, total: Option<u64>) {
-        let _ = (file, done, total);
-    }
+    fn downloading(&self, file: &str, done: u64, total: Option<u64>) {}
 
     /// The download of a file ended, well or not.
-    fn stopped(&self, file: &str) {
-        let _ = file;
-    }
+    fn stopped(&self, file: &str) {}
 
     /// Something that the user should know and that is no error: the hub cannot be reached, and the cache is used alone.
-    fn notice(&self, message: &str) {
-        let _ = message;
-    }
+    fn notice(&self, message: &str) {}
 }
 
 impl Progress for () {}
@@ -285,9 +280,8 @@ impl Remote {
             *known = match self.ask(&self.commit) {
                 Ok((_, files)) => Known::Files(files),
                 Err(error) => {
-                    self.hub
-                        .progress
-                        .notice(&format!("of {} only what is in the cache is used: {error}", self.model));
+                    let notice = format!("of {} only what is in the cache is used: {error}", self.model);
+                    self.hub.progress.notice(&notice);
                     Known::Never(error.to_string())
                 }
             };
@@ -389,15 +383,11 @@ impl Source for Remote {
 
     fn be_certain_without(&self, file: &str) -> Result<(), CheckpointError> {
         match &*self.known() {
-            Known::Never(why) if !self.absent(file).exists() => Err(HubError::NotAsked {
-                missing: format!(
-                    "{file} of {} is not in the hub cache {}",
-                    self.model,
-                    self.hub.cache.folder().display()
-                ),
-                why: why.clone(),
+            Known::Never(why) if !self.absent(file).exists() => {
+                let cache = self.hub.cache.folder().display();
+                let missing = format!("{file} of {} is not in the hub cache {cache}", self.model);
+                Err(HubError::NotAsked { missing, why: why.clone() }.into())
             }
-            .into()),
             _ => Ok(()),
         }
     }

@@ -2,30 +2,14 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use bytes::Bytes;
 use serde_json::Value;
 
+use crate::tensors::Format;
 use crate::{Checkpoint, CheckpointError, ModelFiles};
 
 /// The files of a checkpoint, in the order they are looked for; the index of each one's shards comes right after it.
 pub(crate) const WEIGHTS: [(&str, Format); 2] =
     [("model.safetensors", Format::Safetensors), ("pytorch_model.bin", Format::Torch)];
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Format {
-    Safetensors,
-    Torch,
-}
-
-impl Format {
-    /// `file` is the name for entries, `shown` the one for errors.
-    pub(crate) fn read(self, file: &str, shown: &str, bytes: &Bytes) -> Result<Checkpoint, CheckpointError> {
-        match self {
-            Self::Safetensors => Checkpoint::parse(file, shown, bytes),
-            Self::Torch => crate::torch::read(file, shown, bytes).map(Checkpoint::of),
-        }
-    }
-}
 
 /// The name of the index of the shards that are there in place of a file.
 pub(crate) fn index_of(weights: &str) -> String {

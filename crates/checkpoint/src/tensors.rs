@@ -62,7 +62,7 @@ impl Checkpoint {
     /// would take more memory than [`engine::memory::allowed_memory`] says, or a tensor is of a
     /// dtype that is not one of [`DType`].
     pub fn from_safetensors(name: &str, bytes: Bytes) -> Result<Self, CheckpointError> {
-        Self::parse(name, name, &bytes)
+        Format::Safetensors.read(name, name, &bytes)
     }
 
     /// Maps a safetensors file and lists its tensors. A pipe, and `-` for standard input, are read
@@ -71,8 +71,7 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::from_safetensors`], and if the file cannot be read.
     pub fn open_safetensors(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
-        let (file, shown) = names(path.as_ref());
-        Self::parse(&file, &shown, &read_file(path)?)
+        Format::Safetensors.open(path.as_ref())
     }
 
     /// Lists the tensors of a state dict that `torch.save` wrote, in either of its formats. `name` is what [`TensorEntry::file`]
@@ -100,8 +99,7 @@ impl Checkpoint {
     /// If this is not such a file, if it is damaged, or if its pickle calls for anything but plain tensors
     /// ([`TorchError`](crate::TorchError)).
     pub fn from_torch(name: &str, bytes: Bytes) -> Result<Self, CheckpointError> {
-        refuse_lfs_pointer(name, &bytes)?;
-        torch::read(name, name, &bytes).map(Self::of)
+        Format::Torch.read(name, name, &bytes)
     }
 
     /// Maps a file of `torch.save` and lists its tensors.
@@ -109,10 +107,7 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::from_torch`], and if the file cannot be mapped.
     pub fn open_torch(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
-        let (file, shown) = names(path.as_ref());
-        let bytes = read_file(path)?;
-        refuse_lfs_pointer(&shown, &bytes)?;
-        torch::read(&file, &shown, &bytes).map(Self::of)
+        Format::Torch.open(path.as_ref())
     }
 
     /// These tensors. Their names differ: of two with one name the last would stay.
@@ -121,9 +116,7 @@ impl Checkpoint {
         Self { tensors: Arc::new(tensors) }
     }
 
-    /// `file` is the name for entries, `shown` the one for errors.
-    pub(crate) fn parse(file: &str, shown: &str, bytes: &Bytes) -> Result<Self, CheckpointError> {
-        refuse_lfs_pointer(shown, bytes)?;
+    fn parse(file: &str, shown: &str, bytes: &Bytes) -> Result<Self, CheckpointError> {
         let (start, metadata) = read_header(shown, bytes)?;
 
         // The length that the header promises was compared with the file's, so the slices below lie within it; they are
@@ -135,7 +128,7 @@ impl Checkpoint {
         });
 
         let file: Arc<str> = Arc::from(file);
-        let mut tensors = IndexMap::with_capacity(infos.len());
+        let mut entries = Vec::with_capacity(infos.len());
         for (name, info) in infos {
             let dtype = dtype(info.dtype).ok_or_else(|| CheckpointError::DType {
                 file: shown.to_owned(),
@@ -152,17 +145,16 @@ impl Checkpoint {
                         found: bytes.len() as u64,
                     }
                 })?;
-            let entry = TensorEntry {
-                name: name.clone(),
+            entries.push(TensorEntry {
+                name,
                 dtype,
                 shape: info.shape.clone(),
                 file: Arc::clone(&file),
                 offset: Some(begin as u64),
                 bytes: bytes.slice(begin..end),
-            };
-            tensors.insert(name, entry);
+            });
         }
-        Ok(Self { tensors: Arc::new(tensors) })
+        Ok(Self::of(entries))
     }
 
     /// The same tensors, with these in the place of those of their names.
@@ -200,11 +192,28 @@ impl Checkpoint {
     }
 }
 
-/// A file's name for entries, and the one for errors.
-fn names(path: &Path) -> (String, String) {
-    let shown = path.display().to_string();
-    let file = path.file_name().map_or_else(|| shown.clone(), |name| name.to_string_lossy().into_owned());
-    (file, shown)
+/// What a file of tensors is written in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Format {
+    Safetensors,
+    Torch,
+}
+
+impl Format {
+    fn open(self, path: &Path) -> Result<Checkpoint, CheckpointError> {
+        let shown = path.display().to_string();
+        let file = path.file_name().map_or_else(|| shown.as_str().into(), |name| name.to_string_lossy());
+        self.read(&file, &shown, &read_file(path)?)
+    }
+
+    /// `file` is the name for entries, `shown` the one for errors.
+    pub(crate) fn read(self, file: &str, shown: &str, bytes: &Bytes) -> Result<Checkpoint, CheckpointError> {
+        refuse_lfs_pointer(shown, bytes)?;
+        match self {
+            Self::Safetensors => Checkpoint::parse(file, shown, bytes),
+            Self::Torch => torch::read(file, shown, bytes).map(Checkpoint::of),
+        }
+    }
 }
 
 /// Reads the header; gives where the tensors' bytes start, and what the header says.

@@ -21,18 +21,14 @@ mod modules;
 mod output;
 mod proof;
 mod read;
-mod recorded;
-mod relation;
 pub mod render;
 mod report;
-mod repro;
 mod selftest;
-mod stress;
 #[cfg(feature = "terminal")]
 pub mod terminal;
-mod timing;
 mod tokenizer;
 mod tokens;
+mod trials;
 mod verdict;
 
 pub use audit::{
@@ -40,19 +36,15 @@ pub use audit::{
 };
 pub use conversion::{Conversion, Loss};
 pub use modules::{Culprit, Located, ModuleError, ModulePlace};
-pub use output::{Decisions, EngineCheck, FromTruth, NonFinite, OutputReport, Padding};
+pub use output::{Decisions, EngineCheck, FromTruth, NonFinite, OutputReport, Padding, Recorded};
 pub use proof::{DEFAULT_PROOF_TOL, Promoted, Proof, ProofOutput};
 pub use read::{ReadError, Saved, read};
-pub use recorded::Recorded;
-pub use relation::Relation;
 pub use report::{
-    Feature, Features, GraphReport, InputSummary, Parts, ReferenceKind, ReferenceSide, Report, SCHEMA,
-    Similar, Similarity,
+    Feature, Features, GraphReport, InputSummary, Parts, ReferenceKind, ReferenceSide, Report, Repro, SCHEMA,
+    Similar, Similarity, Timing, TimingReport,
 };
-pub use repro::Repro;
 pub use selftest::{Outcome, SELFTEST_SCHEMA, Selftest};
-pub use stress::{STRESS_RATIO, Stress};
-pub use timing::{Timing, TimingReport};
 pub use tokenizer::{Token, TokenDifference, TokenizerReport};
 pub use tokens::TokenErrors;
+pub use trials::{Relation, STRESS_RATIO, Stress};
 pub use verdict::Verdict;

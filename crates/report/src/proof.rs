@@ -79,14 +79,19 @@ impl Proof {
 
     /// The inputs on which an output is beyond the bound, each once.
     pub fn failing_inputs(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = Vec::new();
-        for name in self.outputs.iter().flat_map(|output| &output.failing_inputs) {
-            if !names.contains(&name.as_str()) {
-                names.push(name);
-            }
-        }
-        names
+        each_once(self.outputs.iter().flat_map(|output| &output.failing_inputs).map(String::as_str))
     }
+}
+
+/// Names, each once, in their order.
+pub(crate) fn each_once<'a>(all: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut names = Vec::new();
+    for name in all {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 /// A constant of the graph, and what it was taken for.

@@ -35,13 +35,6 @@ impl Deref for Graph<'_> {
     }
 }
 
-impl Graph<'_> {
-    /// A module's error in the plain run.
-    fn inherited(&self, module: &str) -> Option<f64> {
-        self.located.as_ref()?.modules.iter().find(|error| error.module == module)?.inherited
-    }
-}
-
 /// The graphs of a report.
 fn graphs(report: &Report) -> Vec<Graph<'_>> {
     if report.graphs.is_empty() {

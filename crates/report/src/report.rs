@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::read::or_nan;
 use crate::{
-    Audit, Conversion, Culprit, EngineCheck, Located, Proof, Recorded, Relation, Repro, Stress, TimingReport,
-    TokenErrors, TokenizerReport, Verdict,
+    Audit, Conversion, Culprit, EngineCheck, Located, Proof, Recorded, Relation, Stress, TokenErrors,
+    TokenizerReport, Verdict,
 };
 
 /// The name and version of the JSON form. A field may be added under the same version; none changes
@@ -149,6 +149,13 @@ impl DerefMut for GraphReport {
     }
 }
 
+impl Parts {
+    /// A module's error in the plain run.
+    pub(crate) fn inherited(&self, module: &str) -> Option<f64> {
+        self.located.as_ref()?.modules.iter().find(|error| error.module == module)?.inherited
+    }
+}
+
 /// What a graph is held against.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReferenceSide {
@@ -220,6 +227,48 @@ pub struct Similar {
     pub text: String,
     /// The cosine of the angle between the vectors of both; null if it is not finite.
     pub cosine: Option<f32>,
+}
+
+/// The folder that was written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Repro {
+    /// Where.
+    pub dir: String,
+    /// The input that it was made of.
+    pub input: String,
+    /// The shape of what is left of it.
+    pub shape: Vec<usize>,
+    /// In which precision the replay runs the graph: `f64` where the proof fails, else `f32`.
+    pub precision: Cow<'static, str>,
+    /// What the replay allows, absolute.
+    #[serde(deserialize_with = "or_nan")]
+    pub atol: f64,
+}
+
+/// How long both paths took.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TimingReport {
+    /// The input that was timed.
+    pub input: String,
+    /// One entry for each engine.
+    pub results: Vec<Timing>,
+}
+
+/// What one engine took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Timing {
+    /// The engine.
+    pub engine: String,
+    /// The threads it could use.
+    pub threads: usize,
+    /// Half of the runs took no longer, in milliseconds.
+    #[serde(deserialize_with = "or_nan")]
+    pub median_ms: f64,
+    /// Nine tenths of the runs took no longer, in milliseconds.
+    #[serde(deserialize_with = "or_nan")]
+    pub p90_ms: f64,
+    /// How many runs were timed.
+    pub runs: usize,
 }
 
 impl Report {

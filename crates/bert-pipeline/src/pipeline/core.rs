@@ -26,24 +26,31 @@ pub(crate) struct Core {
     pub(crate) runner: Runner,
     pub(crate) options: Options,
     /// Why the graph is not run, where there is one and it is not.
-    note: Option<String>,
+    pub(crate) note: Option<String>,
 }
 
 impl Core {
-    /// The model by the engine that the options ask for.
-    pub(crate) fn open(files: &ModelFiles, need: Need, options: &Options) -> Result<Self, PipelineError> {
-        let config = Self::config_for(files, need)?;
-        let runner = |engine| Runner::new(engine, need.name, need.wanted, width(&config, need.task));
+    /// The model by that engine, or by the one that the options ask for.
+    pub(crate) fn new(
+        files: &ModelFiles,
+        engine: Option<Box<dyn Engine>>,
+        need: Need,
+        options: &Options,
+    ) -> Result<Self, PipelineError> {
+        let config = config_for(files, need)?;
+        let (width, batch_size) = (width(&config, need.task), options.batch_size);
+        let runner = |engine| Runner::new(engine, need.name, need.wanted, width, batch_size);
         let native = || runner(native(files, &config, need.task, options)?);
-        let (found, note) = match options.engine {
-            EngineChoice::Native => (native()?, None),
-            EngineChoice::Session(kind) => {
+        let (runner, note) = match (engine, options.engine) {
+            (Some(engine), _) => (runner(engine)?, None),
+            (None, EngineChoice::Native) => (native()?, None),
+            (None, EngineChoice::Session(kind)) => {
                 let graph = graph(files, options)?;
                 let source =
                     graph.ok_or_else(|| PipelineError::NoGraph { model: files.name().to_owned() })?;
                 (runner(session(source, Some(kind))?)?, None)
             }
-            EngineChoice::Auto => match graph(files, options)? {
+            (None, EngineChoice::Auto) => match graph(files, options)? {
                 None => (native()?, None),
                 Some(source) => match session(source, None).and_then(runner) {
                     Ok(runner) => (runner, None),
@@ -58,68 +65,11 @@ impl Core {
                 },
             },
         };
-        Self::new(files, config, found, note, options)
-    }
-
-    /// The model by an engine of the caller's.
-    pub(crate) fn with_engine(
-        files: &ModelFiles,
-        engine: Box<dyn Engine>,
-        need: Need,
-        options: &Options,
-    ) -> Result<Self, PipelineError> {
-        let config = Self::config_for(files, need)?;
-        let runner = Runner::new(engine, need.name, need.wanted, width(&config, need.task))?;
-        Self::new(files, config, runner, None, options)
-    }
-
-    fn config_for(files: &ModelFiles, need: Need) -> Result<BertConfig, PipelineError> {
-        let config = BertConfig::from_json(&files.config()?)?;
-        let fits = match need.task {
-            // Every head stands on an encoder.
-            Task::FeatureExtraction => true,
-            // A checkpoint of several heads, or one that does not say, may have this one: its tensors will tell.
-            task => match config.task() {
-                Ok(Task::FeatureExtraction) => !config.architectures.iter().any(|class| class == "BertModel"),
-                Ok(found) => found == task,
-                Err(_) => false,
-            },
-        };
-        if !fits {
-            let architectures = config.architectures;
-            return Err(PipelineError::WrongTask {
-                model: files.name().to_owned(),
-                task: need.name,
-                architectures,
-            });
-        }
-        Ok(config)
-    }
-
-    fn new(
-        files: &ModelFiles,
-        config: BertConfig,
-        runner: Runner,
-        note: Option<String>,
-        options: &Options,
-    ) -> Result<Self, PipelineError> {
-        for (setting, found) in [("batch_size", options.batch_size), ("read_ahead", options.read_ahead)] {
-            if found == 0 {
-                return Err(PipelineError::Argument { setting, expected: "1 or more".to_owned(), found });
-            }
-        }
-        let positions = config.max_position_embeddings.min(runner.fixed_sequence().unwrap_or(usize::MAX));
+        at_least_one("batch_size", options.batch_size)?;
+        at_least_one("read_ahead", options.read_ahead)?;
+        let positions = config.max_position_embeddings.min(runner.fixed_sequence.unwrap_or(usize::MAX));
         let tokenizer = Tokenizer::from_files(files, Some(positions))?;
         Ok(Self { config, tokenizer, runner, options: options.clone(), note })
-    }
-
-    /// What runs the model.
-    pub(crate) fn engine(&self) -> &str {
-        self.runner.engine()
-    }
-
-    pub(crate) fn note(&self) -> Option<&str> {
-        self.note.as_deref()
     }
 
     /// How many texts are read ahead of an iteration.
@@ -162,12 +112,40 @@ impl Core {
     }
 }
 
+/// A setting that may not be 0.
+pub(crate) fn at_least_one(setting: &'static str, found: usize) -> Result<usize, PipelineError> {
+    if found == 0 {
+        return Err(PipelineError::Argument { setting, expected: "1 or more".to_owned(), found });
+    }
+    Ok(found)
+}
+
 /// Pairs would be one text to a task that takes single ones.
 pub(crate) fn refuse_pairs(texts: &[Text<'_>], task: &'static str) -> Result<(), PipelineError> {
     match texts.iter().position(|text| text.second.is_some()) {
         Some(text) => Err(PipelineError::Pair { text, task }),
         None => Ok(()),
     }
+}
+
+fn config_for(files: &ModelFiles, need: Need) -> Result<BertConfig, PipelineError> {
+    let config = BertConfig::from_json(&files.config()?)?;
+    let fits = match need.task {
+        // Every head stands on an encoder.
+        Task::FeatureExtraction => true,
+        // A checkpoint of several heads, or one that does not say, may have this one: its tensors
+        // will tell.
+        task => match config.task() {
+            Ok(Task::FeatureExtraction) => !config.architectures.iter().any(|class| class == "BertModel"),
+            Ok(found) => found == task,
+            Err(_) => false,
+        },
+    };
+    if fits {
+        return Ok(config);
+    }
+    let (model, architectures) = (files.name().to_owned(), config.architectures);
+    Err(PipelineError::WrongTask { model, task: need.name, architectures })
 }
 
 fn width(config: &BertConfig, task: Task) -> usize {

@@ -2,7 +2,7 @@ use checkpoint::ModelFiles;
 
 use super::sentence::Encoder;
 use super::text_classification::outputs;
-use super::{AsText, Options, Output, Pipeline, RunIter};
+use super::{AsText, Options, Output, Pipeline, RunIter, constructors};
 use crate::sentence::{Kind, SENTENCE};
 use crate::{PipelineError, Similarity, Text};
 
@@ -16,44 +16,20 @@ pub struct Embeddings {
     encoder: Encoder,
 }
 
+constructors!(Embeddings, encoder.core, |files, engine, options| {
+    Self::of(Encoder::new(files, Kind::SentenceTransformer, NAME, engine, options)?)
+});
+
 impl Embeddings {
-    /// The pipeline of a model: a folder, or the id of a model in the hub cache.
-    ///
-    /// # Errors
-    /// If there is no such model, its files ask for what is not done here, or it cannot be run as the options ask.
-    pub fn from_pretrained(model: &str, options: &Options) -> Result<Self, PipelineError> {
-        Self::from_files(&ModelFiles::open(model)?, options)
-    }
-
-    /// The pipeline of a model whose files have been found.
-    ///
-    /// # Errors
-    /// As [`Self::from_pretrained`].
-    pub fn from_files(files: &ModelFiles, options: &Options) -> Result<Self, PipelineError> {
-        Self::new(Encoder::new(files, Kind::SentenceTransformer, NAME, None, options)?)
-    }
-
     /// The pipeline with the model's own `pooler_output` in place of the pooling that its files ask for.
     ///
     /// # Errors
     /// As [`Self::from_pretrained`], and if the model has no pooler.
     pub fn with_pooler(files: &ModelFiles, options: &Options) -> Result<Self, PipelineError> {
-        Self::new(Encoder::with_pooler(files, NAME, options)?)
+        Self::of(Encoder::with_pooler(files, NAME, options)?)
     }
 
-    /// The pipeline of a model that this engine runs; of the files all but the weights are read.
-    ///
-    /// # Errors
-    /// If the engine does not give `last_hidden_state`, or a file is malformed.
-    pub fn with_engine(
-        files: &ModelFiles,
-        engine: Box<dyn engine::Engine>,
-        options: &Options,
-    ) -> Result<Self, PipelineError> {
-        Self::new(Encoder::new(files, Kind::SentenceTransformer, NAME, Some(engine), options)?)
-    }
-
-    fn new(encoder: Encoder) -> Result<Self, PipelineError> {
+    fn of(encoder: Encoder) -> Result<Self, PipelineError> {
         encoder.sentence.program.must_give(SENTENCE)?;
         Ok(Self { encoder })
     }
@@ -95,16 +71,6 @@ impl Embeddings {
     /// config_sentence_transformers.json).
     pub fn similarity(&self) -> Similarity {
         self.encoder.sentence.similarity
-    }
-
-    /// What runs the model: `reference` for the checkpoint, or the engine of the graph.
-    pub fn engine(&self) -> &str {
-        self.encoder.core.engine()
-    }
-
-    /// Why the checkpoint runs and not the graph, where there is one.
-    pub fn note(&self) -> Option<&str> {
-        self.encoder.core.note()
     }
 
     /// The vectors of all texts, in their order.

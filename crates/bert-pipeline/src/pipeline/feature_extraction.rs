@@ -1,8 +1,7 @@
 use candle_bert::Task;
-use checkpoint::ModelFiles;
 
 use super::core::{Core, Need, refuse_pairs};
-use super::runner::Wanted;
+use super::runner::{RowOutput, Wanted};
 use super::text_classification::outputs;
 use super::{Output, Pipeline, constructors};
 use crate::{PipelineError, Text};
@@ -16,10 +15,10 @@ pub struct FeatureExtraction {
     core: Core,
 }
 
-constructors!(FeatureExtraction, FeatureExtraction::from_core);
+constructors!(FeatureExtraction);
 
 impl FeatureExtraction {
-    fn from_core(_: &ModelFiles, mut core: Core) -> Result<Self, PipelineError> {
+    fn of(mut core: Core) -> Result<Self, PipelineError> {
         core.cut_if(None)?;
         Ok(Self { core })
     }
@@ -31,13 +30,11 @@ impl Pipeline for FeatureExtraction {
     fn run_texts(&self, texts: &[Text<'_>]) -> Result<Vec<Output<Self::Prediction>>, PipelineError> {
         refuse_pairs(texts, NEED.name)?;
         let (rows, is_cut) = self.core.encode(texts)?;
-        let mut features = vec![Vec::new(); texts.len()];
-        self.core.runner.run(&rows, self.core.options.batch_size, &|row| row, &mut |row, outputs| {
-            if let (Some(place), [states]) = (features.get_mut(row), outputs) {
-                *place = states.tokens().map(<[f32]>::to_vec).collect();
-            }
-            Ok(())
-        })?;
+        let features = self.core.runner.run(
+            &rows,
+            |row| row,
+            |_, _, outputs| Ok(outputs.iter().flat_map(RowOutput::tokens).map(<[f32]>::to_vec).collect()),
+        )?;
         Ok(outputs(features, is_cut))
     }
 

@@ -1,10 +1,9 @@
 use candle_bert::Task;
-use checkpoint::ModelFiles;
 use serde::Serialize;
 use tokenizers::Encoding;
 
-use super::core::{Core, Need, refuse_pairs};
-use super::runner::Wanted;
+use super::core::{Core, Need, at_least_one, refuse_pairs};
+use super::runner::{RowOutput, Wanted};
 use super::text_classification::outputs;
 use super::{Output, Pipeline, constructors};
 use crate::scores::{softmax, top};
@@ -26,17 +25,9 @@ pub struct Filled {
 }
 
 /// The tokens for the masks of a text, the best first. It serialises as one list where there is one mask, else as a list of lists.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Fillings(pub Vec<Vec<Filled>>);
-
-impl Serialize for Fillings {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0.as_slice() {
-            [one] => one.serialize(serializer),
-            all => all.serialize(serializer),
-        }
-    }
-}
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[serde(transparent)]
+pub struct Fillings(#[serde(serialize_with = "super::one_or_all")] pub Vec<Vec<Filled>>);
 
 /// Which token stands in the place of a mask: transformers' `fill-mask`.
 ///
@@ -48,14 +39,14 @@ pub struct FillMask {
     targets: Option<Vec<u32>>,
 }
 
-constructors!(FillMask, FillMask::from_core);
+constructors!(FillMask);
 
 impl FillMask {
-    fn from_core(_: &ModelFiles, mut core: Core) -> Result<Self, PipelineError> {
+    fn of(mut core: Core) -> Result<Self, PipelineError> {
         core.cut_if(None)?;
-        let mask = core.tokenizer.mask_token();
-        let mask_id =
-            core.tokenizer.mask_id().ok_or_else(|| PipelineError::NoMaskToken { mask: mask.to_owned() })?;
+        let mask = &core.tokenizer.words.mask;
+        let mask_id = core.tokenizer.token_to_id(mask);
+        let mask_id = mask_id.ok_or_else(|| PipelineError::NoMaskToken { mask: mask.clone() })?;
         Ok(Self { core, mask_id, top_k: 5, targets: None })
     }
 
@@ -64,11 +55,7 @@ impl FillMask {
     /// # Errors
     /// If it is 0.
     pub fn with_top_k(mut self, top_k: usize) -> Result<Self, PipelineError> {
-        if top_k == 0 {
-            let expected = "1 or more".to_owned();
-            return Err(PipelineError::Argument { setting: "top_k", expected, found: top_k });
-        }
-        self.top_k = top_k;
+        self.top_k = at_least_one("top_k", top_k)?;
         Ok(self)
     }
 
@@ -90,7 +77,7 @@ impl FillMask {
 
     /// The mask that texts have, `[MASK]`.
     pub fn mask_token(&self) -> &str {
-        self.core.tokenizer.mask_token()
+        &self.core.tokenizer.words.mask
     }
 
     fn target(&self, target: &str) -> Result<u32, PipelineError> {
@@ -157,20 +144,17 @@ impl Pipeline for FillMask {
         if let Some(text) = rows.iter().position(|row| self.masks(row).is_empty()) {
             return Err(PipelineError::NoMask { text, mask: self.mask_token().to_owned() });
         }
-        let mut fillings = vec![Fillings::default(); texts.len()];
-        self.core.runner.run(&rows, self.core.options.batch_size, &|row| row, &mut |number, outputs| {
-            if let (Some(place), Some(row), [logits]) = (fillings.get_mut(number), rows.get(number), outputs)
-            {
+        let fillings = self.core.runner.run(
+            &rows,
+            |row| row,
+            |_, row, outputs| {
                 let masks = self.masks(row);
-                let of_tokens: Vec<&[f32]> = logits.tokens().collect();
-                place.0 = masks
-                    .iter()
-                    .filter_map(|&at| Some((at, *of_tokens.get(at)?)))
-                    .map(|(at, logits)| self.filled(row, at, logits, masks.len() == 1))
-                    .collect::<Result<_, _>>()?;
-            }
-            Ok(())
-        })?;
+                let of_tokens: Vec<&[f32]> = outputs.iter().flat_map(RowOutput::tokens).collect();
+                let of_masks = masks.iter().filter_map(|&at| Some((at, *of_tokens.get(at)?)));
+                let filled = of_masks.map(|(at, logits)| self.filled(row, at, logits, masks.len() == 1));
+                Ok(Fillings(filled.collect::<Result<_, _>>()?))
+            },
+        )?;
         Ok(outputs(fillings, is_cut))
     }
 

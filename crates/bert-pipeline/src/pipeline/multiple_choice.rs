@@ -1,5 +1,4 @@
 use candle_bert::Task;
-use checkpoint::ModelFiles;
 use serde::Serialize;
 
 use super::constructors;
@@ -28,10 +27,10 @@ pub struct MultipleChoice {
     core: Core,
 }
 
-constructors!(MultipleChoice, MultipleChoice::from_core);
+constructors!(MultipleChoice);
 
 impl MultipleChoice {
-    fn from_core(_: &ModelFiles, mut core: Core) -> Result<Self, PipelineError> {
+    fn of(mut core: Core) -> Result<Self, PipelineError> {
         core.cut_if(None)?;
         Ok(Self { core })
     }

@@ -1,18 +1,15 @@
 mod spans;
 
 use candle_bert::Task;
-use checkpoint::ModelFiles;
 use serde::Serialize;
 use tokenizers::Encoding;
 
-use super::core::{Core, Need};
+use super::core::{Core, Need, at_least_one};
 use super::runner::Wanted;
 use super::{Output, Pipeline, constructors};
 use crate::chars::Chars;
 use crate::tokenizer::{Cut, CutFrom};
 use crate::{PipelineError, Text, Tokenizer};
-
-use spans::Part;
 
 const NEED: Need =
     Need { task: Task::QuestionAnswering, name: "question-answering", wanted: &[Wanted::START, Wanted::END] };
@@ -36,22 +33,14 @@ pub struct Answer {
 
 /// The answers to a question, the best first. It serialises as one object where there is one answer, else as a list, as in
 /// transformers.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Answers(pub Vec<Answer>);
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[serde(transparent)]
+pub struct Answers(#[serde(serialize_with = "super::one_or_all")] pub Vec<Answer>);
 
 impl Answers {
     /// The best answer.
     pub fn best(&self) -> Option<&Answer> {
         self.0.first()
-    }
-}
-
-impl Serialize for Answers {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0.as_slice() {
-            [one] => one.serialize(serializer),
-            all => all.serialize(serializer),
-        }
     }
 }
 
@@ -71,10 +60,10 @@ pub struct QuestionAnswering {
     aligns_to_words: bool,
 }
 
-constructors!(QuestionAnswering, QuestionAnswering::from_core);
+constructors!(QuestionAnswering);
 
 impl QuestionAnswering {
-    fn from_core(_: &ModelFiles, core: Core) -> Result<Self, PipelineError> {
+    fn of(core: Core) -> Result<Self, PipelineError> {
         let max_seq_len = core.tokenizer.longest_row().unwrap_or(MAX_SEQ_LEN).min(MAX_SEQ_LEN);
         let doc_stride = (max_seq_len / 2).min(DOC_STRIDE);
         Ok(Self {
@@ -171,13 +160,6 @@ fn parts(tokenizer: &Tokenizer, length: usize, stride: usize) -> Result<Tokenize
     tokenizer.cutting(Cut { length, stride, from: CutFrom::Second })
 }
 
-fn at_least_one(setting: &'static str, found: usize) -> Result<usize, PipelineError> {
-    if found == 0 {
-        return Err(PipelineError::Argument { setting, expected: "1 or more".to_owned(), found });
-    }
-    Ok(found)
-}
-
 impl Pipeline for QuestionAnswering {
     type Prediction = Answers;
 
@@ -194,20 +176,10 @@ impl Pipeline for QuestionAnswering {
         let wanted =
             if self.aligns_to_words { self.top_k.saturating_mul(2).saturating_add(10) } else { self.top_k };
         let classification = self.core.tokenizer.classification_id();
-        let mut parts: Vec<Option<Part>> = vec![None; rows.len()];
-        self.core.runner.run(&rows, self.core.options.batch_size, &text_of, &mut |number, outputs| {
-            if let (Some(place), Some(row), [start, end]) = (parts.get_mut(number), rows.get(number), outputs)
-            {
-                *place = Some(spans::best(
-                    row,
-                    classification,
-                    start.numbers,
-                    end.numbers,
-                    wanted,
-                    self.max_answer_len,
-                ));
-            }
-            Ok(())
+        let parts = self.core.runner.run(&rows, text_of, |_, row, outputs| {
+            let [start, end] = outputs else { return Ok(None) };
+            let logits = [start.numbers, end.numbers];
+            Ok(Some(spans::best(row, classification, logits, wanted, self.max_answer_len)))
         })?;
 
         let contexts: Vec<Chars<'_>> =

@@ -56,27 +56,21 @@ impl<'a> RowOutput<'a> {
     }
 }
 
-/// What takes the outputs of a row, which comes by its number.
-type Consume<'a> = &'a mut dyn FnMut(usize, &[RowOutput<'_>]) -> Result<(), PipelineError>;
-
 /// An engine, and the names of what a task takes from it.
 pub(crate) struct Runner {
-    engine: Box<dyn Engine>,
+    pub(crate) engine: Box<dyn Engine>,
     wanted: Vec<Wanted>,
     /// The engine's names of what is wanted.
     names: Vec<String>,
-    fixed: Fixed,
+    /// The sizes that a graph fixes.
+    fixed_batch: Option<usize>,
+    pub(crate) fixed_sequence: Option<usize>,
     has_mask: bool,
     has_types: bool,
     /// How many numbers a token's output has, for the first batch; later ones know.
     width: usize,
-}
-
-/// The sizes that a graph fixes.
-#[derive(Debug, Clone, Copy, Default)]
-struct Fixed {
-    batch: Option<usize>,
-    sequence: Option<usize>,
+    /// How many rows are run at once, at most.
+    batch_size: usize,
 }
 
 impl Runner {
@@ -85,7 +79,9 @@ impl Runner {
         task: &'static str,
         wanted: &[Wanted],
         width: usize,
+        batch_size: usize,
     ) -> Result<Self, PipelineError> {
+        let shown = || shown(engine.as_ref());
         let has = || engine.outputs().iter().map(|spec| spec.name.clone()).collect::<Vec<_>>();
         let found = |name: &str| engine.outputs().iter().any(|spec| spec.name == name);
         let names = wanted
@@ -97,7 +93,7 @@ impl Runner {
                     .find(|name| found(name))
                     .map(str::to_owned)
                     .ok_or_else(|| PipelineError::NoOutput {
-                        engine: shown(engine.as_ref()),
+                        engine: shown(),
                         output: output.name,
                         task,
                         has: has(),
@@ -108,53 +104,49 @@ impl Runner {
         if let Some(spec) =
             engine.inputs().iter().find(|spec| !spec.optional && !INPUTS.contains(&spec.name.as_str()))
         {
-            return Err(PipelineError::UnknownInput {
-                engine: shown(engine.as_ref()),
-                input: spec.to_string(),
-            });
+            return Err(PipelineError::UnknownInput { engine: shown(), input: spec.to_string() });
         }
         let Some(ids) = input("input_ids") else {
             let what = "it cannot be given a text";
-            return Err(PipelineError::NoInput { engine: shown(engine.as_ref()), input: "input_ids", what });
+            return Err(PipelineError::NoInput { engine: shown(), input: "input_ids", what });
         };
         let size = |dim: Option<&Dim>| match dim {
             Some(Dim::Fixed(size)) => Some(*size),
             _ => None,
         };
         let shape = ids.shape.as_deref().unwrap_or_default();
-        let fixed = Fixed { batch: size(shape.first()), sequence: size(shape.last()) };
+        let (fixed_batch, fixed_sequence) = (size(shape.first()), size(shape.last()));
         let has_mask = input("attention_mask").is_some();
         let has_types = input("token_type_ids").is_some();
-        if fixed.sequence.is_some() && !has_mask {
+        if fixed_sequence.is_some() && !has_mask {
             let what = "texts cannot be padded to the one length that it takes";
-            return Err(PipelineError::NoInput {
-                engine: shown(engine.as_ref()),
-                input: "attention_mask",
-                what,
-            });
+            return Err(PipelineError::NoInput { engine: shown(), input: "attention_mask", what });
         }
-        Ok(Self { engine, wanted: wanted.to_vec(), names, fixed, has_mask, has_types, width })
+        let wanted = wanted.to_vec();
+        Ok(Self {
+            engine,
+            wanted,
+            names,
+            fixed_batch,
+            fixed_sequence,
+            has_mask,
+            has_types,
+            width,
+            batch_size,
+        })
     }
 
-    /// What the engine calls itself.
-    pub(crate) fn engine(&self) -> &str {
-        self.engine.name()
-    }
-
-    /// The one length of rows that a graph takes, where it takes no other.
-    pub(crate) fn fixed_sequence(&self) -> Option<usize> {
-        self.fixed.sequence
-    }
-
-    /// Runs all rows, those of like length together, and hands what the model gives for each to `consume`, with the row's number; in no
-    /// certain order. Rows of the same tokens are run once, so that they get the same to the last bit, wherever they stand. `text` tells which text a row is of, for errors.
-    pub(crate) fn run(
+    /// Runs all rows, those of like length together, and gives what `predict` makes of each, of its
+    /// number and what the model gives for it. Rows of the same tokens are run once, so that they
+    /// get the same to the last bit, wherever they stand. `text` tells which text a row is of, for
+    /// errors.
+    pub(crate) fn run<T: Clone + Default>(
         &self,
         rows: &[Encoding],
-        batch_size: usize,
-        text: &dyn Fn(usize) -> usize,
-        consume: Consume<'_>,
-    ) -> Result<(), PipelineError> {
+        text: impl Fn(usize) -> usize,
+        predict: impl Fn(usize, &Encoding, &[RowOutput<'_>]) -> Result<T, PipelineError>,
+    ) -> Result<Vec<T>, PipelineError> {
+        let mut predictions = vec![T::default(); rows.len()];
         let length = |row: usize| rows.get(row).map_or(0, Encoding::len);
         let mut order: Vec<usize> = (0..rows.len()).collect();
         // The longest first: what does not fit the memory shows at once.
@@ -175,7 +167,7 @@ impl Runner {
         while let Some(longest) = rest.first().map(first_of) {
             let sequence = length(longest);
             let fits = BATCH_NUMBERS / (sequence * width).max(1);
-            let mut size = batch_size.min(fits).max(1).min(self.fixed.batch.unwrap_or(usize::MAX));
+            let mut size = self.batch_size.min(fits).max(1).min(self.fixed_batch.unwrap_or(usize::MAX));
             if !self.has_mask {
                 // Without a mask a model counts padding, so there must be none.
                 size = size.min(rest.iter().take_while(|group| length(first_of(group)) == sequence).count());
@@ -184,8 +176,9 @@ impl Runner {
             rest = others;
             let encodings: Vec<&Encoding> =
                 batch.iter().filter_map(|group| rows.get(first_of(group))).collect();
-            let outputs =
-                self.run_batch(&encodings, self.shape(encodings.len(), sequence, text(longest))?)?;
+            let [size, sequence] = self.shape(encodings.len(), sequence, text(longest))?;
+            let inputs = self.inputs(&encodings, size, sequence, &[size, sequence])?;
+            let outputs = self.outputs(&inputs, size, sequence)?;
             width = outputs.iter().map(|output| output.width).max().unwrap_or(1);
             for (place, (group, encoding)) in batch.iter().zip(&encodings).enumerate() {
                 let outputs = outputs
@@ -193,11 +186,13 @@ impl Runner {
                     .map(|output| output.row(place, encoding.len(), text(first_of(group))))
                     .collect::<Result<Vec<_>, _>>()?;
                 for &row in group {
-                    consume(row, &outputs)?;
+                    if let Some(place) = predictions.get_mut(row) {
+                        *place = predict(row, encoding, &outputs)?;
+                    }
                 }
             }
         }
-        Ok(())
+        Ok(predictions)
     }
 
     /// Runs the rows of one example with several choices, `[1, choices, sequence]`, and gives its logits, `[choices]`.
@@ -221,21 +216,12 @@ impl Runner {
 
     /// The shape that so many rows are run in.
     fn shape(&self, batch: usize, sequence: usize, text: usize) -> Result<[usize; 2], PipelineError> {
-        if let Some(limit) = self.fixed.sequence
+        if let Some(limit) = self.fixed_sequence
             && sequence > limit
         {
             return Err(PipelineError::TooLong { text, tokens: sequence, limit });
         }
-        Ok([self.fixed.batch.unwrap_or(batch), self.fixed.sequence.unwrap_or(sequence)])
-    }
-
-    fn run_batch(
-        &self,
-        rows: &[&Encoding],
-        [batch, sequence]: [usize; 2],
-    ) -> Result<Vec<Output>, PipelineError> {
-        let inputs = self.inputs(rows, batch, sequence, &[batch, sequence])?;
-        self.outputs(&inputs, batch, sequence)
+        Ok([self.fixed_batch.unwrap_or(batch), self.fixed_sequence.unwrap_or(sequence)])
     }
 
     fn outputs(

@@ -62,10 +62,7 @@ impl Encoder {
         engine: Option<Box<dyn engine::Engine>>,
         options: &Options,
     ) -> Result<Self, PipelineError> {
-        let mut core = match engine {
-            Some(engine) => Core::with_engine(files, engine, need, options)?,
-            None => Core::open(files, need, options)?,
-        };
+        let mut core = Core::new(files, engine, need, options)?;
         if sentence.transformer.lowers_case {
             core.tokenizer = core.tokenizer.lowering()?;
         }
@@ -116,14 +113,11 @@ impl Encoder {
             .map(|(prompted, text)| Text { first: prompted, second: text.second })
             .collect();
         let (rows, is_cut) = self.core.encode(&texts).map_err(|error| error.counted_from(first))?;
-        let mut features = vec![Vec::new(); texts.len()];
-        let number = |row: usize| first + row;
-        self.core.runner.run(&rows, self.core.options.batch_size, &number, &mut |row, outputs| {
-            if let (Some(place), Some(encoding)) = (features.get_mut(row), rows.get(row)) {
-                *place = self.feature(encoding.len(), outputs, feature)?;
-            }
-            Ok(())
-        })?;
+        let features = self.core.runner.run(
+            &rows,
+            |row| first + row,
+            |_, row, outputs| self.feature(row.len(), outputs, feature),
+        )?;
         Ok((features, is_cut))
     }
 

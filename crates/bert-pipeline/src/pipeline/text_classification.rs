@@ -1,5 +1,4 @@
 use candle_bert::{ProblemType, Task};
-use checkpoint::ModelFiles;
 use serde::Serialize;
 
 use super::core::{Core, Need};
@@ -42,10 +41,10 @@ pub struct TextClassification {
     top_k: Option<usize>,
 }
 
-constructors!(TextClassification, TextClassification::from_core);
+constructors!(TextClassification);
 
 impl TextClassification {
-    fn from_core(_: &ModelFiles, mut core: Core) -> Result<Self, PipelineError> {
+    fn of(mut core: Core) -> Result<Self, PipelineError> {
         core.cut_if(None)?;
         let labels = core.labels(core.config.num_labels)?;
         let function = match core.config.problem_type {
@@ -96,13 +95,14 @@ impl Pipeline for TextClassification {
 
     fn run_texts(&self, texts: &[Text<'_>]) -> Result<Vec<Output<Vec<Label>>>, PipelineError> {
         let (rows, is_cut) = self.core.encode(texts)?;
-        let mut labels = vec![Vec::new(); texts.len()];
-        self.core.runner.run(&rows, self.core.options.batch_size, &|row| row, &mut |row, outputs| {
-            if let (Some(place), [logits]) = (labels.get_mut(row), outputs) {
-                *place = self.scored(logits.numbers)?;
-            }
-            Ok(())
-        })?;
+        let labels = self.core.runner.run(
+            &rows,
+            |row| row,
+            |_, _, outputs| match outputs {
+                [logits] => self.scored(logits.numbers),
+                _ => Ok(Vec::new()),
+            },
+        )?;
         Ok(outputs(labels, is_cut))
     }
 

@@ -1,7 +1,7 @@
 use checkpoint::ModelFiles;
 use serde::Serialize;
 
-use super::Options;
+use super::constructors;
 use super::sentence::Encoder;
 use crate::activation::Activation;
 use crate::scores::descending;
@@ -34,38 +34,12 @@ pub struct TextRanking {
     activation: Activation,
 }
 
+constructors!(TextRanking, encoder.core, |files, engine, options| {
+    Self::of(files, Encoder::new(files, Kind::CrossEncoder, NAME, engine, options)?)
+});
+
 impl TextRanking {
-    /// The pipeline of a model: a folder, or the id of a model in the hub cache.
-    ///
-    /// # Errors
-    /// If there is no such model, it gives no scores, or not one a pair, or cannot be run as the
-    /// options ask.
-    pub fn from_pretrained(model: &str, options: &Options) -> Result<Self, PipelineError> {
-        Self::from_files(&ModelFiles::open(model)?, options)
-    }
-
-    /// The pipeline of a model whose files have been found.
-    ///
-    /// # Errors
-    /// As [`Self::from_pretrained`].
-    pub fn from_files(files: &ModelFiles, options: &Options) -> Result<Self, PipelineError> {
-        Self::new(files, Encoder::new(files, Kind::CrossEncoder, NAME, None, options)?)
-    }
-
-    /// The pipeline of a model that this engine runs; of the files all but the transformer's
-    /// weights are read.
-    ///
-    /// # Errors
-    /// If the engine does not give what the model's modules need, or a file is malformed.
-    pub fn with_engine(
-        files: &ModelFiles,
-        engine: Box<dyn engine::Engine>,
-        options: &Options,
-    ) -> Result<Self, PipelineError> {
-        Self::new(files, Encoder::new(files, Kind::CrossEncoder, NAME, Some(engine), options)?)
-    }
-
-    fn new(files: &ModelFiles, encoder: Encoder) -> Result<Self, PipelineError> {
+    fn of(files: &ModelFiles, encoder: Encoder) -> Result<Self, PipelineError> {
         encoder.sentence.program.must_give(SCORES)?;
         let labels = encoder.core.config.num_labels;
         if encoder.sentence.transformer.output == Output::Logits && labels != 1 {
@@ -103,16 +77,6 @@ impl TextRanking {
     /// If it cannot be tokenized.
     pub fn with_prompt(self, prompt: &str) -> Result<Self, PipelineError> {
         Ok(Self { encoder: self.encoder.with_prompt(prompt)?, ..self })
-    }
-
-    /// What runs the model: `reference` for the checkpoint, or the engine of the graph.
-    pub fn engine(&self) -> &str {
-        self.encoder.core.engine()
-    }
-
-    /// Why the checkpoint runs and not the graph, where there is one.
-    pub fn note(&self) -> Option<&str> {
-        self.encoder.core.note()
     }
 
     /// The documents, the best first; of equally good ones, the one that comes first.

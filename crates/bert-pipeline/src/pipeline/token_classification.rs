@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use candle_bert::Task;
-use checkpoint::ModelFiles;
 use serde::Serialize;
 use tokenizers::Encoding;
 
@@ -102,12 +101,12 @@ pub struct TokenClassification {
     strided: Option<Tokenizer>,
 }
 
-constructors!(TokenClassification, TokenClassification::from_core);
+constructors!(TokenClassification);
 
 impl TokenClassification {
-    fn from_core(_: &ModelFiles, mut core: Core) -> Result<Self, PipelineError> {
+    fn of(mut core: Core) -> Result<Self, PipelineError> {
         let positions = core.tokenizer.max_positions().unwrap_or(usize::MAX);
-        core.cut_if(core.tokenizer.model_max_length().filter(|&length| length <= positions))?;
+        core.cut_if(core.tokenizer.words.model_max_length.filter(|&length| length <= positions))?;
         let labels = core.labels(core.config.num_labels)?;
         let ignored = vec!["O".to_owned()];
         Ok(Self { core, labels, ignored, aggregation: Aggregation::None, strided: None })
@@ -174,9 +173,9 @@ impl TokenClassification {
             let is_unknown = Some(*id) == tokenizer.unknown_id();
             // transformers' rule: a tokenizer that marks continuations makes tokens longer than what stands in the text. Others are taken
             // to continue a word where there is no space.
-            let continues = match tokenizer.subword_prefix() {
-                Some(_) => token.chars().count() != there.chars().count(),
-                None => start > 0 && !text.slice(start - 1, start + 1).contains(' '),
+            let continues = match tokenizer.words.marks_subwords {
+                true => token.chars().count() != there.chars().count(),
+                false => start > 0 && !text.slice(start - 1, start + 1).contains(' '),
             };
             tokens.push(Token {
                 word: if is_unknown { there.to_owned() } else { token.clone() },
@@ -211,21 +210,16 @@ impl Pipeline for TokenClassification {
         }
         let chars: Vec<Chars<'_>> = texts.iter().map(|text| Chars::new(text.first)).collect();
         let text_of = |row: usize| text_of_row.get(row).copied().unwrap_or(0);
-        let mut found: Vec<Vec<Entity>> = vec![Vec::new(); rows.len()];
-        self.core.runner.run(&rows, self.core.options.batch_size, &text_of, &mut |number, outputs| {
-            if let (Some(place), Some(row), Some(text), [logits]) =
-                (found.get_mut(number), rows.get(number), chars.get(text_of(number)), outputs)
-            {
-                let tokens = self.tokens(text, row, logits.tokens())?;
-                let join = |words| self.core.tokenizer.join(words);
-                let mut entities = aggregate::entities(tokens, &self.labels, self.aggregation, &join)?;
-                entities.retain(|entity| {
-                    let label = entity.entity.as_ref().or(entity.entity_group.as_ref());
-                    label.is_none_or(|label| !self.ignored.contains(label))
-                });
-                *place = entities;
-            }
-            Ok(())
+        let found = self.core.runner.run(&rows, text_of, |number, row, outputs| {
+            let (Some(text), [logits]) = (chars.get(text_of(number)), outputs) else { return Ok(Vec::new()) };
+            let tokens = self.tokens(text, row, logits.tokens())?;
+            let join = |words| self.core.tokenizer.join(words);
+            let mut entities = aggregate::entities(tokens, &self.labels, self.aggregation, &join)?;
+            entities.retain(|entity| {
+                let label = entity.entity.as_ref().or(entity.entity_group.as_ref());
+                label.is_none_or(|label| !self.ignored.contains(label))
+            });
+            Ok(entities)
         })?;
 
         let mut of_texts: Vec<(usize, Vec<Entity>)> = vec![(0, Vec::new()); texts.len()];

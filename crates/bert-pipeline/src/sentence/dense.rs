@@ -49,11 +49,8 @@ impl Dense {
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, PipelineError> {
         let (outputs, inputs) = self.weight.dims2()?;
         if x.dims().last() != Some(&inputs) {
-            return Err(PipelineError::Shape {
-                name: "what a dense layer is given",
-                expected: format!("[…, {inputs}]"),
-                found: x.dims().to_vec(),
-            });
+            let expected = format!("[…, {inputs}]");
+            return Err(PipelineError::shape("what a dense layer is given", expected, x));
         }
         let mut shape = x.dims().to_vec();
         if let Some(width) = shape.last_mut() {

@@ -36,11 +36,8 @@ impl LayerNorm {
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, PipelineError> {
         let dimension = self.weight.dim(0)?;
         if x.dims().last() != Some(&dimension) {
-            return Err(PipelineError::Shape {
-                name: "what a layer norm is given",
-                expected: format!("[…, {dimension}]"),
-                found: x.dims().to_vec(),
-            });
+            let expected = format!("[…, {dimension}]");
+            return Err(PipelineError::shape("what a layer norm is given", expected, x));
         }
         let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
         let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;

@@ -155,9 +155,7 @@ impl Class {
             }
             let found = tokenizer.token_to_id(&name);
             if found != Some(id) {
-                let found = found.map_or("none".to_owned(), |id| id.to_string());
-                let reason = format!("it gives '{name}' the id {id}, but the vocabulary makes that {found}");
-                return Err(PipelineError::BadTokenizer { file: CONFIG, reason });
+                return Err(bad(other_id(&name, id.into(), found)));
             }
         }
         let mut special: Vec<String> = Vec::new();
@@ -182,9 +180,17 @@ impl Class {
 fn add(tokenizer: &mut tokenizers::Tokenizer, token: AddedToken) -> Result<(), PipelineError> {
     let added =
         if token.special { tokenizer.add_special_tokens([token]) } else { tokenizer.add_tokens([token]) };
-    let bad =
-        |error: tokenizers::Error| PipelineError::BadTokenizer { file: CONFIG, reason: error.to_string() };
     added.map(|_| ()).map_err(bad)
+}
+
+fn bad(reason: impl ToString) -> PipelineError {
+    PipelineError::BadTokenizer { file: CONFIG, reason: reason.to_string() }
+}
+
+/// What is wrong with a token whose id a file says otherwise than its vocabulary.
+pub(super) fn other_id(token: &str, id: u64, found: Option<u32>) -> String {
+    let found = found.map_or("none".to_owned(), |id| id.to_string());
+    format!("it gives '{token}' the id {id}, but the vocabulary makes that {found}")
 }
 
 /// What `added_tokens_decoder` lists, in the order of the ids.
@@ -215,10 +221,6 @@ impl Tokenizer {
         let first = NormalizerWrapper::Lowercase(Lowercase);
         let own = self.inner.get_normalizer().cloned();
         let steps = std::iter::once(first).chain(own).collect();
-        let bad = |error: tokenizers::Error| PipelineError::BadTokenizer {
-            file: CONFIG,
-            reason: error.to_string(),
-        };
         self.inner.with_normalizer(Some(NormalizerWrapper::Sequence(Sequence::new(steps)))).map_err(bad)?;
         Ok(self)
     }

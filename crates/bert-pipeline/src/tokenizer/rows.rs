@@ -86,28 +86,19 @@ impl Tokenizer {
             (first, second) = truncate_encodings(first, second, &parameters).map_err(failed)?;
         }
         let firsts = parts(first);
-        let seconds = second.map(parts).unwrap_or_default();
+        let mut seconds = second.map(parts).unwrap_or_default();
         let is_cut = firsts.len() > 1 || seconds.len() > 1;
-        let mut rows = Vec::new();
-        // A part of a text is a row like any other; the library would leave parts without their segment.
-        match firsts.as_slice() {
-            [first] if !seconds.is_empty() => {
-                for second in seconds {
-                    rows.push(self.row(first.clone(), Some(second)).map_err(failed)?);
-                }
-            }
-            _ => match seconds.into_iter().next() {
-                Some(second) => {
-                    let first = firsts.into_iter().next().unwrap_or_default();
-                    rows.push(self.row(first, Some(second)).map_err(failed)?);
-                }
-                None => {
-                    for first in firsts {
-                        rows.push(self.row(first, None).map_err(failed)?);
-                    }
-                }
-            },
+        if firsts.len() > 1 {
+            seconds.truncate(1);
         }
+        // A part of a text is a row like any other; the library would leave parts without their segment.
+        let rows: tokenizers::Result<Vec<Encoding>> = match firsts.first() {
+            Some(first) if !seconds.is_empty() => {
+                seconds.into_iter().map(|second| self.row(first.clone(), Some(second))).collect()
+            }
+            _ => firsts.into_iter().map(|first| self.row(first, None)).collect(),
+        };
+        let rows = rows.map_err(failed)?;
         match (self.max_positions, rows.iter().map(Encoding::len).max()) {
             (Some(limit), Some(tokens)) if tokens > limit => {
                 Err(PipelineError::TooLong { text: index, tokens, limit })
@@ -148,25 +139,9 @@ impl Tokenizer {
             .is_some_and(|token| self.inner.get_added_vocabulary().is_special_token(&token))
     }
 
-    /// `model_max_length` of tokenizer_config.json: where transformers cuts if it is asked to.
-    pub(crate) fn model_max_length(&self) -> Option<usize> {
-        self.words.model_max_length
-    }
-
     /// Where a text is cut: `model_max_length`, but not beyond what the model takes.
     pub(crate) fn longest_row(&self) -> Option<usize> {
-        match (self.words.model_max_length, self.max_positions) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
-    }
-
-    pub(crate) fn mask_token(&self) -> &str {
-        &self.words.mask
-    }
-
-    pub(crate) fn mask_id(&self) -> Option<u32> {
-        self.token_to_id(&self.words.mask)
+        [self.words.model_max_length, self.max_positions].into_iter().flatten().min()
     }
 
     pub(crate) fn unknown_id(&self) -> Option<u32> {
@@ -175,11 +150,6 @@ impl Tokenizer {
 
     pub(crate) fn classification_id(&self) -> Option<u32> {
         self.token_to_id(&self.words.classification)
-    }
-
-    /// What a token that continues a word begins with.
-    pub(crate) fn subword_prefix(&self) -> Option<&str> {
-        self.words.subword_prefix.as_deref()
     }
 
     /// Tokens as a text: transformers' `convert_tokens_to_string`.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use hf_hub::Repo;
 use ureq::http::uri::Scheme;
 use ureq::http::{HeaderMap, Response, StatusCode, Uri, header};
-use ureq::{Agent, Body, Proxy};
+use ureq::typestate::WithoutBody;
+use ureq::{Agent, Body, Proxy, RequestBuilder};
 
 use super::HubError;
 use super::settings::Token;
@@ -88,7 +89,7 @@ impl Client {
     /// What the hub says of a repository at a revision: JSON.
     pub fn repository(&self, repo: &Repo, model: &str) -> Result<Vec<u8>, HubError> {
         let url = format!("{}/api/{}", self.endpoint, repo.api_url());
-        let (url, mut response) = self.follow(&url, |_| true, |url| self.request(url, None))?;
+        let (url, mut response) = self.follow(&url, |_| true, |url| self.send(self.agent.get(url), url))?;
         self.accept(&url, &response, repo, model)?;
         response
             .body_mut()
@@ -100,14 +101,7 @@ impl Client {
 
     /// What the hub itself says of a file, wherever the file lies.
     pub fn file_info(&self, url: &str, repo: &Repo, model: &str) -> Result<FileInfo, HubError> {
-        let ask = |url: &str| {
-            let request = self.agent.head(url);
-            let token = self.token_for(url).map(bearer);
-            token
-                .into_iter()
-                .fold(request, |request, token| request.header(header::AUTHORIZATION, token))
-                .call()
-        };
+        let ask = |url: &str| self.send(self.agent.head(url), url);
         let (url, response) = self.follow(url, |next| self.is_own(next), ask)?;
         if !response.status().is_redirection() {
             self.accept(&url, &response, repo, model)?;
@@ -128,7 +122,11 @@ impl Client {
 
     /// A file's bytes, from that byte on if the server can.
     pub fn file(&self, url: &str, from: u64, repo: &Repo, model: &str) -> Result<Response<Body>, HubError> {
-        let (url, response) = self.follow(url, |_| true, |url| self.request(url, Some(from)))?;
+        let ask = |url: &str| match from {
+            0 => self.send(self.agent.get(url), url),
+            _ => self.send(self.agent.get(url).header(header::RANGE, format!("bytes={from}-")), url),
+        };
+        let (url, response) = self.follow(url, |_| true, ask)?;
         // A partial file that is whole already, or was of another length: the caller begins anew.
         if response.status() != StatusCode::RANGE_NOT_SATISFIABLE {
             self.accept(&url, &response, repo, model)?;
@@ -136,15 +134,11 @@ impl Client {
         Ok(response)
     }
 
-    fn request(&self, url: &str, from: Option<u64>) -> Result<Response<Body>, ureq::Error> {
-        let mut request = self.agent.get(url);
-        if let Some(token) = self.token_for(url) {
-            request = request.header(header::AUTHORIZATION, bearer(token));
+    fn send(&self, request: RequestBuilder<WithoutBody>, url: &str) -> Result<Response<Body>, ureq::Error> {
+        match self.token_for(url) {
+            Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {}", token.secret)).call(),
+            None => request.call(),
         }
-        if let Some(from) = from.filter(|&from| from > 0) {
-            request = request.header(header::RANGE, format!("bytes={from}-"));
-        }
-        request.call()
     }
 
     /// Asks, and asks again where a redirect leads, if `may_follow` it. Gives the last URL and its answer.
@@ -208,16 +202,8 @@ impl Client {
             },
             // The hub does not tell a private model from none.
             ("RepoNotFound", _) | (_, StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND) => {
-                HubError::NoModel {
-                    model: model.to_owned(),
-                    name,
-                    endpoint,
-                    cure: if self.token.is_some() {
-                        "if it is private, the token that was sent may not see it"
-                    } else {
-                        "if it is private, log in with `hf auth login`, or set HF_TOKEN"
-                    },
-                }
+                let cure = cure("the token that was sent may not see it");
+                HubError::NoModel { model: model.to_owned(), name, endpoint, cure }
             }
             _ => refused(url, status, said),
         })
@@ -276,10 +262,6 @@ fn refused(url: &str, status: StatusCode, said: &str) -> HubError {
 /// A URL, as errors show it: what follows a question mark on a storage server is a key to the file.
 fn shown(url: &str) -> &str {
     url.split('?').next().unwrap_or_default()
-}
-
-fn bearer(token: &Token) -> String {
-    format!("Bearer {}", token.secret)
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

@@ -75,12 +75,6 @@ struct Transfer<'a> {
     info: &'a FileInfo,
 }
 
-/// How a part of a transfer ended.
-enum End {
-    Whole,
-    Cut(String),
-}
-
 impl Transfer<'_> {
     fn run(&self) -> Result<PathBuf, HubError> {
         let blobs = self.remote.repository.join("blobs");
@@ -137,8 +131,8 @@ impl Transfer<'_> {
             }
             let before = done;
             let (reason, error) = match self.receive(out, path, &mut done) {
-                Ok(End::Whole) => return Ok(done),
-                Ok(End::Cut(reason)) => (reason, None),
+                Ok(None) => return Ok(done),
+                Ok(Some(reason)) => (reason, None),
                 Err(error @ HubError::Unreachable { .. }) => (error.to_string(), Some(error)),
                 Err(error) => return Err(error),
             };
@@ -156,23 +150,22 @@ impl Transfer<'_> {
         }
     }
 
-    /// Asks for the rest of the file once, and writes what comes.
-    fn receive(&self, out: &mut File, path: &Path, done: &mut u64) -> Result<End, HubError> {
+    /// Asks for the rest of the file once, and writes what comes; gives why it broke off, if so.
+    fn receive(&self, out: &mut File, path: &Path, done: &mut u64) -> Result<Option<String>, HubError> {
         let response = self.client.file(self.url, *done, self.repo, &self.remote.model)?;
         let answer = |reason: String| HubError::Answer { url: self.url.to_owned(), reason };
         let text = |name| response.headers().get(name)?.to_str().ok();
         let mut total = None;
         if response.status() == StatusCode::PARTIAL_CONTENT {
             let range = text(header::CONTENT_RANGE).unwrap_or_default();
-            let is_rest = range.strip_prefix(&format!("bytes {done}-")).is_some();
-            if !is_rest {
+            if !range.starts_with(&format!("bytes {done}-")) {
                 return Err(answer(format!("asked for bytes from {done}, it sends '{range}'")));
             }
             total = range.rsplit_once('/').and_then(|(_, total)| total.parse::<u64>().ok());
         } else {
             self.begin_anew(out, path, done)?;
             if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-                return Ok(End::Cut("its server cannot go on from there".to_owned()));
+                return Ok(Some("its server cannot go on from there".to_owned()));
             }
         }
         let rest = text(header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
@@ -202,7 +195,7 @@ impl Transfer<'_> {
                 Ok(0) => break,
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Ok(End::Cut(error.to_string())),
+                Err(error) => return Ok(Some(error.to_string())),
             };
             if expected.is_some_and(|size| done.saturating_add(count as u64) > size) {
                 self.begin_anew(out, path, done)?;
@@ -212,11 +205,8 @@ impl Transfer<'_> {
             *done += count as u64;
             self.remote.hub.progress.downloading(self.file, *done, expected);
         }
-        Ok(if expected.is_some_and(|size| *done < size) {
-            End::Cut("the connection was closed".into())
-        } else {
-            End::Whole
-        })
+        let is_cut = expected.is_some_and(|size| *done < size);
+        Ok(is_cut.then(|| "the connection was closed".to_owned()))
     }
 
     fn begin_anew(&self, out: &File, path: &Path, done: &mut u64) -> Result<(), HubError> {

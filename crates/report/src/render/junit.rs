@@ -4,6 +4,7 @@ use super::words::{
     MESSAGE, NAME, complaint, distance, escaped, number, or_dash, proof_word, relation_word, some, strained,
 };
 use super::{Graph, graphs};
+use crate::proof::each_once;
 use crate::{Audit, Culprit, EngineCheck, OutputReport, Proof, ProofOutput, Relation, Report, Verdict};
 
 /// As many lines of a failure are written.
@@ -21,10 +22,8 @@ pub fn junit(report: &Report) -> String {
     }
     suites.extend(report.tokenizer.as_ref().map(|tokenizer| {
         let lines = tokenizer.sentence().into_iter().collect();
-        let case = Case {
-            name: "tokenizer.json and vocab.txt".into(),
-            outcome: Outcome::of(tokenizer.verdict, lines),
-        };
+        let name = "tokenizer.json and vocab.txt".into();
+        let case = Case { name, verdict: tokenizer.verdict, lines };
         Suite { name: "tokenizer".into(), cases: vec![case], out: tokenizer.notes.clone() }
     }));
     suites.retain(|suite| !suite.cases.is_empty());
@@ -34,7 +33,7 @@ pub fn junit(report: &Report) -> String {
     if suites.is_empty() || silent {
         let why = report.error.clone().unwrap_or_else(|| format!("the check came to {}", report.verdict));
         let verdict = report.verdict.max(Verdict::Inconclusive);
-        let case = Case { name: "check".into(), outcome: Outcome::of(verdict, vec![why]) };
+        let case = Case { name: "check".into(), verdict, lines: vec![why] };
         suites.insert(0, Suite { name: report.model.clone(), cases: vec![case], out: Vec::new() });
     }
     let total = |count: fn(&Suite) -> usize| suites.iter().map(count).sum::<usize>();
@@ -58,31 +57,15 @@ struct Suite {
 
 struct Case {
     name: String,
-    outcome: Outcome,
-}
-
-enum Outcome {
-    Passed,
-    /// A test that failed, or one that could not be judged, with lines that say why.
-    Failed {
-        verdict: Verdict,
-        lines: Vec<String>,
-    },
-}
-
-impl Outcome {
-    fn of(verdict: Verdict, lines: Vec<String>) -> Self {
-        match verdict {
-            Verdict::Pass | Verdict::Rounding => Outcome::Passed,
-            verdict => Outcome::Failed { verdict, lines },
-        }
-    }
+    verdict: Verdict,
+    /// Why it failed or could not be judged, if it did not pass.
+    lines: Vec<String>,
 }
 
 impl Suite {
     /// How many failed, or could not be judged.
     fn count(&self, failed: bool) -> usize {
-        let is = |case: &&Case| matches!(&case.outcome, Outcome::Failed { verdict, .. } if (*verdict == Verdict::Fail) == failed);
+        let is = |case: &&Case| !case.passed() && (case.verdict == Verdict::Fail) == failed;
         self.cases.iter().filter(is).count()
     }
 
@@ -104,10 +87,17 @@ impl Suite {
 }
 
 impl Case {
+    fn passed(&self) -> bool {
+        self.verdict <= Verdict::Rounding
+    }
+
     /// `suite` is escaped already.
     fn xml(&self, suite: &str) -> String {
         let open = format!("    <testcase name=\"{}\" classname=\"{suite}\"", escaped(&self.name, NAME));
-        let Outcome::Failed { verdict, lines } = &self.outcome else { return format!("{open}/>\n") };
+        if self.passed() {
+            return format!("{open}/>\n");
+        }
+        let Self { verdict, lines, .. } = self;
         let element = if *verdict == Verdict::Fail { "failure" } else { "error" };
         let message = escaped(lines.first().map_or("no reason is known", String::as_str), MESSAGE);
         format!(
@@ -137,17 +127,13 @@ fn exact(graph: &Graph) -> Suite {
     if let Some(audit) = &graph.weights {
         cases.push(weights(audit));
     }
-    for name in names(&graph.relations) {
+    for name in each_once(graph.relations.iter().map(|relation| &*relation.name)) {
         cases.extend(relation(name, graph));
     }
     if !graph.stress.is_empty() {
         let lines = strained(graph);
-        let outcome = if lines.is_empty() {
-            Outcome::Passed
-        } else {
-            Outcome::Failed { verdict: Verdict::Fail, lines }
-        };
-        cases.push(Case { name: "LayerNorm under stress".into(), outcome });
+        let verdict = if lines.is_empty() { Verdict::Pass } else { Verdict::Fail };
+        cases.push(Case { name: "LayerNorm under stress".into(), verdict, lines });
     }
     Suite { name: format!("{}: proof", graph.onnx), cases, out: culprits }
 }
@@ -169,16 +155,13 @@ fn proof(proof: &Proof, culprits: &[String]) -> Vec<Case> {
             lines.push(format!("on: {}", output.failing_inputs.join(", ")));
         }
         lines.extend(culprits.iter().cloned());
-        Case { name: format!("proof of {}", output.name), outcome: Outcome::of(output.verdict, lines) }
+        Case { name: format!("proof of {}", output.name), verdict: output.verdict, lines }
     };
     let mut cases: Vec<Case> = proof.outputs.iter().map(case).collect();
     // It fails or does not conclude for a reason that no output shows.
-    if cases.iter().all(|case| matches!(case.outcome, Outcome::Passed)) {
-        let why =
-            || proof.failure.clone().unwrap_or_else(|| format!("the proof {}", proof_word(proof.verdict)));
-        if proof.verdict > Verdict::Rounding {
-            cases.push(Case { name: "proof".into(), outcome: Outcome::of(proof.verdict, vec![why()]) });
-        }
+    if cases.iter().all(Case::passed) && proof.verdict > Verdict::Rounding {
+        let why = proof.failure.clone().unwrap_or_else(|| format!("the proof {}", proof_word(proof.verdict)));
+        cases.push(Case { name: "proof".into(), verdict: proof.verdict, lines: vec![why] });
     }
     cases
 }
@@ -208,18 +191,7 @@ fn weights(audit: &Audit) -> Case {
     if lines.is_empty() {
         lines.push(format!("{} tensors of the checkpoint were traced", audit.tensors()));
     }
-    Case { name: "weights".into(), outcome: Outcome::of(audit.verdict, lines) }
-}
-
-/// The names of relations, each once, in their order.
-fn names(relations: &[Relation]) -> Vec<&str> {
-    let mut names = Vec::new();
-    for relation in relations {
-        if !names.contains(&&*relation.name) {
-            names.push(&relation.name);
-        }
-    }
-    names
+    Case { name: "weights".into(), verdict: audit.verdict, lines }
 }
 
 /// One relation over all inputs; nothing where it was skipped on all.
@@ -246,19 +218,19 @@ fn relation(name: &str, graph: &Graph) -> Option<Case> {
         .collect();
     // Whether a relation fails a graph is the check's to say.
     let verdict = if lines.is_empty() { Verdict::Pass } else { Verdict::Fail.min(graph.verdict) };
-    Some(Case { name: format!("relation: {name}"), outcome: Outcome::of(verdict, lines) })
+    Some(Case { name: format!("relation: {name}"), verdict, lines })
 }
 
 fn engine(check: &EngineCheck, atol: f64) -> Suite {
     let case = |output: &OutputReport| {
         let name = format!("{} in {}", output.name, check.dtype);
-        Case { name, outcome: Outcome::of(output.verdict, vec![complaint(output, atol)]) }
+        Case { name, verdict: output.verdict, lines: vec![complaint(output, atol)] }
     };
     let mut cases: Vec<Case> = check.outputs.iter().map(case).collect();
-    let passed = cases.iter().all(|case| matches!(case.outcome, Outcome::Passed));
+    let passed = cases.iter().all(Case::passed);
     if check.failure.is_some() || (passed && check.verdict > Verdict::Rounding) {
         let lines: Vec<String> = check.failure.iter().chain(&check.not_compared).cloned().collect();
-        cases.push(Case { name: "run".into(), outcome: Outcome::of(check.verdict, lines) });
+        cases.push(Case { name: "run".into(), verdict: check.verdict, lines });
     }
     let out = check.not_compared.iter().map(|reason| format!("not compared: {reason}")).collect();
     Suite { name: format!("{} on {}", check.onnx, check.engine), cases, out }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::{BOLD, DIM, Paint, Painted};
 use crate::render::heat::{Grid, Heat};
 use crate::render::words::some;
-use crate::{DEFAULT_PROOF_TOL, Located, Report, Verdict};
+use crate::{DEFAULT_PROOF_TOL, Report, Verdict};
 use anstyle::{AnsiColor, Style};
 
 /// As many nodes of a culprit are named.
@@ -22,28 +22,21 @@ fn color(heat: Heat) -> Style {
     }
 }
 
-/// A line for each layer, with a shade for each module's own error, and a legend. `allowed` is the
-/// bound of the proof.
-fn heat_strip(located: &Located, allowed: f64) -> Vec<String> {
-    let paint = |heat: Heat, glyph: &str| {
-        let style = color(heat);
-        format!("{style}{glyph}{style:#}")
-    };
-    Grid::new(located, allowed).lines(paint)
-}
-
 /// The strip, and what is known about each culprit.
 pub(super) fn modules(out: &mut impl Write, report: &Report) -> io::Result<()> {
-    let located = report.located.as_ref();
-    let allowed = report.proof.as_ref().map_or(DEFAULT_PROOF_TOL, |proof| proof.tol);
-    if let Some(located) = located {
+    if let Some(located) = &report.located {
         writeln!(out)?;
         writeln!(
             out,
             "{BOLD}Modules{BOLD:#}  {DIM}what each is off by itself in f64, over its largest value above 1, on '{}'{DIM:#}",
             located.input
         )?;
-        for line in heat_strip(located, allowed) {
+        let paint = |heat: Heat, glyph: &str| {
+            let style = color(heat);
+            format!("{style}{glyph}{style:#}")
+        };
+        let allowed = report.proof.as_ref().map_or(DEFAULT_PROOF_TOL, |proof| proof.tol);
+        for line in Grid::new(located, allowed).lines(paint) {
             writeln!(out, "  {}", Painted(&line))?;
         }
     }
@@ -52,12 +45,10 @@ pub(super) fn modules(out: &mut impl Write, report: &Report) -> io::Result<()> {
         writeln!(out, "{BOLD}Explained by{BOLD:#}  {explanation}")?;
     }
     for culprit in &report.culprits {
-        let found = located.iter().flat_map(|located| &located.modules);
-        let inherited =
-            found.filter(|found| found.module == culprit.module).find_map(|found| found.inherited);
         writeln!(out)?;
         let error =
             |x: Option<f64>| x.map_or("an error that no value shows".into(), |x| format!("{x:.1e} off"));
+        let inherited = report.inherited(&culprit.module);
         let inherited = inherited.map_or(String::new(), |x| format!(", {x:.1e} in the plain run"));
         let red = Paint::new(color(Heat::Off));
         writeln!(out, "{red}{}{red:#}  {} by itself{inherited}", culprit.module, error(culprit.max_abs))?;

@@ -22,8 +22,7 @@ pub(super) struct Part {
 pub(super) fn best(
     row: &Encoding,
     classification: Option<u32>,
-    start: &[f32],
-    end: &[f32],
+    logits: [&[f32]; 2],
     wanted: usize,
     longest: usize,
 ) -> Part {
@@ -40,7 +39,7 @@ pub(super) fn best(
         let masked: Vec<f32> = logits.map(|(&logit, &may)| if may { logit } else { NOT_AN_ANSWER }).collect();
         softmax(&masked)
     };
-    let (mut start, mut end) = (probabilities(start), probabilities(end));
+    let [mut start, mut end] = logits.map(probabilities);
     let none = match (start.first_mut(), end.first_mut()) {
         (Some(start), Some(end)) => {
             let none = f64::from(*start * *end);

@@ -8,30 +8,25 @@ impl<'a> Machine<'a> {
     /// `("storage", type, key, device, elements)`, and in the older format `None` or `(key, offset, elements)` at the end.
     pub(super) fn storage(&mut self, id: Object<'a>) -> Result<Object<'a>, TorchError> {
         let Object::Tuple(span) = id else { return Err(self.wrong("a storage's name is not a tuple")) };
-        let (part, id) = match *self.arena.tuple(span) {
-            [kind, element, key, device, elements] => (None, [kind, element, key, device, elements]),
-            [kind, element, key, device, elements, part] => {
-                let part = match part {
-                    Object::None => None,
-                    Object::Tuple(part) => match *self.arena.tuple(part) {
-                        [Object::Str(_), Object::Int(offset), Object::Int(length)] => Some((offset, length)),
-                        _ => return Err(self.wrong("a part of a storage is not as torch.save describes it")),
-                    },
-                    _ => return Err(self.wrong("a part of a storage is not as torch.save describes it")),
-                };
-                (part, [kind, element, key, device, elements])
-            }
-            _ => return Err(self.wrong("a storage is not as torch.save describes it")),
-        };
-        let [
+        let &[
             Object::Str("storage"),
             Object::Global(Global::Storage(element)),
             Object::Str(key),
             Object::Str(_),
             Object::Int(elements),
-        ] = id
+            ref part @ ..,
+        ] = self.arena.tuple(span)
         else {
             return Err(self.wrong("a storage is not as torch.save describes it"));
+        };
+        let part = match *part {
+            [] | [Object::None] => None,
+            [Object::Tuple(part)] => match *self.arena.tuple(part) {
+                [Object::Str(_), Object::Int(offset), Object::Int(length)] => Some((offset, length)),
+                _ => return Err(self.wrong("a part of a storage is not as torch.save describes it")),
+            },
+            [_] => return Err(self.wrong("a part of a storage is not as torch.save describes it")),
+            _ => return Err(self.wrong("a storage is not as torch.save describes it")),
         };
         self.arena.storages.push(Storage { key, element, elements, part });
         Ok(Object::Storage(self.arena.storages.len() - 1))
@@ -48,6 +43,7 @@ impl<'a> Machine<'a> {
         let Object::Global(global) = callable else {
             return Err(self.wrong("it calls what is not a function"));
         };
+        let unknown = |this: &Self| this.wrong("it does not call a function as torch.save does");
         match (global, self.arena.tuple(span)) {
             (Global::OrderedDict, []) => Ok(self.dict()),
             // Python 2 gives the items here.
@@ -61,33 +57,23 @@ impl<'a> Machine<'a> {
                 self.tensor([storage, offset, shape, strides], None)
             }
             (
-                Global::TensorV2,
-                &[storage, offset, shape, strides, Object::Bool(_), hooks, ref metadata @ ..],
-            ) if metadata.len() <= 1 => {
-                let metadata = metadata.first().copied().unwrap_or(Object::None);
+                Global::TensorV2 | Global::TensorV3,
+                &[storage, offset, shape, strides, Object::Bool(_), hooks, ref rest @ ..],
+            ) => {
+                let (dtype, metadata) = match (global, rest) {
+                    (Global::TensorV2, []) => (None, Object::None),
+                    (Global::TensorV2, &[metadata]) => (None, metadata),
+                    (Global::TensorV3, &[Object::Global(Global::DType(name))]) => (Some(name), Object::None),
+                    (Global::TensorV3, &[Object::Global(Global::DType(name)), metadata]) => {
+                        (Some(name), metadata)
+                    }
+                    _ => return Err(unknown(self)),
+                };
                 self.nothing(hooks)?;
                 self.nothing(metadata)?;
-                self.tensor([storage, offset, shape, strides], None)
+                self.tensor([storage, offset, shape, strides], dtype)
             }
-            (
-                Global::TensorV3,
-                &[
-                    storage,
-                    offset,
-                    shape,
-                    strides,
-                    Object::Bool(_),
-                    hooks,
-                    Object::Global(Global::DType(name)),
-                    ref metadata @ ..,
-                ],
-            ) if metadata.len() <= 1 => {
-                let metadata = metadata.first().copied().unwrap_or(Object::None);
-                self.nothing(hooks)?;
-                self.nothing(metadata)?;
-                self.tensor([storage, offset, shape, strides], Some(name))
-            }
-            _ => Err(self.wrong("it does not call a function as torch.save does")),
+            _ => Err(unknown(self)),
         }
     }
 
