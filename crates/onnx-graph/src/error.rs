@@ -64,7 +64,7 @@ pub enum GraphError {
     /// An input or output that is not a dense tensor.
     #[error("{value} is {kind}; only dense tensors are supported")]
     NotATensor { value: String, kind: &'static str },
-    /// An input or output of elements that [`engine::DType`] does not have, by ONNX's name for them.
+    /// An input or output of elements that [`engine::DType`] does not have, by ONNX's name.
     #[error("{value} has elements of type {dtype}, which is not supported")]
     ElementType { value: String, dtype: String },
     /// An input or output of an impossible size.

@@ -97,7 +97,7 @@ impl Simd for Avx2 {
             _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x)
         };
         scale(x: __m256, n: __m256) -> __m256 = {
-            // In two steps, since 2⁻¹⁵⁰ and 2¹²⁸ are no f32; the first is exact. NaN comes through x.
+            // In two steps, since 2⁻¹⁵⁰ and 2¹²⁸ are no f32; the first is exact. NaN comes by x.
             let half = Self::round(_mm256_mul_ps(n, _mm256_set1_ps(0.5)));
             let rest = _mm256_sub_ps(n, half);
             _mm256_mul_ps(_mm256_mul_ps(x, power(half)), power(rest))

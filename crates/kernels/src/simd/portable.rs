@@ -85,7 +85,7 @@ impl Simd for Portable {
         copysign(x: V, sign: V) -> V = zip(x, sign, f32::copysign);
         round(x: V) -> V = map(x, |x| (x + ROUND) - ROUND);
         scale(x: V, n: V) -> V = {
-            // In two steps, since 2⁻¹⁵⁰ and 2¹²⁸ are no f32; the first is exact. NaN comes through x.
+            // In two steps, since 2⁻¹⁵⁰ and 2¹²⁸ are no f32; the first is exact. NaN comes by x.
             let half = map(n, |n| (n * 0.5 + ROUND) - ROUND);
             let rest = zip(n, half, |n, half| n - half);
             zip(zip(x, half, |x, half| x * power(half)), rest, |x, rest| x * power(rest))

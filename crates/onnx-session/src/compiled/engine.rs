@@ -164,7 +164,13 @@ impl CompiledEngine {
         Ok(())
     }
 
-    fn collected(&self, plan: &Plan, inputs: &NamedValues) -> Result<Option<NamedValues>, EngineError> {
+    /// What a plan gives; `None` if there is none, or what it takes to hold does not hold.
+    fn collected(
+        &self,
+        plan: Option<&Plan>,
+        inputs: &NamedValues,
+    ) -> Result<Option<NamedValues>, EngineError> {
+        let Some(plan) = plan else { return Ok(None) };
         let mut outputs = NamedValues::new();
         let done = self.attempt(plan, inputs, &mut |name, given| {
             let value = match given {
@@ -233,18 +239,11 @@ impl Engine for CompiledEngine {
             return Err(EngineError::UnknownValue { name: (*name).into() });
         }
         if names.iter().copied().eq(self.outputs.iter().map(|spec| spec.name.as_str())) {
-            let done = match &self.plan {
-                Some(plan) => self.collected(plan, inputs)?,
-                None => None,
-            };
+            let done = self.collected(self.plan.as_ref(), inputs)?;
             return done.map_or_else(|| self.generally(inputs, None), Ok);
         }
         check_inputs(&self.inputs, inputs)?;
-        let plan = self.plan_for(names)?;
-        let done = match plan {
-            Some(plan) => self.collected(&plan, inputs)?,
-            None => None,
-        };
+        let done = self.collected(self.plan_for(names)?.as_deref(), inputs)?;
         let Some(found) = done else { return self.generally(inputs, Some(names)) };
         Ok(names.iter().filter_map(|name| Some((*name, found.get(name)?.clone()))).collect())
     }
