@@ -5,8 +5,8 @@
 //! Three records judge it: the outputs and modules' outputs of PyTorch in f64, the scopes and
 //! classes that torch's exporter writes beside each operator, and the checkpoints' own tensors.
 //!
-//! What they do not reach is not changed here, and stands where it is left out: the classes of heads,
-//! whose exports kept no scopes, and the module of a step that PyTorch has no operator for.
+//! What they do not reach is not changed here, and stands where it is left out: the classes of
+//! heads, whose exports kept no scopes, and the module of a step that PyTorch has no operator for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

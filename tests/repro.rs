@@ -9,7 +9,7 @@ use onnx_session::{EngineKind, Session};
 use parity::Subject;
 use parity::engines::agree;
 use parity::inputs::{Case, FixedShape, default_cases};
-use parity::repro::folder::{Failing, write};
+use parity::repro::folder::{Replay, write};
 use parity::repro::shrink::shrink;
 
 /// The bound of an f32 check.
@@ -35,7 +35,7 @@ fn repro(folder: &Folder, name: &str, graph: &Model, case: &Case, precision: Pre
     let outputs =
         |dtype| -> NamedValues { subject.reference(dtype).unwrap().engine.run(&case.inputs).unwrap() };
     let (expected, expected_f64) = (outputs(DType::F32), outputs(DType::F64));
-    let failing = Failing {
+    let replay = Replay {
         graph,
         inputs: &case.inputs,
         expected: &expected,
@@ -44,7 +44,7 @@ fn repro(folder: &Folder, name: &str, graph: &Model, case: &Case, precision: Pre
         atol: ATOL,
         command: "parity check --repro repro",
     };
-    write(&folder.at(name), &failing).unwrap();
+    write(&folder.at(name), &replay).unwrap();
 }
 
 #[test]

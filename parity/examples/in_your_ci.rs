@@ -28,7 +28,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let reference = subject.reference(DType::F32)?.engine;
     assert_parity!(reference, session, &cases);
 
-    // The whole, as `parity check` shows it: the proof in f64, the audit of all weights, the engines, and who is to blame.
+    // The whole, as `parity check` shows it: the proof in f64, the audit of all weights, the
+    // engines, and who is to blame.
     let report = Check::default().of_model(subject, &mut |_| ())?;
     if report.verdict > Verdict::Rounding {
         return Err(serde_json::to_string_pretty(&report)?.into());

@@ -1,7 +1,8 @@
 //! The judge under the name of its command line: see [`judge`].
 //!
-//! `cargo run -p parity` is this package's binary. What it shows is a library's to tell, and that one has no argument parser, no terminal and no
-//! HTTP client: tests of your own want `judge` alone, with [`assert_parity!`].
+//! This package is the binary that `cargo run -p parity` runs. The check itself is the library
+//! `judge`, which has no argument parser, no terminal and no HTTP client: tests of your own need
+//! that alone, with [`assert_parity!`].
 
 pub use judge::*;
 

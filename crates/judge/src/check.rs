@@ -155,11 +155,13 @@ impl Check {
             let graph = Graph { parts: &parts, ..candidate.graph(&engines, bounds) };
             let judged = trial.judge(graph, &mut step)?;
             let exact = || Some(proof::exact_graph(&candidate.model, subject.program()).ok()?.0);
+            let exact = found.needs_exact(&judged).then(exact).flatten();
             let further = trial.further(&candidate.model, &engines);
             let [single, double] = [&references.single, &references.double]
                 .map(|side| Extended::new(&side.engine, further.as_ref()));
-            let sides = Sides { single: &single, double: &double, exact: None, engines: &engines };
-            found.add(candidate, judged, sides, exact, &cases)?;
+            let exact = exact.as_ref();
+            let sides = Sides { single: &single, double: &double, exact, engines: &engines };
+            found.add(candidate, judged, sides, &cases)?;
             found.time(reference, &engines, &cases)?;
             found.show(trial.expected());
         }
@@ -183,10 +185,7 @@ impl Check {
             return Err(needs_checkpoint("which has no tokenizer and cannot read --text: give --inputs"));
         }
         if self.bounds.expect != Expect::Exact {
-            return Err(ParityError::NeedsCheckpoint {
-                graph: raw.into(),
-                why: "and --expect says what was made of a checkpoint, so give that",
-            });
+            return Err(needs_checkpoint("and --expect says what was made of a checkpoint, so give that"));
         }
         let (name, model) = open_graph(OnnxSource::File(raw.into()))?;
         let mut notes = Vec::new();
@@ -216,14 +215,9 @@ impl Check {
             let graph = candidate.graph(&engines, &self.bounds);
             let judged = against::judge(&original, graph, &cases, &mut step)?;
             let exact = || Some(original.exact(&candidate.model).ok()?.0);
-            let Original { single, double, .. } = &original;
-            found.add(
-                candidate,
-                judged,
-                Sides { single, double, exact: None, engines: &engines },
-                exact,
-                &cases,
-            )?;
+            let exact = found.needs_exact(&judged).then(exact).flatten();
+            let (Original { single, double, .. }, exact) = (&original, exact.as_ref());
+            found.add(candidate, judged, Sides { single, double, exact, engines: &engines }, &cases)?;
             found.time(&original.single, &engines, &cases)?;
         }
         let text = format!("a graph, on the oracle in f32 ({})", describe::graph(&model));
@@ -242,7 +236,9 @@ impl Check {
             return Err(ParityError::Asked("expected outputs are those of a file's inputs: give that, too"));
         }
         if self.repro.is_some() && self.bounds.expect != Expect::Exact {
-            return Err(ParityError::Asked("a graph that was converted on purpose is not replayed"));
+            return Err(ParityError::Asked(
+                "a graph that was converted on purpose is not replayed: leave out the folder, or what is expected of the graph",
+            ));
         }
         Ok(())
     }

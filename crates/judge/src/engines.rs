@@ -1,4 +1,5 @@
-//! A graph on an engine, in f32, against the reference: output by output, and what else an engine must not do.
+//! A graph on an engine, in f32, against the reference: output by output, and what else an engine
+//! must not do.
 
 pub mod bench;
 pub mod open;
@@ -11,7 +12,8 @@ use report::{EngineCheck, Expect, OutputReport, Verdict};
 
 use crate::ParityError;
 use crate::bounds::Bounds;
-use crate::compare::{Answers, OnFailure, Tally, decide, from_truth, single};
+use crate::compare::decide::Choices;
+use crate::compare::{Answers, OnFailure, Tally, from_truth, single};
 use crate::inputs::{Case, common_inputs};
 use crate::proof::Budget;
 
@@ -24,10 +26,12 @@ pub struct Exact<'a> {
     pub budget: &'a Budget,
 }
 
-/// Holds a candidate against what the reference computed. Without `exact`, whatever is beyond the tolerance fails.
+/// Holds a candidate against what the reference computed. Without `exact`, whatever is beyond the
+/// tolerance fails.
 ///
-/// An output that only one of both has is listed, not failed, unless `bounds.outputs` asks for it. An engine that fails on an input that its
-/// declared shapes allow fails the check: a graph with dynamic axes that runs only at the traced size is not the same function.
+/// An output that only one of both has is listed, not failed, unless `bounds.outputs` asks for it.
+/// An engine that fails on an input that its declared shapes allow fails the check: a graph with
+/// dynamic axes that runs only at the traced size is not the same function.
 ///
 /// # Errors
 /// If the inputs do not fit the graph.
@@ -57,8 +61,8 @@ pub fn check(
         });
         let report = Tally::of(spec, expected, &found, bounds.atol).report(&spec.name, budget, truth);
         let reference = exact.map_or(expected, |exact| exact.truth);
-        let decisions = bounds.decides.map(|how| decide::Tally::of(how, spec, reference, &found));
-        OutputReport { decisions: decisions.and_then(|tally| tally.close(report.max_abs)), ..report }
+        let decisions = bounds.decides.map(|how| Choices::of(how, spec, reference, &found));
+        OutputReport { decisions: decisions.and_then(|choices| choices.close(report.max_abs)), ..report }
     };
     let outputs: Vec<OutputReport> = shared.iter().map(output).collect();
     let (failed, failure) = found.failure().cloned().unzip();

@@ -1,9 +1,10 @@
-//! Judges whether an ONNX graph and its checkpoint compute the same function, and says where and why they do not.
+//! Judges whether an ONNX graph and its checkpoint compute the same function, and says where and
+//! why they do not.
 //!
 //! This is what the `parity` command line shows, as a library: no argument parser, no terminal, no
-//! HTTP client (unless the feature `hub` asks for one). A whole check is [`check::Check`]. Its stages
-//! are the other modules: [`inputs`], [`audit`], both sides in f64 ([`proof`]), [`engines`], [`blame`].
-//! In a test of your own:
+//! HTTP client (unless the feature `hub` asks for one). A whole check is [`check::Check`]. Its
+//! stages are the other modules: [`inputs`], [`audit`], both sides in f64 ([`proof`]), [`engines`],
+//! [`blame`]. In a test of your own:
 //!
 //! ```
 //! use judge::{Subject, assert_parity, inputs};
@@ -20,8 +21,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! For single values, [`engine::Value`] has `approx`'s traits (feature `approx` of that crate), so that
-//! `approx::assert_abs_diff_eq!(a, b, epsilon = 1e-6)` compares dtype, shape and elements.
+//! For single values, [`engine::Value`] has `approx`'s traits (feature `approx` of that crate), so
+//! that `approx::assert_abs_diff_eq!(a, b, epsilon = 1e-6)` compares dtype, shape and elements.
 
 pub mod against;
 pub mod audit;
@@ -47,7 +48,8 @@ pub use bounds::{Bounds, DEFAULT_ATOL, DEFAULT_PROOF_TOL};
 pub use error::{FitError, ParityError};
 pub use subject::{Reference, References, Subject, is_graph, open_graph};
 
-/// Panics, with a line for each output that differs, unless a candidate engine agrees with a reference on every case.
+/// Panics, with a line for each output that differs, unless a candidate engine agrees with a
+/// reference on every case.
 ///
 /// `assert_parity!(reference, candidate, cases)` holds every shared output to [`DEFAULT_ATOL`];
 /// `atol = x` to another tolerance. Nothing compared is a failure.

@@ -1,12 +1,14 @@
 //! The proof: both sides in f64, by code that shares no tensor kernel, on the same inputs.
 //!
 //! ```text
-//! |graph in f64 − checkpoint in f64| ≤ proof_tol · max(1, largest |checkpoint in f64|)      for each output, at the positions that decide
+//! |graph in f64 − checkpoint in f64| ≤ proof_tol · max(1, largest |checkpoint in f64|)
+//! for each output, at the positions that decide
 //! ```
 //!
-//! No tolerance for f32 can tell rounding from a fault: on a stiff model a correct export is further from its checkpoint in f32 than a
-//! wrong one is from a right one. In f64 a correct export is 1e-13 off, and an f32 weight with one wrong bit 1e-9 and more.
-//! What f32 then has a right to follows from the same runs: see [`Budget`].
+//! No tolerance for f32 can tell rounding from a fault: on a stiff model a correct export is
+//! further from its checkpoint in f32 than a wrong one is from a right one. In f64 a correct export
+//! is 1e-13 off, and an f32 weight with one wrong bit 1e-9 and more. What f32 then has a right to
+//! follows from the same runs: see [`Budget`].
 
 mod budget;
 pub mod convert;
@@ -29,7 +31,8 @@ pub use promote::promotions;
 pub(crate) use promote::{Known, half_promotions, promotions_to};
 pub(crate) use run::{Oracles, Proven, Runs, rounded};
 
-/// How many tokens the input may have on which values are looked at, if there is one so small: every value of the graph is kept.
+/// How many tokens the input may have on which values are looked at, if there is one so small:
+/// every value of the graph is kept.
 pub(crate) const TELLING: usize = 256;
 
 /// The input on which values are looked at: of those on which the proof fails the one with the
@@ -63,8 +66,8 @@ pub fn exact_graph(model: &Model, program: &Program) -> Result<(Oracle, Vec<Prom
 
 /// Holds the graph in f64 against the truth.
 ///
-/// Outputs that only one side has are left out here: what that means for the verdict is the check's to say. What the graph gave for each case is
-/// returned, too.
+/// Outputs that only one side has are left out here: what that means for the verdict is the check's
+/// to say. What the graph gave for each case is returned, too.
 ///
 /// # Errors
 /// If the inputs do not fit the graph.

@@ -11,7 +11,7 @@ use onnx_eval::{Limits, Oracle, Precision};
 use onnx_graph::Model;
 use report::{GraphReport, Repro, Verdict};
 
-use self::folder::{Failing, FolderError};
+use self::folder::{FolderError, Replay};
 use self::shrink::shrink;
 use crate::ParityError;
 use crate::bounds::Bounds;
@@ -99,7 +99,8 @@ struct Search<'a> {
     rounded: Option<Oracle>,
 }
 
-/// Finds an input on which the graph fails as its report says, makes it small, and writes it to a folder that is made for that.
+/// Finds an input on which the graph fails as its report says, makes it small, and writes it to a
+/// folder that is made for that.
 ///
 /// # Errors
 /// If no input shows it, or the folder is not empty or cannot be written.
@@ -121,7 +122,7 @@ pub fn write(dir: &Path, failed: Failed, command: &str) -> Result<Repro, ReproEr
         Fails::Node => (Precision::F32, bounds.atol),
         Fails::Engine(engine) => (Precision::F32, search.single_bound(engine, &small)),
     };
-    let failing = Failing {
+    let replay = Replay {
         graph: model,
         inputs: &small.inputs,
         expected: &expected,
@@ -130,7 +131,7 @@ pub fn write(dir: &Path, failed: Failed, command: &str) -> Result<Repro, ReproEr
         atol,
         command,
     };
-    folder::write(dir, &failing)?;
+    folder::write(dir, &replay)?;
     let ids = small.inputs.get("input_ids").or_else(|| small.inputs.iter().next().map(|(_, value)| value));
     Ok(Repro {
         dir: dir.display().to_string(),

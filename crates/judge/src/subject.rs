@@ -18,7 +18,7 @@ use crate::ParityError;
 /// The states of all tokens, by the reference's name.
 pub(crate) const HIDDEN: &str = "last_hidden_state";
 
-/// The same by sentence-transformers' name.
+/// The states of all tokens, by sentence-transformers' name.
 pub(crate) const TOKENS: &str = "token_embeddings";
 
 /// One vector for each row, by sentence-transformers' name.
@@ -311,7 +311,8 @@ impl References {
         Self::load_on(subject, &Device::Cpu)
     }
 
-    /// The same with the one in f32 on that device. The one in f64 judges, and stays on the CPU.
+    /// Loads the checkpoint in both, in f32 on that device. The one in f64 judges, and stays on the
+    /// CPU.
     ///
     /// # Errors
     /// As [`References::load`].
@@ -319,7 +320,7 @@ impl References {
         Self::of(subject, subject.files().checkpoint()?, device)
     }
 
-    /// The same with the weights of another checkpoint.
+    /// The references of another checkpoint of the same config.
     pub(crate) fn of(
         subject: &Subject,
         checkpoint: Checkpoint,

@@ -1,4 +1,5 @@
-//! A graph before its checkpoint: the proof in f64, every engine in f32, and what they come to together.
+//! A graph before its checkpoint: the proof in f64, every engine in f32, and what they come to
+//! together.
 
 use std::borrow::Cow;
 
@@ -44,7 +45,8 @@ impl<'a> Graph<'a> {
         Self { onnx, model, engines, bounds, parts: &[], refused: None }
     }
 
-    /// Each engine in f32 against the reference; or that none takes the graph. `progress` is called once for each case and engine.
+    /// Each engine in f32 against the reference; or that none takes the graph. `progress` is called
+    /// once for each case and engine.
     pub(crate) fn checks(
         &self,
         expected: &Answers,
@@ -60,15 +62,16 @@ impl<'a> Graph<'a> {
     }
 }
 
-/// What a graph came to, and what rounding alone may do to each output; nothing where the oracle does not take the graph.
+/// What a graph came to.
 pub struct Judged {
     /// What there is to say.
     pub report: GraphReport,
-    /// What an engine has a right to.
+    /// What rounding alone may do to each output; nothing where the oracle does not take the graph.
     pub budget: Option<Budget>,
 }
 
-/// The inputs of a trial with what the checkpoint makes of them, for as many graphs as take these inputs.
+/// The inputs of a trial with what the checkpoint makes of them, for as many graphs as take these
+/// inputs.
 #[derive(Clone)]
 pub struct Trial<'a> {
     subject: &'a Subject,
@@ -80,7 +83,8 @@ pub struct Trial<'a> {
 }
 
 impl<'a> Trial<'a> {
-    /// Runs the checkpoint on the cases, in f32 and in f64. `progress` is called twice for each case.
+    /// Runs the checkpoint on the cases, in f32 and in f64. `progress` is called twice for each
+    /// case.
     ///
     /// # Errors
     /// If a case does not fit the model.
@@ -113,14 +117,15 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// What a graph gives beyond the model's own outputs, such as a `sentence_embedding`; nothing if it has none of those. See
-    /// [`Extended`](crate::proof::further::Extended).
+    /// What a graph gives beyond the model's own outputs, such as a `sentence_embedding`; nothing
+    /// if it has none of those. See [`Extended`](crate::proof::further::Extended).
     pub fn further(&self, model: &Model, engines: &[&dyn Engine]) -> Option<Further> {
         Further::of(model, engines, self.subject.files(), &self.truth)
     }
 
-    /// Holds a graph against the checkpoint. `progress` is called twice for each case, and once more for each engine;
-    /// and twice more for a graph that was converted on purpose, as its checkpoint runs, too.
+    /// Holds a graph against the checkpoint. `progress` is called twice for each case, and once
+    /// more for each engine; and twice more for a graph that was converted on purpose, as its
+    /// checkpoint runs, too.
     ///
     /// # Errors
     /// If the inputs do not fit the graph.
@@ -141,7 +146,7 @@ impl<'a> Trial<'a> {
             .map_err(|source| subject.unfit(source))
     }
 
-    /// The same with an audit that has been made.
+    /// Judges a graph whose audit has been made.
     pub(crate) fn judge_audited(
         &self,
         graph: Graph,
@@ -161,7 +166,8 @@ impl<'a> Trial<'a> {
         trial.judge_outputs(Graph { bounds, ..graph }, Some(&further), weights, progress)
     }
 
-    /// The same for the outputs that the reference has: both sides in f64, engines, blame, and the report on it.
+    /// Judges a graph by outputs that the reference has, under the same names: both sides in f64,
+    /// engines, blame, and the report on it.
     fn judge_outputs(
         &self,
         graph: Graph,
@@ -201,7 +207,8 @@ impl<'a> Trial<'a> {
         parts.weights = Some(weights);
         if let Some(further) = further {
             notes.extend(further.notes());
-            // What is wrong before may be why: a mask that is ignored everywhere is ignored here, too.
+            // What is wrong before may be why: a mask that is ignored everywhere is ignored here,
+            // too.
             match further.explanation() {
                 Some(explanation) if parts.culprits.is_empty() => {
                     parts.explanation = Some(before(explanation, parts.explanation.take()));
@@ -248,7 +255,8 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// What must not change the answer: of both sides in f64, and of the first engine, unless it failed, within what rounding explains.
+    /// What must not change the answer: of both sides in f64, and of the first engine, unless it
+    /// failed, within what rounding explains.
     fn relations(
         &self,
         Runs { oracles, budget, .. }: &Runs,

@@ -10,7 +10,7 @@ pub(crate) fn on_graph(proof: &Proof, parts: &Parts, checks: &[EngineCheck], ove
     on_function(proof, parts).max(on_engines).max(overflow)
 }
 
-/// The same whatever engines there are: which function the graph is.
+/// The verdict on a graph without that of its engines in f32: whether it is the right function.
 pub(crate) fn on_function(proof: &Proof, parts: &Parts) -> Verdict {
     let weights = parts.weights.iter().map(|audit| audit.verdict);
     let stress = parts.stress.iter().map(|stress| stress.verdict);

@@ -9,7 +9,8 @@ pub enum SessionError {
     #[error(transparent)]
     Graph(#[from] GraphError),
     /// The engine would have to guess, or knows that it would be wrong. The operator is named with
-    /// its domain, unless that is ONNX's own; `alternative` is an engine that knows it at this opset.
+    /// its domain, unless that is ONNX's own; `alternative` is an engine that knows it at this
+    /// opset.
     #[error(
         "the {engine} engine cannot run node '{node}' ({op}, opset {opset}): {reason}{}",
         .alternative.map(|engine| format!("; the {engine} can")).unwrap_or_default()

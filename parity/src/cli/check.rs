@@ -12,7 +12,8 @@ use super::{engines, is_stdout, model, one_line, progress, reports, terminal, un
 pub fn command(args: &CheckArgs) -> anyhow::Result<Verdict> {
     let result = report(args);
     let failed = result.as_ref().err().map(|error| failed(args, error));
-    // An error that something cannot be written goes with the one that is written there.
+    // A check that cannot be run is reported, too; where that cannot be written, both errors are
+    // shown.
     let written = match result.as_ref().ok().or(failed.as_ref()) {
         Some(report) => reports::write(args.json.as_deref(), &args.forms, report),
         None => Ok(()),

@@ -47,7 +47,8 @@ fn leading<'a>(graph: &Graph<'a>, good: impl Fn(&str) -> bool) -> HashSet<&'a st
     leading
 }
 
-/// The values from which a way leads to one that is `wrong`, past none that is `right`; the wrong ones with them.
+/// The values from which a way leads to one that is `wrong`, past none that is `right`; the wrong
+/// ones with them.
 fn on_the_way<'a>(
     graph: &Graph<'a>,
     wrong: impl Fn(&str) -> bool,

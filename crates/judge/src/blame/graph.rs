@@ -1,4 +1,5 @@
-//! A graph on one input in f64, and what it becomes if values of another side are put in the place of its own.
+//! A graph on one input in f64, and what it becomes if values of another side are put in the place
+//! of its own.
 
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
@@ -56,7 +57,8 @@ pub(crate) type Values = HashMap<String, Found>;
 pub(crate) struct Graph<'a> {
     oracle: &'a Oracle,
     inputs: NamedValues,
-    /// All values that an output depends on, in the order of execution. What is dead may be right, and says nothing.
+    /// All values that an output depends on, in the order of execution. What is dead may be right,
+    /// and says nothing.
     pub names: Vec<&'a str>,
     pub nodes: Vec<&'a Node>,
     pub producer: HashMap<&'a str, &'a Node>,
@@ -113,7 +115,8 @@ pub(crate) enum Tried {
 }
 
 /// Of several candidates, whose values are put in one place, the one that makes most values right;
-/// none that leaves as few right as they are. One that is `enough` is taken without a look at others.
+/// none that leaves as few right as they are. One that is `enough` is taken without a look at
+/// others.
 pub(crate) fn most_right<C, E>(
     candidates: impl IntoIterator<Item = C>,
     as_it_is: usize,

@@ -18,7 +18,8 @@ impl Layout {
         self.0.iter().enumerate().all(|(index, &at)| index == at)
     }
 
-    /// The elements in the other's order. The value must be of the shape that the layout was made for.
+    /// The elements in the other's order. The value must be of the shape that the layout was made
+    /// for.
     pub fn gather(&self, value: &[f64]) -> Vec<f64> {
         self.elements(value).collect()
     }

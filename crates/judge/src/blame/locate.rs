@@ -78,7 +78,8 @@ pub(crate) struct Carried {
 }
 
 impl Findings {
-    /// The modules, with how far an engine is off in its own precision, as far as it can be asked for the values that hold them.
+    /// The modules, with how far an engine is off in its own precision, as far as it can be asked
+    /// for the values that hold them.
     pub(crate) fn measured(mut self, engine: &dyn Engine, case: &Case) -> Located {
         for module in &mut self.located.modules {
             let is_it = |carried: &&Carried| {
@@ -553,7 +554,8 @@ fn float<'a>(values: &'a Values, name: &str) -> Option<&'a Found> {
     values.get(name).filter(|found| found.is_float)
 }
 
-/// The nodes that compute each of some values from the others, in the order of execution. A node that several need belongs to the first of them.
+/// The nodes that compute each of some values from the others, in the order of execution. A node
+/// that several need belongs to the first of them.
 fn nodes_between(graph: &Graph, values: &[Option<&str>]) -> Vec<Vec<String>> {
     let ends: HashSet<&str> = values.iter().flatten().copied().collect();
     let mut taken: HashSet<&str> = HashSet::new();

@@ -1,9 +1,9 @@
 //! What a check has found so far, graph by graph.
 
+use std::path::Path;
 use std::time::Duration;
 
 use engine::{Engine, NamedValues};
-use onnx_eval::Oracle;
 use report::{
     Features, GraphReport, InputSummary, Recorded, ReferenceSide, Report, Repro, TimingReport,
     TokenizerReport, Verdict,
@@ -23,7 +23,7 @@ use crate::{ParityError, tensors, verdict};
 /// idea, `parity bench` measures.
 const TIMING: Limit = Limit { warm_up: 0, rounds: 1, time: Duration::from_millis(500) };
 
-/// All of it.
+/// What was found so far.
 pub(super) struct Found<'a> {
     check: &'a Check,
     /// What the graphs are held against, as it was named.
@@ -58,13 +58,23 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// Takes in a graph that was judged. `exact` is the graph in f64, which is made where it is needed.
+    /// The folder for a replay, if this graph is the first that fails.
+    fn replay_in(&self, judged: &Judged) -> Option<&'a Path> {
+        let fails = judged.report.verdict == Verdict::Fail;
+        self.check.repro.as_deref().filter(|_| fails && self.repro.is_none())
+    }
+
+    /// Whether the graph in f64 is needed once more.
+    pub fn needs_exact(&self, judged: &Judged) -> bool {
+        self.check.expected.is_some() || self.replay_in(judged).is_some()
+    }
+
+    /// Takes in a graph that was judged, and what it was judged on; see [`Found::needs_exact`].
     pub fn add(
         &mut self,
         candidate: &Candidate,
         judged: Judged,
         sides: Sides,
-        exact: impl FnOnce() -> Option<Oracle>,
         cases: &[Case],
     ) -> Result<(), ParityError> {
         for input in cases.iter().map(describe::input) {
@@ -72,20 +82,14 @@ impl<'a> Found<'a> {
                 self.inputs.push(input);
             }
         }
-        let fails = judged.report.verdict == Verdict::Fail;
-        let replayed = self.check.repro.as_ref().filter(|_| fails && self.repro.is_none());
-        if replayed.is_some() || self.check.expected.is_some() {
-            let exact = exact();
-            let sides = Sides { exact: exact.as_ref(), ..sides };
-            self.hold_to_record(candidate, &judged, sides, cases)?;
-            if let Some(dir) = replayed {
-                let command = self.check.command.as_deref().unwrap_or_default();
-                let (model, report, bounds) = (&candidate.model, &judged.report, self.bounds);
-                match repro::write(dir, Failed { model, report, sides, cases, bounds }, command) {
-                    Ok(written) => self.repro = Some(written),
-                    // The verdict stands, whatever keeps the folder from being written.
-                    Err(error) => self.unwritten = Some(error.to_string()),
-                }
+        self.hold_to_record(candidate, &judged, sides, cases)?;
+        if let Some(dir) = self.replay_in(&judged) {
+            let command = self.check.command.as_deref().unwrap_or_default();
+            let (model, report, bounds) = (&candidate.model, &judged.report, self.bounds);
+            match repro::write(dir, Failed { model, report, sides, cases, bounds }, command) {
+                Ok(written) => self.repro = Some(written),
+                // The verdict stands, whatever keeps the folder from being written.
+                Err(error) => self.unwritten = Some(error.to_string()),
             }
         }
         let mut report = judged.report;
@@ -112,7 +116,8 @@ impl<'a> Found<'a> {
         let of_graph = sides.exact.map(|exact| exact as &dyn Engine).into_iter();
         let of_graph = of_graph.chain(sides.engines.iter().copied());
         let of_graph: Vec<Side> = of_graph.map(|engine| Side { name: &candidate.onnx, engine }).collect();
-        // An output that no side has is a slip of the pen: leaving it out in silence would compare less than was meant.
+        // An output that no side has is a slip of the pen: leaving it out in silence would compare
+        // less than was meant.
         let outputs = reference.iter().chain(&of_graph).flat_map(|side| side.engine.outputs());
         if let Some((name, known)) = given::unknown(&expected, outputs) {
             return Err(ParityError::UnknownOutput { name, known });
@@ -128,7 +133,8 @@ impl<'a> Found<'a> {
         Ok(())
     }
 
-    /// Times the reference and the engines of the first graph that has some, on the sentences, or whatever comes first.
+    /// Times the reference and the engines of the first graph that has some, on the sentences, or
+    /// whatever comes first.
     pub fn time(
         &mut self,
         reference: &dyn Engine,

@@ -42,7 +42,7 @@ impl<'a> Answers<'a> {
         Self::run(engine, cases, &names, OnFailure::Stop, progress)
     }
 
-    /// The same for some outputs.
+    /// Runs an engine for some of its outputs. `progress` is called before each case.
     pub(crate) fn run(
         engine: &dyn Engine,
         cases: &'a [Case],
@@ -73,7 +73,7 @@ impl<'a> Answers<'a> {
         Self { cases, specs: Vec::new(), outputs: vec![outputs.clone()], failure: None }
     }
 
-    /// The same with other outputs, made of these: their specs, and those of each case.
+    /// These with other outputs, made of them: their specs, and those of each case.
     pub(crate) fn with_outputs(
         &self,
         specs: impl FnOnce(&[ValueSpec]) -> Vec<ValueSpec>,
@@ -197,7 +197,7 @@ impl Tally {
         self.by_case.iter().filter_map(|(_, max)| *max).fold(0.0, f64::max)
     }
 
-    /// The cases of which that is so. See [`Tally::by_case`].
+    /// The cases whose largest difference is so; it is nothing where a value is not finite.
     pub fn cases(&self, is: impl Fn(Option<f64>) -> bool) -> Vec<String> {
         self.by_case.iter().filter(|(_, max)| is(*max)).map(|(case, _)| case.clone()).collect()
     }

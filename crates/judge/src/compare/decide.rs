@@ -37,22 +37,22 @@ impl Decides {
 
 /// The choices of one output, as cases are added.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Tally {
+pub(crate) struct Choices {
     margins: Vec<f64>,
     flipped: usize,
     nearest: Option<(f64, String, Vec<usize>)>,
 }
 
-impl Tally {
+impl Choices {
     /// The choices of both sides by an output, over all cases that both were run on.
     pub fn of(how: Decides, spec: &ValueSpec, reference: &Answers, candidate: &Answers) -> Self {
-        let mut tally = Self::default();
+        let mut choices = Self::default();
         for ((case, reference), (_, candidate)) in reference.iter().zip(candidate.iter()) {
             if let Some((reference, candidate)) = reference.get(&spec.name).zip(candidate.get(&spec.name)) {
-                tally.add(how, &case.name, reference, candidate, &deciding(spec, &case.inputs));
+                choices.add(how, &case.name, reference, candidate, &deciding(spec, &case.inputs));
             }
         }
-        tally
+        choices
     }
 
     /// Adds a case. Both are of one shape; `decides` is as [`crate::compare::compare`] takes it.
@@ -138,9 +138,9 @@ mod tests {
     fn a_choice_flips_where_another_is_as_good() {
         let reference = value(&[2, 1, 3], &[1.0, 2.0, 0.0, 5.0, 5.0 - 1e-9, 1.0]);
         let candidate = value(&[2, 1, 3], &[1.0, 2.0, 0.0, 5.0, 5.0 + 1e-9, 1.0]);
-        let mut tally = Tally::default();
-        tally.add(Decides::Largest(1), "case", &reference, &candidate, &[true, true]);
-        let found = tally.close(Some(2e-9)).unwrap();
+        let mut choices = Choices::default();
+        choices.add(Decides::Largest(1), "case", &reference, &candidate, &[true, true]);
+        let found = choices.close(Some(2e-9)).unwrap();
         assert_eq!((found.made, found.flipped, found.could_flip), (2, 1, Some(1)));
         assert_eq!((found.input.as_deref(), found.at), (Some("case"), Some(vec![1, 0])));
     }
@@ -149,12 +149,12 @@ mod tests {
     fn what_does_not_decide_is_not_chosen() {
         // The largest start of an answer is at padding.
         let reference = value(&[1, 3], &[1.0, 2.0, 9.0]);
-        let mut tally = Tally::default();
-        tally.add(Decides::Largest(1), "case", &reference, &reference, &[true, true, false]);
-        assert_eq!(tally.close(None).unwrap().smallest_margin, Some(1.0));
-        let mut tally = Tally::default();
-        tally.add(Decides::Largest(1), "case", &reference, &reference, &[false, false, true]);
-        assert_eq!(tally.close(None), None);
+        let mut choices = Choices::default();
+        choices.add(Decides::Largest(1), "case", &reference, &reference, &[true, true, false]);
+        assert_eq!(choices.close(None).unwrap().smallest_margin, Some(1.0));
+        let mut choices = Choices::default();
+        choices.add(Decides::Largest(1), "case", &reference, &reference, &[false, false, true]);
+        assert_eq!(choices.close(None), None);
     }
 
     #[test]
@@ -162,20 +162,20 @@ mod tests {
         let reference = value(&[1, 4], &[3.0, 4.0, 1.0, 2.5]);
         let swapped = value(&[1, 4], &[2.4, 4.0, 1.0, 2.5]);
         for (count, flipped, margin) in [(1, 0, 1.0), (2, 1, 0.5), (9, 1, 0.5)] {
-            let mut tally = Tally::default();
-            tally.add(Decides::Largest(count), "case", &reference, &swapped, &[true]);
-            let found = tally.close(Some(0.0)).unwrap();
+            let mut choices = Choices::default();
+            choices.add(Decides::Largest(count), "case", &reference, &swapped, &[true]);
+            let found = choices.close(Some(0.0)).unwrap();
             assert_eq!((found.made, found.flipped, found.smallest_margin), (1, flipped, Some(margin)));
         }
     }
 
     #[test]
     fn a_candidate_that_is_not_finite_chooses_nothing() {
-        let mut tally = Tally::default();
+        let mut choices = Choices::default();
         let reference = value(&[1, 2], &[1.0, 2.0]);
-        tally.add(Decides::Largest(1), "case", &reference, &value(&[1, 2], &[f64::NAN, 2.0]), &[true]);
-        tally.add(Decides::Positive, "case", &reference, &value(&[1, 2], &[1.0, -2.0]), &[true]);
-        let found = tally.close(Some(0.0)).unwrap();
+        choices.add(Decides::Largest(1), "case", &reference, &value(&[1, 2], &[f64::NAN, 2.0]), &[true]);
+        choices.add(Decides::Positive, "case", &reference, &value(&[1, 2], &[1.0, -2.0]), &[true]);
+        let found = choices.close(Some(0.0)).unwrap();
         assert_eq!((found.made, found.flipped), (3, 2));
     }
 }

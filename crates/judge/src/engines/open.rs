@@ -60,7 +60,9 @@ impl FromStr for Kind {
 
     fn from_str(name: &str) -> Result<Self, String> {
         let kind = Self::ALL.into_iter().find(|kind| kind.name() == name);
-        kind.ok_or_else(|| format!("there is no engine '{name}'"))
+        kind.ok_or_else(|| {
+            format!("there is no engine '{name}', only {}", Self::ALL.map(Self::name).join(", "))
+        })
     }
 }
 

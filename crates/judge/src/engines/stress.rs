@@ -23,8 +23,8 @@ pub const SLACK: f64 = 8.0;
 /// How many rows are run.
 const ROWS: usize = 4;
 
-/// A LayerNorm of the graph: its module, the values that it is given and that it gives, and how wide
-/// they are.
+/// A LayerNorm of the graph: its module, the values that it is given and that it gives, and how
+/// wide they are.
 #[derive(Debug, Clone)]
 pub struct Norm {
     pub(crate) module: String,

@@ -4,7 +4,8 @@ use engine::{DType, NamedValues, Value, ValueError, ValueSpec};
 
 use crate::error::FitError;
 
-/// The inputs of a case as a graph takes them: those that it does not have are left out, and int64 becomes int32 where it wants that.
+/// The inputs of a case as a graph takes them: those that it does not have are left out, and int64
+/// becomes int32 where it wants that.
 ///
 /// # Errors
 /// If the graph wants an input that is missing, or of a dtype that cannot be made.
@@ -33,8 +34,9 @@ pub fn fit_inputs(inputs: &NamedValues, specs: &[ValueSpec]) -> Result<NamedValu
 
 /// The inputs of a case as both sides can take them.
 ///
-/// An optional input of the reference that the graph does not have goes to neither side: the reference then takes what such an export has built
-/// in, a mask of ones or token types of zeros. Where the graph insists on one that was not given, it gets the same.
+/// An optional input of the reference that the graph does not have goes to neither side: the
+/// reference then takes what such an export has built in, a mask of ones or token types of zeros.
+/// Where the graph insists on one that was not given, it gets the same.
 ///
 /// # Errors
 /// If a default cannot be made, which a shape that was given rules out.
@@ -74,7 +76,8 @@ mod tests {
         let fitted = fit_inputs(&given, &[ids.clone()]).unwrap();
         assert_eq!(fitted.names().collect::<Vec<_>>(), ["input_ids"]);
         assert_eq!(fitted.get("input_ids").unwrap().as_slice::<i32>().unwrap(), [7]);
-        // What the graph wants and nobody gives is an error, and so is an id that int32 cannot hold.
+        // What the graph wants and nobody gives is an error, and so is an id that int32 cannot
+        // hold.
         ids.name = "position_ids".into();
         assert!(matches!(fit_inputs(&given, &[ids.clone()]), Err(FitError::Missing(_))));
         ids.name = "input_ids".into();

@@ -8,31 +8,35 @@ use crate::compare::{Answers, Comparison, Tally, ulp};
 
 /// How many times the larger of the two measured f32 errors an engine's distance may be.
 ///
-/// An engine may sum in another order, fuse, or use other kernels for exp and tanh: its error is of the same size as the reference's, not the
-/// same, and the distance between the two is at most the sum of both. Over all fixtures and graph forms the engines `candle` and
-/// `compiled` stay below 3.3, and below 6.2 on the fixture that is made to magnify rounding (tests/proof.rs); a product whose factors were
-/// rounded to bf16 is beyond 1000.
+/// An engine may sum in another order, fuse, or use other kernels for exp and tanh: its error is of
+/// the same size as the reference's, not the same, and the distance between the two is at most the
+/// sum of both. Over all fixtures and graph forms the engines `candle` and `compiled` stay below
+/// 3.3, and below 6.2 on the fixture that is made to magnify rounding (tests/proof.rs); a product
+/// whose factors were rounded to bf16 is beyond 1000.
 pub const BUDGET_FACTOR: f64 = 8.0;
 
-/// What comes on top of it, in units of the last place of the largest value in the dtype of the graph's output: outputs that both sides happen to get exactly right
-/// would otherwise leave an engine nothing.
+/// What comes on top of it, in units of the last place of the largest value in the dtype of the
+/// graph's output: outputs that both sides happen to get exactly right would otherwise leave an
+/// engine nothing.
 pub const BUDGET_ULPS: f64 = 4.0;
 
 /// How far an engine may be from the reference in f32, for each output:
 ///
 /// ```text
-/// BUDGET_FACTOR · max(|reference in f32 − reference in f64|, |oracle in f32 − oracle in f64|) + BUDGET_ULPS · ulp(largest |reference in f64|)
+/// BUDGET_FACTOR · max(|reference in f32 − reference in f64|, |oracle in f32 − oracle in f64|)
+///     + BUDGET_ULPS · ulp(largest |reference in f64|)
 /// ```
 ///
-/// The engine that is judged has no part in it: a broken or half-precision kernel cannot set its own budget.
+/// The engine that is judged has no part in it: a broken or half-precision kernel cannot set its
+/// own budget.
 #[derive(Debug, Clone, Default)]
 pub struct Budget {
     outputs: BTreeMap<String, f64>,
 }
 
 impl Budget {
-    /// Measures it. `expected` is what the reference gives in f32, `exact` what the oracle gives in f64, and `rounded` what it gives where it
-    /// rounds as the graph says.
+    /// Measures it. `expected` is what the reference gives in f32, `exact` what the oracle gives in
+    /// f64, and `rounded` what it gives where it rounds as the graph says.
     pub fn measure(truth: &Answers, expected: &Answers, exact: &Answers, rounded: &Answers) -> Self {
         let budget = |spec: &ValueSpec| {
             let errors = [(truth, expected), (exact, rounded)]

@@ -97,7 +97,8 @@ pub(crate) fn in_vain(expect: Expect, audit: &Audit) -> Option<String> {
     }
 }
 
-/// Measures what a conversion costs. `meant` is what the checkpoint itself gives, and `rounded` what the oracle gives where it rounds as the graph says.
+/// Measures what a conversion costs. `meant` is what the checkpoint itself gives, and `rounded`
+/// what the oracle gives where it rounds as the graph says.
 ///
 /// # Errors
 /// If the inputs do not fit an engine.

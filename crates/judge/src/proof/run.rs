@@ -63,7 +63,8 @@ impl<'a> Proven<'a> {
     }
 }
 
-/// What the graph in f32 gives for each case, of the outputs that it gave in f64. Where it fails the proof has failed, too.
+/// What the graph in f32 gives for each case, of the outputs that it gave in f64. Where it fails
+/// the proof has failed, too.
 pub(crate) fn rounded<'a>(
     graph: &dyn Engine,
     exact: &Answers<'a>,

@@ -33,9 +33,9 @@ publish = false
 [workspace]
 ";
 
-/// A failing check.
+/// What replays a failing check.
 #[derive(Debug, Clone, Copy)]
-pub struct Failing<'a> {
+pub struct Replay<'a> {
     /// The graph.
     pub graph: &'a Model,
     /// What it fails on, named as its inputs. What the graph does not take is left out.
@@ -82,12 +82,12 @@ pub enum FolderError {
 ///
 /// # Errors
 /// If the folder is not empty, the inputs do not fit the graph, no output can be compared, or a file cannot be written.
-pub fn write(dir: &Path, failing: &Failing) -> Result<(), FolderError> {
-    let graph = &failing.graph.graph;
-    let inputs = fit_inputs(failing.inputs, &graph.inputs)?;
+pub fn write(dir: &Path, replay: &Replay) -> Result<(), FolderError> {
+    let graph = &replay.graph.graph;
+    let inputs = fit_inputs(replay.inputs, &graph.inputs)?;
     let [expected, exact] =
-        [failing.expected, failing.expected_f64].map(|outputs| of_graph(outputs, &graph.outputs));
-    let compared = if failing.precision == Precision::F32 { &expected } else { &exact };
+        [replay.expected, replay.expected_f64].map(|outputs| of_graph(outputs, &graph.outputs));
+    let compared = if replay.precision == Precision::F32 { &expected } else { &exact };
     if compared.is_empty() {
         return Err(FolderError::NothingExpected);
     }
@@ -95,13 +95,13 @@ pub fn write(dir: &Path, failing: &Failing) -> Result<(), FolderError> {
         return Err(FolderError::NotEmpty(dir.into()));
     }
     let folder = NewFolder::create(dir).map_err(failed(dir))?;
-    fill(folder.path(), failing, &inputs, &expected, &exact)?;
+    fill(folder.path(), replay, &inputs, &expected, &exact)?;
     folder.finish().map_err(failed(dir))
 }
 
 fn fill(
     dir: &Path,
-    failing: &Failing,
+    replay: &Replay,
     inputs: &NamedValues,
     expected: &NamedValues,
     exact: &NamedValues,
@@ -111,7 +111,7 @@ fn fill(
     for folder in [&data, &tests] {
         fs::create_dir_all(folder).map_err(failed(folder))?;
     }
-    failing.graph.save(dir.join("model.onnx"))?;
+    replay.graph.save(dir.join("model.onnx"))?;
     for (kind, values) in [("input", inputs), ("output", expected)] {
         for (index, (name, value)) in values.iter().enumerate() {
             Tensor::from_value(value).save(data.join(format!("{kind}_{index}.pb")), name)?;
@@ -120,8 +120,8 @@ fn fill(
     tensors::write(dir.join(EXACT), exact)?;
     for (file, text) in [
         (dir.join("Cargo.toml"), MANIFEST.to_owned()),
-        (tests.join("replay.rs"), replay(failing)),
-        (dir.join("README.md"), readme(failing)),
+        (tests.join("replay.rs"), test(replay)),
+        (dir.join("README.md"), readme(replay)),
     ] {
         replace_file(&file, text.as_bytes()).map_err(failed(&file))?;
     }
@@ -147,8 +147,8 @@ fn expectation(precision: Precision) -> (&'static str, DType) {
 }
 
 /// The test, which knows no more than the command line.
-fn replay(failing: &Failing) -> String {
-    let (expected, dtype) = expectation(failing.precision);
+fn test(replay: &Replay) -> String {
+    let (expected, dtype) = expectation(replay.precision);
     format!(
         r#"//! Fails as long as model.onnx does not compute what its checkpoint does on these inputs.
 //!
@@ -176,20 +176,20 @@ fn replay() {{
     );
 }}
 "#,
-        atol = failing.atol,
+        atol = replay.atol,
     )
 }
 
-fn readme(failing: &Failing) -> String {
-    let (expected, dtype) = expectation(failing.precision);
-    let atol = failing.atol;
-    let shapes: Vec<String> = failing
+fn readme(replay: &Replay) -> String {
+    let (expected, dtype) = expectation(replay.precision);
+    let atol = replay.atol;
+    let shapes: Vec<String> = replay
         .inputs
         .iter()
         .map(|(name, value)| format!("`{name}` {} {:?}", value.dtype(), value.shape()))
         .collect();
     // Indented, a command is code whatever it holds.
-    let command = failing.command.replace('\n', "\n    ");
+    let command = replay.command.replace('\n', "\n    ");
     format!(
         "\
 # A graph that does not compute what its checkpoint does
@@ -238,7 +238,7 @@ mod tests {
         let inputs = values(&[INPUTS.as_slice(), &["position_ids"]].concat());
         let expected = outputs(&["pooler_output", "logits"], 1.5);
         let expected_f64 = outputs(&["pooler_output"], 1.25);
-        let repro = Failing {
+        let repro = Replay {
             graph: &graph,
             inputs: &inputs,
             expected: &expected,
@@ -268,7 +268,7 @@ mod tests {
         let (_, graph) = Subject::open(None).unwrap().graph(None).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let (inputs, none, some) = (values(&INPUTS), NamedValues::new(), outputs(&["pooler_output"], 1.0));
-        let repro = |precision| Failing {
+        let repro = |precision| Replay {
             graph: &graph,
             inputs: &inputs,
             expected: &some,
@@ -280,7 +280,7 @@ mod tests {
         let error = write(folder.path(), &repro(Precision::F64)).unwrap_err();
         assert!(matches!(error, FolderError::NothingExpected), "{error}");
         let missing = values(&["attention_mask"]);
-        let error = write(folder.path(), &Failing { inputs: &missing, ..repro(Precision::F32) }).unwrap_err();
+        let error = write(folder.path(), &Replay { inputs: &missing, ..repro(Precision::F32) }).unwrap_err();
         assert!(error.to_string().contains("input_ids"), "{error}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         let file = folder.path().join("file");

@@ -102,7 +102,8 @@ proptest! {
         let keys: Vec<usize> = lengths.iter().map(|&(length, share)| (length as f64 * share) as usize).collect();
         let mut mask: Vec<f32> =
             numbers(rows, seed + 1).iter().map(|x| if *x > 0.5 { -10_000.0 } else { *x }).collect();
-        // Beside −10,000 f32 keeps a score to a thousandth only, which shows where all keys are masked: one is not.
+        // Where all keys are masked, scores near −10,000 are left, which f32 has to a thousandth:
+        // coarser than ERROR. So the first key of each sequence is not.
         for start in offsets.windows(2).filter(|pair| pair[0] < pair[1]).map(|pair| pair[0]) {
             mask[start] = mask[start].max(-1.0);
         }

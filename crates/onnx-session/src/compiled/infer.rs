@@ -97,10 +97,13 @@ impl Look<'_> {
             | "ReduceSum" | "Relu" | "Reshape" | "Sigmoid" | "Slice" | "Softmax" | "Sqrt" | "Squeeze"
             | "Sub" | "Tanh" | "Transpose" | "Unsqueeze" => first(),
             // ONNX Runtime's own.
-            "SkipLayerNormalization" => first(),
-            "BiasGelu" | "FastGelu" | "FusedGemm" | "FusedMatMul" | "MultiHeadAttention" | "QuickGelu" => {
-                first()
-            }
+            "BiasGelu"
+            | "FastGelu"
+            | "FusedGemm"
+            | "FusedMatMul"
+            | "MultiHeadAttention"
+            | "QuickGelu"
+            | "SkipLayerNormalization" => first(),
             _ => None,
         }
     }
@@ -108,10 +111,11 @@ impl Look<'_> {
     fn shape(&self) -> Option<Vec<Dim>> {
         let node = self.operation.node();
         match &*node.op {
-            "Abs" | "BiasGelu" | "Cast" | "CastLike" | "Clip" | "Dropout" | "Erf" | "Exp" | "FastGelu"
-            | "Gelu" | "Identity" | "LayerNormalization" | "Neg" | "Not" | "QuickGelu" | "Relu"
-            | "Sigmoid" | "Softmax" | "Sqrt" | "Tanh" | "IsNaN" => Some(self.of(0)?.to_vec()),
-            "SkipLayerNormalization" => Some(self.of(0)?.to_vec()),
+            "Abs" | "Cast" | "CastLike" | "Clip" | "Dropout" | "Erf" | "Exp" | "Gelu" | "Identity"
+            | "LayerNormalization" | "Neg" | "Not" | "Relu" | "Sigmoid" | "Softmax" | "Sqrt" | "Tanh"
+            | "IsNaN" => Some(self.of(0)?.to_vec()),
+            // ONNX Runtime's own.
+            "BiasGelu" | "FastGelu" | "QuickGelu" | "SkipLayerNormalization" => Some(self.of(0)?.to_vec()),
             "Add" | "And" | "Div" | "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual"
             | "Max" | "Min" | "Mul" | "Or" | "Pow" | "Sub" | "Where" | "Xor" => {
                 let mut shape = self.of(0)?.to_vec();

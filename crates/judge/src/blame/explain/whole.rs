@@ -46,7 +46,8 @@ pub fn explain_whole(
     best
 }
 
-/// How far values of a graph are from the reference's, at the positions that decide; nothing where shapes or dtypes differ.
+/// How far values of a graph are from the reference's, at the positions that decide; nothing where
+/// shapes or dtypes differ.
 struct Gap(Option<Distance>);
 
 impl Gap {

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use architecture::Program;
 
-use super::super::graph::Graph;
 use super::taps::{Kind, Tap};
+use crate::blame::graph::Graph;
 
 /// For each module, the values that its name is on.
 pub(crate) struct Hints {
