@@ -2,11 +2,12 @@
 //! contradict something that PyTorch recorded.
 //!
 //! Reference and exporter read the same description, so that an error in it would be on both sides.
-//! Three records judge it: the outputs and modules' outputs of PyTorch in f64, the scopes and
-//! classes that torch's exporter writes beside each operator, and the checkpoints' own tensors.
+//! Three records judge it: the outputs and modules' outputs of PyTorch in f64, its modules and their
+//! classes, and the checkpoints' own tensors. Of a model without a head, the modules are those that
+//! torch's exporter writes beside each operator; of a model with one, those of `named_modules()`.
 //!
-//! What they do not reach is not changed here, and stands where it is left out: the classes of
-//! heads, whose exports kept no scopes, and the module of a step that PyTorch has no operator for.
+//! What they do not reach is not changed here, and stands where it is left out: the module of a step
+//! that PyTorch has neither an operator nor a module for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -37,12 +38,11 @@ struct Recorded {
     prefixes: [String; 2],
     unused: Vec<String>,
     values: BTreeMap<String, Value>,
-    /// Nothing where there is no export that tells.
-    scopes: Option<Scopes>,
+    scopes: Scopes,
 }
 
 impl Recorded {
-    fn open(name: &str, exported: Option<&str>) -> Self {
+    fn open(name: &str, scopes: Scopes) -> Self {
         let folder = fixture(name);
         let files = ModelFiles::from_folder(&folder).unwrap();
         let config = BertConfig::from_json(&files.config().unwrap()).unwrap();
@@ -52,7 +52,6 @@ impl Recorded {
         let (program, prefixes) = (bound.program.clone(), [bound.prefix.clone(), bound.head_prefix.clone()]);
         let unused = bound.unused.clone();
         let values = candle_core::safetensors::load(folder.join("golden.safetensors"), &Device::Cpu).unwrap();
-        let scopes = exported.map(|file| scopes(&folder.join("onnx").join(file)));
         Self {
             name: name.into(),
             task,
@@ -73,10 +72,10 @@ impl Recorded {
 
     /// Classes, scopes and operators.
     fn other_structure(&self, program: &Program) -> Option<String> {
-        let (classes, operators) = self.scopes.as_ref()?;
+        let Scopes { classes, operators } = &self.scopes;
         let mut found: BTreeMap<(String, &'static str), usize> = BTreeMap::new();
         for (at, step) in program.steps.iter().enumerate() {
-            if let Some((operator, count)) = operator(step) {
+            if let Some((operator, count)) = operator(step).filter(|(name, _)| self.scopes.tell_of(name)) {
                 *found.entry((program.owner(at).to_string(), operator)).or_default() += count;
             }
         }
@@ -161,10 +160,68 @@ fn operator(step: &Step) -> Option<(&'static str, usize)> {
 /// What attention is in such an export.
 const ATTENTION: &str = "scaled_dot_product_attention";
 
-type Scopes = (BTreeMap<String, String>, BTreeMap<(String, &'static str), usize>);
+/// What PyTorch says of its modules.
+struct Scopes {
+    /// The classes on the way to each.
+    classes: BTreeMap<String, String>,
+    /// How often each of torch's operators stands in each.
+    operators: BTreeMap<(String, &'static str), usize>,
+}
 
-/// What torch's exporter wrote beside each operator: the classes on the way to each module, and how
-/// often each of torch's operators stands in each.
+impl Scopes {
+    /// Whether it says where an operator stands.
+    fn tell_of(&self, operator: &str) -> bool {
+        self.operators.keys().any(|(_, known)| *known == operator)
+    }
+}
+
+/// PyTorch's own name for a module, without the encoder's prefix; of an activation's, which holds
+/// nothing and is here the end of what is around it, that of what is around it.
+fn path(name: &str, prefix: &str) -> String {
+    let inner = name.strip_prefix(prefix).unwrap_or(name).trim_start_matches('.');
+    let ends = [".intermediate_act_fn", ".transform_act_fn", ".activation"];
+    ends.iter().find_map(|end| inner.strip_suffix(end)).unwrap_or(inner).to_string()
+}
+
+/// A tag with one more of transformers' classes.
+fn longer(tag: &str, class: &str, name: &str) -> String {
+    match name.rsplit('.').next().filter(|word| word.parse::<usize>().is_ok()) {
+        Some(number) => format!("{tag}/{class}.{number}"),
+        None => format!("{tag}/{class}"),
+    }
+}
+
+/// What `named_modules()` gave for a head. A module of PyTorch's own is one operator; what is written
+/// between modules, such as a sum or attention, is not told.
+fn named_modules(modules: &BTreeMap<String, String>) -> Scopes {
+    let (mut classes, mut operators) = (BTreeMap::new(), BTreeMap::new());
+    let class = |name: &str| modules[name].as_str();
+    for name in modules.keys() {
+        let path = path(name, "bert");
+        let operator = match class(name) {
+            "torch.Dropout" | "torch.ModuleList" => continue,
+            "torch.Embedding" => Some("embedding"),
+            "torch.Linear" => Some("linear"),
+            "torch.LayerNorm" => Some("layer_norm"),
+            "torch.Tanh" => Some("tanh"),
+            _ if name.ends_with("_act_fn") => Some("gelu"),
+            _ => None,
+        };
+        if let Some(operator) = operator {
+            *operators.entry((path.clone(), operator)).or_default() += 1;
+        }
+        if path.is_empty() || name.trim_start_matches("bert.") != path {
+            continue;
+        }
+        let ends = name.match_indices('.').map(|(at, _)| at).chain([name.len()]);
+        let around = [""].into_iter().chain(ends.map(|end| &name[..end]));
+        let own = around.filter(|around| !class(around).starts_with("torch."));
+        classes.insert(path, own.fold(String::new(), |tag, around| longer(&tag, class(around), around)));
+    }
+    Scopes { classes, operators }
+}
+
+/// What torch's exporter wrote beside each operator.
 fn scopes(graph: &Path) -> Scopes {
     let known = ["embedding", "linear", "layer_norm", ATTENTION, "tanh", "gelu", "add", "select"];
     let list = |text: &str| -> Vec<String> {
@@ -178,13 +235,8 @@ fn scopes(graph: &Path) -> Scopes {
         let (Some(names), Some(of)) = (metadata("name_scopes"), metadata("class_hierarchy")) else {
             continue;
         };
-        // The wrapper's name for the model is left out; and PyTorch has a module for an activation,
-        // which holds nothing and is here the end of what is around it.
-        let path = |name: &str| {
-            let inner = name.strip_prefix("model").unwrap_or(name).trim_start_matches('.');
-            let bent = [".intermediate_act_fn", ".activation"].iter().find_map(|end| inner.strip_suffix(end));
-            bent.unwrap_or(inner).to_string()
-        };
+        // The wrapper's name for the model is left out.
+        let path = |name: &str| path(name, "model");
         let mut tag = String::new();
         for (name, class) in names.iter().zip(&of).take(names.len() - 1) {
             let Some(class) = class.rsplit_once("modeling_bert.").map(|(_, class)| class) else {
@@ -194,14 +246,9 @@ fn scopes(graph: &Path) -> Scopes {
                 }
                 continue;
             };
-            let number = name.rsplit('.').next().filter(|word| word.parse::<usize>().is_ok());
             // Transformers has a class of its own for an attention that is one operator; which is
             // run is no matter of the architecture.
-            let class = class.replace("Sdpa", "");
-            tag = match number {
-                Some(number) => format!("{tag}/{class}.{number}"),
-                None => format!("{tag}/{class}"),
-            };
+            tag = longer(&tag, &class.replace("Sdpa", ""), name);
             if !path(name).is_empty() {
                 classes.insert(path(name), tag.clone());
             }
@@ -216,7 +263,7 @@ fn scopes(graph: &Path) -> Scopes {
             *operators.entry((scope, operator)).or_default() += 1;
         }
     }
-    (classes, operators)
+    Scopes { classes, operators }
 }
 
 /// A change, and the program with it.
@@ -224,7 +271,7 @@ type Mutant = (String, Program);
 
 /// Every field and every edge, each changed by itself.
 fn mutants(model: &Recorded) -> Vec<Mutant> {
-    let (original, has_scopes) = (&model.program, model.scopes.is_some());
+    let original = &model.program;
     // A field that is added must be changed here, too: nothing is left out by `..`.
     let Program { class: _, base_class, axes, inputs, tensors, modules, steps, outputs, copies, buffers } =
         original;
@@ -235,10 +282,8 @@ fn mutants(model: &Recorded) -> Vec<Mutant> {
         assert_ne!(program, *original, "{what} changes nothing");
         all.push((what, program));
     };
-    if has_scopes {
-        push("the class".into(), &|p| p.class.push('2'));
-    }
-    if has_scopes && base_class != &original.class {
+    push("the class".into(), &|p| p.class.push('2'));
+    if base_class != &original.class {
         push("the class of the encoder".into(), &|p| p.base_class.push('2'));
     }
     push("the axes".into(), &|p| p.axes = if axes.len() == 2 { &["a", "b", "c"] } else { &["a", "b"] });
@@ -257,18 +302,12 @@ fn mutants(model: &Recorded) -> Vec<Mutant> {
         }
     }
     for (at, Module { path, class, item, output }) in modules.iter().enumerate() {
-        let is_recorded = model.values.keys().any(|key| key.ends_with(&format!("/taps/{path}")));
-        if is_recorded || has_scopes {
-            push(format!("the path of {path}"), &|p| p.modules[at].path.push('2'));
-            push(format!("no module {path}"), &|p| drop(p.modules.remove(at)));
-        }
-        if is_recorded {
+        push(format!("the path of {path}"), &|p| p.modules[at].path.push('2'));
+        push(format!("no module {path}"), &|p| drop(p.modules.remove(at)));
+        if model.values.keys().any(|key| key.ends_with(&format!("/taps/{path}"))) {
             push(format!("the output of {path}"), &|p| {
                 p.modules[at].output = output.wrapping_sub(1).min(steps.len() - 1)
             });
-        }
-        if !has_scopes {
-            continue;
         }
         if class.is_some() {
             push(format!("the class of {path}"), &|p| p.modules[at].class = Some("Other"));
@@ -280,10 +319,11 @@ fn mutants(model: &Recorded) -> Vec<Mutant> {
             push(format!("the number of {path}"), &|p| p.modules[at].item = Some(77));
         }
     }
+    let has_key = model.values.keys().any(|key| key.ends_with(".key"));
     for (at, Step { op, inputs, module }) in steps.iter().enumerate() {
         let what = |part: &str| format!("{part} of step {at} in '{module}'");
         // The module of a mask or a reshape only says where the exporter counts its nodes.
-        if has_scopes && operator(&steps[at]).is_some() {
+        if operator(&steps[at]).is_some_and(|(name, _)| model.scopes.tell_of(name)) {
             push(what("the module"), &|p| p.steps[at].module.push('2'));
         }
         for (edge, wire) in inputs.iter().enumerate() {
@@ -297,7 +337,7 @@ fn mutants(model: &Recorded) -> Vec<Mutant> {
         for (change, other) in other_ops(original, op) {
             // A key's bias adds the same to all scores of a query: only what the key itself gives
             // shows it, which was recorded of the baseline.
-            if change == "the bias" && original.role(at) == Some(Role::Key) && !has_scopes {
+            if change == "the bias" && original.role(at) == Some(Role::Key) && !has_key {
                 continue;
             }
             push(what(&change), &|p| p.steps[at].op = other.clone());
@@ -380,20 +420,17 @@ fn other_ops(program: &Program, op: &Op) -> Vec<(String, Op)> {
 
 /// The models with their exports by torch in which attention is one operator.
 fn recorded() -> Vec<Recorded> {
-    let heads = [
-        "sequence_classification",
-        "token_classification",
-        "question_answering",
-        "masked_lm",
-        "masked_lm_untied",
-        "multiple_choice",
-        "next_sentence_prediction",
-    ];
-    // Only the exports without a head kept their scopes. What heads are made of, values tell; their
-    // classes, `heads/index.json` and `candle-bert/src/bert.rs`.
-    let heads = heads.map(|head| Recorded::open(&format!("heads/{head}"), None));
-    let baseline = Recorded::open("baseline", Some("dynamo20-sdpa-dynamic.onnx"));
-    [baseline].into_iter().chain(heads).collect()
+    let graph = fixture("baseline/onnx/dynamo20-sdpa-dynamic.onnx");
+    let heads = modules_of_heads().into_iter().map(|(head, modules)| Recorded::open(&head, modules));
+    [Recorded::open("baseline", scopes(&graph))].into_iter().chain(heads).collect()
+}
+
+/// Each fixture with a head, and what PyTorch says of its modules.
+fn modules_of_heads() -> BTreeMap<String, Scopes> {
+    let modules = std::fs::read(fixture("heads/modules.json")).unwrap();
+    let modules: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_slice(&modules).unwrap();
+    assert!(!modules.is_empty());
+    modules.into_iter().map(|(head, of)| (format!("heads/{head}"), named_modules(&of))).collect()
 }
 
 #[test]
@@ -475,7 +512,7 @@ fn names_that_only_some_checkpoints_have() {
 #[test]
 fn copies_are_known_by_name_and_by_what_they_are_copies_of() {
     const DECODER: &str = "cls.predictions.decoder";
-    let model = Recorded::open("heads/masked_lm", None);
+    let model = Recorded::open("heads/masked_lm", modules_of_heads().remove("heads/masked_lm").unwrap());
     let copy = |of: &str, name: String| checkpoint::TensorEntry {
         name,
         ..model.checkpoint.get(of).unwrap().clone()
