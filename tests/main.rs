@@ -31,6 +31,7 @@ mod hostile;
 
 #[cfg(feature = "hub")]
 mod hub;
+mod meaning;
 mod minilm_forms;
 mod mistakes;
 mod pipelines;

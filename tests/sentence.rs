@@ -1,4 +1,4 @@
-//! sentence-transformers' graphs, whose outputs have other names and are pooled; outputs under unknown names; a model with two tokenizers; and
+//! sentence-transformers' graphs, whose outputs have other names and are pooled; a model with two tokenizers; and
 //! engines whose answer depends on what is beside a text.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -235,40 +235,133 @@ fn weight(model: &Model) -> String {
     name.unwrap().clone()
 }
 
-#[test]
-fn an_output_under_an_unknown_name_is_told_by_its_values() {
-    let rename = |names: &[(&str, &str)]| {
-        let folder = Folder::new();
-        folder.copy_fixture("baseline", "model");
-        let mut model = Model::open(in_fixture("baseline", "onnx/ts17-eager-dynamic.onnx")).unwrap();
-        for (from, to) in names {
-            reroute(&mut model, from, to);
-            let outputs = model.graph.nodes.iter_mut().flat_map(|node| &mut node.outputs);
-            let outputs = outputs.chain(model.graph.outputs.iter_mut().map(|spec| &mut spec.name));
-            outputs.filter(|name| *name == from).for_each(|name| *name = (*to).into());
-        }
-        model.save(folder.at("changed.onnx")).unwrap();
-        folder
-    };
-    let folder = rename(&[("last_hidden_state", "x"), ("pooler_output", "y")]);
-    let (code, report) = check(&folder);
-    assert_eq!((code, &report["verdict"]), (3, &json!("inconclusive")));
-    assert!(
-        explanation(&report).contains("output 'x' has the values of last_hidden_state"),
-        "{}",
-        explanation(&report)
-    );
-    assert!(
-        explanation(&report).contains("output 'y' has the values of pooler_output"),
-        "{}",
-        explanation(&report)
-    );
-    let run = folder.run(&["model", "--onnx", "changed.onnx"]).exits(3);
-    assert!(run.stdout.contains("output 'x' has the values of last_hidden_state"), "{run}");
+/// Says that embeddings are made by a pooling, a dense layer 16 → 6 with tanh, and brought to length 1;
+/// gives that layer's weight, `[16, 6]`, and its bias.
+fn declare_dense(folder: &Folder, pooling: &Json) -> [Value; 2] {
+    use candle_core::{Device, Tensor};
+    let module = |kind: &str, path: &str| json!({ "type": format!("sentence_transformers.models.{kind}"), "path": path });
+    let modules =
+        [("Transformer", ""), ("Pooling", "1_Pooling"), ("Dense", "2_Dense"), ("Normalize", "3_Normalize")];
+    let modules: Vec<Json> = modules.into_iter().map(|(kind, path)| module(kind, path)).collect();
+    folder.write("model/modules.json", json!(modules).to_string());
+    folder.write("model/1_Pooling/config.json", json!({ "pooling_mode": pooling }).to_string());
+    let config = json!({ "in_features": 16, "out_features": 6, "bias": true, "activation_function": "torch.nn.modules.activation.Tanh" });
+    folder.write("model/2_Dense/config.json", config.to_string());
+    let weight: Vec<f32> = (0..96).map(|at| ((at * 37 % 101) as f32 - 50.) / 80.).collect();
+    let bias: Vec<f32> = (0..6).map(|at| at as f32 / 7. - 0.3).collect();
+    let tensor =
+        |elements: &[f32], shape: &[usize]| Tensor::from_slice(elements, shape, &Device::Cpu).unwrap();
+    let weight_tensor = tensor(&weight, &[6, 16]);
+    let tensors =
+        [("linear.weight".to_string(), weight_tensor.clone()), ("linear.bias".into(), tensor(&bias, &[6]))];
+    candle_core::safetensors::save(&tensors.into(), folder.at("model/2_Dense/model.safetensors")).unwrap();
+    let transposed = weight_tensor.t().unwrap().contiguous().unwrap();
+    [Value::from_tensor(&transposed).unwrap(), Value::new([6], bias).unwrap()]
+}
 
-    // One that is compared says nothing about the other.
-    let (_, report) = check(&rename(&[("last_hidden_state", "x")]));
-    assert_eq!(explanation(&report), "output 'x' has the values of last_hidden_state");
+#[test]
+fn a_graph_is_held_to_all_that_modules_json_lists() {
+    let dense = |folder: &Folder, name: &str, with_dense: bool| {
+        let [weight, bias] = declare_dense(folder, &json!("cls"));
+        let mut model = Model::open(form("baseline", FORMS[0])).unwrap();
+        for (name, value) in [("W", weight), ("b", bias), ("first", Value::scalar(0i64))] {
+            model.graph.initializers.insert(name.into(), onnx_graph::Tensor::from_value(&value));
+        }
+        let mut cls = node("Gather", &["token_embeddings", "first"], "cls");
+        cls.attributes = [("axis".to_string(), Attribute::Int(1))].into();
+        let mut nodes = vec![cls];
+        let last = if with_dense {
+            nodes.push(node("MatMul", &["cls", "W"], "product"));
+            nodes.push(node("Add", &["product", "b"], "sum"));
+            nodes.push(node("Tanh", &["sum"], "bent"));
+            "bent"
+        } else {
+            "cls"
+        };
+        nodes.push(reduce("ReduceL2", last, "norm", 1, 1));
+        nodes.push(node("Div", &[last, "norm"], "embedding"));
+        embed_by(&mut model, nodes);
+        model
+            .graph
+            .outputs
+            .iter_mut()
+            .filter(|spec| spec.name == SENTENCE)
+            .for_each(|spec| spec.shape = None);
+        model.save(folder.at(name)).unwrap();
+    };
+    let folder = Folder::new();
+    folder.copy_fixture("baseline", "model");
+    dense(&folder, "changed.onnx", true);
+    let (code, report) = check(&folder);
+    assert_eq!((code, &output(&report["proof"], "outputs", SENTENCE)["verdict"]), (0, &json!("pass")));
+    is_noted(&report, "sentence_embedding is judged as cls pooling, dense, normalized, as modules.json says");
+
+    // Without its dense layer it is another, and of another width.
+    dense(&folder, "changed.onnx", false);
+    let (code, report) = check(&folder);
+    assert_eq!(code, 1);
+    let words = explanation(&report);
+    assert!(
+        words.starts_with("dense: sentence_embedding is made without it, and modules.json asks for "),
+        "{words}"
+    );
+
+    // Not what was meant: a wrong number in the layer.
+    dense(&folder, "changed.onnx", true);
+    let mut model = Model::open(folder.at("changed.onnx")).unwrap();
+    change_weight(&mut model, "W", |elements, _| elements[40] += 1e-4);
+    model.save(folder.at("changed.onnx")).unwrap();
+    assert_eq!(check(&folder).0, 1);
+}
+
+#[test]
+fn several_poolings_are_put_side_by_side() {
+    let folder = changed(|model| {
+        model.graph.initializers.insert("first".into(), onnx_graph::Tensor::from_value(&Value::scalar(0i64)));
+        let mut cls = node("Gather", &["token_embeddings", "first"], "cls");
+        cls.attributes = [("axis".to_string(), Attribute::Int(1))].into();
+        let mean = before_normalisation(model);
+        let mut both = node("Concat", &["cls", &mean], "both");
+        both.attributes = [("axis".to_string(), Attribute::Int(1))].into();
+        embed_by(model, vec![cls, both]);
+        model
+            .graph
+            .outputs
+            .iter_mut()
+            .filter(|spec| spec.name == SENTENCE)
+            .for_each(|spec| spec.shape = None);
+    });
+    for (modes, code) in [(json!(["cls", "mean"]), 0), (json!(["mean", "cls"]), 1)] {
+        let module = |kind: &str, path: &str| json!({ "type": format!("sentence_transformers.models.{kind}"), "path": path });
+        let modules = json!([module("Transformer", ""), module("Pooling", "1_Pooling")]);
+        folder.write("model/modules.json", modules.to_string());
+        folder.write("model/1_Pooling/config.json", json!({ "pooling_mode": modes }).to_string());
+        assert_eq!(check(&folder).0, code, "{modes}");
+    }
+}
+
+#[test]
+fn a_vector_that_is_no_pooling_is_held_against_nothing() {
+    let folder = changed(|model| {
+        let mut both = node("Concat", &["token_embeddings", "token_embeddings"], "both");
+        both.attributes = [("axis".to_string(), Attribute::Int(2))].into();
+        model.graph.initializers.insert("first".into(), onnx_graph::Tensor::from_value(&Value::scalar(0i64)));
+        let mut cls = node("Gather", &["both", "first"], "embedding");
+        cls.attributes = [("axis".to_string(), Attribute::Int(1))].into();
+        embed_by(model, vec![both, cls]);
+        model
+            .graph
+            .outputs
+            .iter_mut()
+            .filter(|spec| spec.name == SENTENCE)
+            .for_each(|spec| spec.shape = None);
+    });
+    let (code, report) = check(&folder);
+    assert_eq!((code, &report["unheld"]), (0, &json!([SENTENCE])));
+    is_noted(
+        &report,
+        "nothing is held against output 'sentence_embedding': the model has no modules.json, and it has not the width of a token's state",
+    );
 }
 
 #[test]

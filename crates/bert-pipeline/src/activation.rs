@@ -1,4 +1,4 @@
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::PipelineError;
 use crate::scores::sigmoid;
@@ -42,6 +42,7 @@ impl Activation {
             Self::Identity => x,
             Self::Relu => x.relu()?,
             Self::Gelu => x.gelu_erf()?,
+            Self::Sigmoid if x.dtype() == DType::F64 => ((x.neg()?.exp()? + 1.)?).recip()?,
             Self::Sigmoid => {
                 let numbers: Vec<f32> = x.flatten_all()?.to_vec1()?;
                 let numbers: Vec<f32> = numbers.into_iter().map(sigmoid).collect();

@@ -46,6 +46,7 @@ mod wordpiece;
 pub use encoded::Encoded;
 pub use error::PipelineError;
 pub use pooling::{Pooling, normalize};
+pub use sentence::Modules;
 pub use similarity::{Similarity, cosine_similarity};
 pub use text::Text;
 pub use tokenizer::Tokenizer;

@@ -4,6 +4,7 @@
 
 mod dense;
 mod layer_norm;
+mod modules;
 mod pool;
 mod program;
 mod transformer;
@@ -18,6 +19,7 @@ use crate::settings::Settings;
 use crate::similarity::Similarity;
 use crate::{PipelineError, Pooling};
 
+pub use modules::Modules;
 use pool::Pool;
 pub(crate) use program::{Features, Module, Program};
 pub(crate) use transformer::{Output, Transformer};

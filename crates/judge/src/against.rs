@@ -138,7 +138,7 @@ pub fn judge(
         double.and_then(|double| Oracles::new(graph.model, double).map_err(|refused| refused.to_string()));
     let Proven { proof, runs } = Proven::of(oracles, &expected, &truth, bounds.proof_tol, &mut progress)?;
     let checks = graph.checks(&expected, &truth, runs.as_ref(), progress)?;
-    let mut parts = Parts::default();
+    let mut parts = Parts { unheld: graph.unheld(&expected), ..Parts::default() };
     if let (Some(Runs { oracles, .. }), Some(case)) = (&runs, telling_case(&proof, cases)) {
         if proof.verdict == Verdict::Fail {
             // A graph that cannot run the input has been judged already.

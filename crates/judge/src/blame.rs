@@ -51,11 +51,13 @@ pub(crate) struct Blame {
 pub(crate) fn blame(evidence: &Evidence) -> Blame {
     let &Evidence { subject, references, truth, oracle, proof, audit, overflow, engine, case } = evidence;
     let reference = &references.double.engine;
+    // What the graph calls otherwise is known by that name.
+    let known = |name: &str| truth.specs().iter().any(|spec| spec.name == name);
+    let gives = |name: &str| !known(name) || oracle.outputs().iter().any(|spec| spec.name == name);
     // Where the graph cannot run the input, there is nothing to look at.
-    let findings = locate(reference, oracle, case).ok();
+    let findings = locate(reference, oracle, case, gives).ok();
     let wrong = proof.verdict == Verdict::Fail;
     // What nothing is held against may be what is missing, under another name.
-    let known = |name: &str| truth.specs().iter().any(|spec| spec.name == name);
     let unknown = oracle.outputs().iter().any(|spec| !known(&spec.name));
     let mut explanation = None;
     if wrong || unknown || proof.outputs.is_empty() {

@@ -13,6 +13,7 @@ mod describe;
 mod found;
 mod given;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use architecture::Task;
@@ -34,7 +35,7 @@ use crate::inputs::Case;
 use crate::proof;
 use crate::proof::further::Extended;
 use crate::repro::Sides;
-use crate::subject::References;
+use crate::subject::{Opened, References};
 use crate::trial::{Graph, Trial};
 use crate::{ParityError, Subject, open_graph, tensors, tokenizer};
 
@@ -55,6 +56,9 @@ pub struct Check {
     pub bounds: Bounds,
     /// What is run.
     pub inputs: Inputs,
+    /// What inputs of the graphs are, by the usual name, where neither their own names nor what the
+    /// graphs do with them tells.
+    pub input_names: BTreeMap<String, String>,
     /// Outputs that were recorded elsewhere for the inputs of a file.
     pub expected: Option<PathBuf>,
     /// A new folder that replays what fails.
@@ -74,6 +78,7 @@ impl Default for Check {
             compiled: Options::default(),
             bounds: Bounds::default(),
             inputs: Inputs::Suite,
+            input_names: BTreeMap::new(),
             expected: None,
             repro: None,
             device: Device::Cpu,
@@ -114,8 +119,9 @@ impl Check {
             Some(task) => subject.for_task(task),
             None => subject,
         };
+        subject = subject.naming_inputs(self.input_names.clone());
         let mut notes = Vec::new();
-        let candidates = self.candidates(|path| subject.graph_or_export(path), &mut notes)?;
+        let candidates = self.candidates(|path| subject.open_or_export(path), &mut notes)?;
         let exported = self.onnx.is_empty() && !subject.has_graph()?;
         if exported {
             notes.push(format!(
@@ -187,9 +193,17 @@ impl Check {
         if self.bounds.expect != Expect::Exact {
             return Err(needs_checkpoint("and --expect says what was made of a checkpoint, so give that"));
         }
+        if !self.input_names.is_empty() {
+            return Err(needs_checkpoint(
+                "and both graphs are given inputs by their own names: leave out --input",
+            ));
+        }
         let (name, model) = open_graph(OnnxSource::File(raw.into()))?;
         let mut notes = Vec::new();
-        let open = |path: Option<&Path>| open_graph(OnnxSource::File(path.unwrap_or(raw.as_ref()).into()));
+        let open = |path: Option<&Path>| {
+            let (onnx, model) = open_graph(OnnxSource::File(path.unwrap_or(raw.as_ref()).into()))?;
+            Ok(Opened { onnx, model, notes: Vec::new() })
+        };
         let candidates = self.candidates(open, &mut notes)?;
         let file = match &self.inputs {
             Inputs::File(path) => Some(Case {
@@ -246,7 +260,7 @@ impl Check {
     /// Every graph on every engine that was asked for, or on those that it would be deployed on.
     fn candidates(
         &self,
-        open: impl Fn(Option<&Path>) -> Result<(String, Model), ParityError>,
+        open: impl Fn(Option<&Path>) -> Result<Opened, ParityError>,
         notes: &mut Vec<String>,
     ) -> Result<Vec<Candidate>, ParityError> {
         let paths: Vec<Option<&Path>> = match self.onnx.as_slice() {
@@ -254,7 +268,8 @@ impl Check {
             paths => paths.iter().map(|path| Some(path.as_path())).collect(),
         };
         let candidate = |path| {
-            let (onnx, model) = open(path)?;
+            let Opened { onnx, model, notes: done } = open(path)?;
+            notes.extend(done.into_iter().map(|done| format!("{onnx}: {done}")));
             if !self.engines.is_empty() {
                 let open = |kind: &Kind| kind.open(&model, &self.compiled);
                 let engines = self.engines.iter().map(open).collect::<Result<_, _>>();

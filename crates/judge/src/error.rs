@@ -10,6 +10,7 @@ use engine::{DType, EngineError, ValueError, ValueSpec};
 use onnx_eval::OracleError;
 use onnx_export::ExportError;
 use onnx_graph::GraphError;
+use onnx_session::text_inputs::InputError;
 
 use crate::tensors::TensorsError;
 
@@ -47,6 +48,9 @@ pub enum ParityError {
     /// A graph is malformed.
     #[error("{}", with_file(.onnx, .source))]
     Graph { onnx: String, source: Box<GraphError> },
+    /// A graph wants an input that a text does not have.
+    #[error("{onnx}: {source}")]
+    Inputs { onnx: String, source: InputError },
     /// The oracle does not take a graph.
     #[error("{onnx} cannot be run on the oracle: {source}")]
     Oracle { onnx: String, source: Box<OracleError> },

@@ -64,7 +64,8 @@ pub fn selftest(
         .map_err(|error| ParityError::NotSound { onnx: onnx.into(), why: error.to_string() })?;
     let checkpoint = subject.files().checkpoint()?;
     let bound = bind(&checkpoint, subject.family(), subject.task()).map_err(|error| subject.unfit(error))?;
-    let findings = locate(&references.double.engine, &oracle, &cases[0])?;
+    let gives = |name: &str| oracle.outputs().iter().any(|spec| spec.name == name);
+    let findings = locate(&references.double.engine, &oracle, &cases[0], gives)?;
     let edit = Edit::new(model, &oracle).ok_or_else(|| ParityError::NotSound {
         onnx: onnx.into(),
         why: "its functions import other opsets than it does".into(),
@@ -122,7 +123,7 @@ impl Context<'_> {
         }
         let Ok((oracle, _)) = exact_graph(graph.model, self.subject.program()) else { return judge(first) };
         for trial in self.trials {
-            let truth = trial.truth_as(graph.model);
+            let truth = trial.truth_as(graph.model)?;
             if prove(&truth, &oracle, graph.bounds.proof_tol, |_| ())?.0.verdict == Verdict::Fail {
                 return judge(trial);
             }

@@ -1,5 +1,6 @@
 //! What is checked: a model's files, and the two ways to run them.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path};
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use candle_core::{DType, Device};
 use checkpoint::{Checkpoint, CheckpointError, ModelFiles, OnnxSource};
 use engine::{STDIN, shown_path};
 use onnx_graph::{ExternalFault, GraphError, Model};
+use onnx_session::text_inputs::{Tables, with_text_inputs};
 
 use crate::ParityError;
 
@@ -32,6 +34,18 @@ pub struct Subject {
     program: Program,
     /// What `architectures` says, or what was asked for.
     task: Result<Task, TaskError>,
+    /// What inputs of its graphs are, by the usual names, where their own do not tell.
+    inputs: BTreeMap<String, String>,
+}
+
+/// A graph that was read and checked, and takes the usual inputs.
+pub struct Opened {
+    /// The name it goes by in a report.
+    pub onnx: String,
+    /// The graph.
+    pub model: Model,
+    /// What was done so that it takes them, in sentences: see [`onnx_session::text_inputs`].
+    pub notes: Vec<String>,
 }
 
 /// The reference path of a model, and what its checkpoint holds beside it.
@@ -94,7 +108,7 @@ impl Subject {
             .program(Task::FeatureExtraction, &|_| true)
             .map_err(|source| ParityError::Config { model: files.name().into(), source })?;
         let task = family.task();
-        Ok(Self { files, family, program, task })
+        Ok(Self { files, family, program, task, inputs: BTreeMap::new() })
     }
 
     /// What the user called it.
@@ -132,6 +146,11 @@ impl Subject {
         Self { task: Ok(task), ..self }
     }
 
+    /// Says of inputs of its graphs what they are, by the usual name: `attention_mask` is `input.2`.
+    pub fn naming_inputs(self, inputs: BTreeMap<String, String>) -> Self {
+        Self { inputs, ..self }
+    }
+
     /// Without a head where all outputs of all graphs are the encoder's, or made of them; says so, if that is done. A checkpoint with a head is often exported for
     /// its features.
     pub fn fit_to(&mut self, graphs: &[&Model]) -> Option<String> {
@@ -140,9 +159,7 @@ impl Subject {
             let specs = graphs.iter().flat_map(|model| &model.graph.outputs);
             specs.map(|spec| spec.name.as_str())
         };
-        let further = [TOKENS, SENTENCE];
-        let feature =
-            |name: &str| Task::FeatureExtraction.outputs().contains(&name) || further.contains(&name);
+        let feature = |name: &str| Task::FeatureExtraction.outputs().contains(&name) || is_further(name);
         // An output that is none of these may be the head's, by another name.
         if task == Task::FeatureExtraction || !names().all(feature) {
             return None;
@@ -190,13 +207,32 @@ impl Subject {
         Ok(Reference { engine: ReferenceEngine::new(loaded.model), unused: loaded.unused })
     }
 
-    /// The graph in that file, or else the one beside the checkpoint, read and checked, under the name it goes by in a report.
+    /// The graph in that file, or else the one beside the checkpoint, read and checked. Whatever it
+    /// calls its inputs and however it wants its mask, it is given the usual ones.
     ///
     /// Of a model on the hub, a file that is not here may be one of the repository's: `onnx/model_O4.onnx`, say.
     ///
     /// # Errors
-    /// If there is none, or it is malformed.
+    /// If there is none, it is malformed, or it insists on an input that a text does not have.
+    pub fn open_graph(&self, onnx: Option<&Path>) -> Result<Opened, ParityError> {
+        let (onnx, model) = self.read_graph(onnx)?;
+        let Limits { vocabulary, token_types, .. } = self.limits();
+        match with_text_inputs(model, &self.inputs, Tables { vocabulary, token_types }) {
+            Ok((model, notes)) => Ok(Opened { onnx, model, notes }),
+            Err(source) => Err(ParityError::Inputs { onnx, source }),
+        }
+    }
+
+    /// As [`Subject::open_graph`], in short: the graph under its name.
+    ///
+    /// # Errors
+    /// As [`Subject::open_graph`].
     pub fn graph(&self, onnx: Option<&Path>) -> Result<(String, Model), ParityError> {
+        let Opened { onnx, model, .. } = self.open_graph(onnx)?;
+        Ok((onnx, model))
+    }
+
+    fn read_graph(&self, onnx: Option<&Path>) -> Result<(String, Model), ParityError> {
         let source = match onnx {
             Some(path) => match file_of_repository(path) {
                 Some(file) if self.files.is_on_hub() && !path.exists() && path.as_os_str() != STDIN => {
@@ -249,18 +285,28 @@ impl Subject {
         Some(parts?.join("/"))
     }
 
-    /// The same, but where there is none, one is made of the checkpoint, in memory: see [`Subject::has_graph`].
+    /// As [`Subject::open_graph`], but where there is none, one is made of the checkpoint, in memory:
+    /// see [`Subject::has_graph`].
     ///
     /// # Errors
-    /// If a graph is there and malformed, or none can be made of the checkpoint.
-    pub fn graph_or_export(&self, onnx: Option<&Path>) -> Result<(String, Model), ParityError> {
+    /// As [`Subject::open_graph`], or if no graph can be made of the checkpoint.
+    pub fn open_or_export(&self, onnx: Option<&Path>) -> Result<Opened, ParityError> {
         if onnx.is_some() || self.has_graph()? {
-            return self.graph(onnx);
+            return self.open_graph(onnx);
         }
         let options = onnx_export::Options { task: self.known_task()?, ..Default::default() };
         let model = onnx_export::export(&self.files.checkpoint()?, self.family(), &options)
             .map_err(|source| ParityError::Export { model: self.name().into(), source: Box::new(source) })?;
-        Ok((format!("{} (exported in memory)", self.name()), model))
+        Ok(Opened { onnx: format!("{} (exported in memory)", self.name()), model, notes: Vec::new() })
+    }
+
+    /// As [`Subject::open_or_export`], in short: the graph under its name.
+    ///
+    /// # Errors
+    /// As [`Subject::open_or_export`].
+    pub fn graph_or_export(&self, onnx: Option<&Path>) -> Result<(String, Model), ParityError> {
+        let Opened { onnx, model, .. } = self.open_or_export(onnx)?;
+        Ok((onnx, model))
     }
 
     /// Whether a graph lies beside the checkpoint.
@@ -332,6 +378,12 @@ impl References {
             checkpoint,
         })
     }
+}
+
+/// Whether an output of that name is made of the encoder's values, whatever the head.
+fn is_further(name: &str) -> bool {
+    [TOKENS, SENTENCE].contains(&name)
+        || ["hidden_states.", "attentions."].iter().any(|of| name.starts_with(of))
 }
 
 /// Whether what stands for a model is a graph by itself: its name ends in `.onnx`, or it is a pipe

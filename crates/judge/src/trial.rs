@@ -45,6 +45,14 @@ impl<'a> Graph<'a> {
         Self { onnx, model, engines, bounds, parts: &[], refused: None }
     }
 
+    /// The outputs that nothing is held against: the graph's own that the reference does not have,
+    /// unless others were asked for.
+    pub(crate) fn unheld(&self, expected: &Answers) -> Vec<String> {
+        let is_held = |name: &String| expected.specs().iter().any(|spec| spec.name == *name);
+        let own = self.model.graph.outputs.iter().map(|spec| spec.name.clone());
+        own.filter(|name| self.bounds.outputs.is_empty() && !is_held(name)).collect()
+    }
+
     /// Each engine in f32 against the reference; or that none takes the graph. `progress` is called
     /// once for each case and engine.
     pub(crate) fn checks(
@@ -79,7 +87,7 @@ pub struct Trial<'a> {
     expected: Answers<'a>,
     truth: Answers<'a>,
     /// What the checkpoint itself gives in f64, where the references are of a converted one.
-    unconverted: Option<Answers<'a>>,
+    unconverted: Option<(&'a References, Answers<'a>)>,
 }
 
 impl<'a> Trial<'a> {
@@ -110,17 +118,18 @@ impl<'a> Trial<'a> {
     }
 
     /// The checkpoint in f64, by the names that the graph has for its outputs.
-    pub(crate) fn truth_as(&self, model: &Model) -> Cow<'_, Answers<'a>> {
-        match self.further(model, &[]) {
-            Some(further) => Cow::Owned(further.answers(&self.truth)),
+    pub(crate) fn truth_as(&self, model: &Model) -> Result<Cow<'_, Answers<'a>>, ParityError> {
+        Ok(match self.further(model, &[]) {
+            Some(further) => Cow::Owned(further.answers(&self.references.double.engine, &self.truth)?),
             None => Cow::Borrowed(&self.truth),
-        }
+        })
     }
 
-    /// What a graph gives beyond the model's own outputs, such as a `sentence_embedding`; nothing
-    /// if it has none of those. See [`Extended`](crate::proof::further::Extended).
+    /// What a graph gives beyond the model's own outputs, such as a `sentence_embedding`, or gives by
+    /// other names; nothing if it has none of those. See [`Extended`](crate::proof::further::Extended).
     pub fn further(&self, model: &Model, engines: &[&dyn Engine]) -> Option<Further> {
-        Further::of(model, engines, self.subject.files(), &self.truth)
+        let reference = &self.references.double.engine;
+        Further::of(model, engines, self.subject.files(), reference, &self.truth)
     }
 
     /// Holds a graph against the checkpoint. `progress` is called twice for each case, and once
@@ -136,7 +145,7 @@ impl<'a> Trial<'a> {
         }
         let (weights, references) = convert::converted(self.subject, graph.model, expect)?;
         let mut trial = Trial::new(self.subject, &references, self.truth.cases(), &mut progress)?;
-        trial.unconverted = Some(self.truth.clone());
+        trial.unconverted = Some((self.references, self.truth.clone()));
         trial.judge_audited(graph, weights, progress)
     }
 
@@ -156,10 +165,14 @@ impl<'a> Trial<'a> {
         let Some(further) = self.further(graph.model, graph.engines) else {
             return self.judge_outputs(graph, None, weights, progress);
         };
+        let References { single, double, .. } = self.references;
+        let unconverted = self.unconverted.as_ref().map(|(references, answers)| {
+            Ok::<_, ParityError>((*references, further.answers(&references.double.engine, answers)?))
+        });
         let trial = Trial {
-            expected: further.answers(&self.expected),
-            truth: further.answers(&self.truth),
-            unconverted: self.unconverted.as_ref().map(|answers| further.answers(answers)),
+            expected: further.answers(&single.engine, &self.expected)?,
+            truth: further.answers(&double.engine, &self.truth)?,
+            unconverted: unconverted.transpose()?,
             ..*self
         };
         let bounds = &further.bounds(graph.bounds);
@@ -188,7 +201,7 @@ impl<'a> Trial<'a> {
         let (mut parts, mut overflow) = (Parts::default(), None);
         if let Some(runs) = &runs {
             let mut precision = None;
-            if let Some(meant) = &self.unconverted {
+            if let Some((_, meant)) = &self.unconverted {
                 let Oracles { double, single, .. } = &runs.oracles;
                 precision = Some(convert::measure(bounds.expect, meant, &runs.rounded, engines)?);
                 overflow = not_finite((double, &runs.exact), (single, &runs.rounded), truth);
@@ -205,6 +218,7 @@ impl<'a> Trial<'a> {
             parts = Parts { precision, relations, ..looked };
         }
         parts.weights = Some(weights);
+        parts.unheld = graph.unheld(expected);
         if let Some(further) = further {
             notes.extend(further.notes());
             // What is wrong before may be why: a mask that is ignored everywhere is ignored here,

@@ -72,4 +72,4 @@ pub use fault::{AttributeFault, ExternalFault, TensorFault};
 pub use model::{Attribute, Function, Graph, Model, Node};
 pub use read::{IR_VERSIONS, dtype_of, memory_of};
 pub use tensor::Tensor;
-pub use write::{External, Place};
+pub use write::{External, Place, data_type};

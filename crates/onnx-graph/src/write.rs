@@ -154,8 +154,8 @@ fn signed(size: usize) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
 
-/// ONNX's name for a dtype.
-pub(crate) fn data_type(dtype: DType) -> DataType {
+/// ONNX's name for a dtype; as a number it is what a `Cast` has in its attribute `to`.
+pub fn data_type(dtype: DType) -> DataType {
     match dtype {
         DType::F16 => DataType::Float16,
         DType::BF16 => DataType::Bfloat16,

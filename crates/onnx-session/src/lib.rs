@@ -51,6 +51,7 @@ pub mod candle;
 pub mod compiled;
 mod error;
 mod session;
+pub mod text_inputs;
 
 pub use error::SessionError;
 /// A graph as it is read and checked, so that whoever opens a [`Session`] needs no other crate for it.

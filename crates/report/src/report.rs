@@ -108,6 +108,9 @@ pub struct Parts {
     /// What explains the whole, where no module does: exchanged inputs, exchanged or renamed
     /// outputs.
     pub explanation: Option<String>,
+    /// The graph's outputs that nothing was held against.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unheld: Vec<String>,
     /// The modules of the checkpoint, and the values of the graph that carry their outputs.
     pub located: Option<Located>,
     /// What must not change the answer, and whether it does.

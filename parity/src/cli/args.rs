@@ -203,6 +203,10 @@ pub struct CheckArgs {
     #[arg(long, value_name = "FILE.safetensors", conflicts_with = "text")]
     pub inputs: Option<PathBuf>,
 
+    /// What an input of the graph is, where neither its name nor its use tells (may be repeated): attention_mask=input.2
+    #[arg(long = "input", value_name = "USUAL=NAME", value_parser = input_name)]
+    pub input: Vec<(String, String)>,
+
     /// Hold everything against these outputs too, which were recorded elsewhere: .safetensors, .npz, or one of ONNX's test folders
     #[arg(long, value_name = "FILE", requires = "inputs")]
     pub expected: Option<PathBuf>,
@@ -478,6 +482,12 @@ fn tolerance(text: &str) -> Result<f64, String> {
         Ok(x) if x.is_finite() && x >= 0.0 => Ok(x),
         _ => Err("a number such as 1e-6, not negative".into()),
     }
+}
+
+/// A usual name of an input, and the one that a graph has for it.
+pub fn input_name(text: &str) -> Result<(String, String), String> {
+    let (usual, name) = text.split_once('=').ok_or("two names, as in attention_mask=input.2")?;
+    Ok((usual.into(), name.into()))
 }
 
 /// A number of bytes: 1000000, 512M, 4G, 4GiB.

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use architecture::Task;
+use bert_pipeline::Modules;
+use checkpoint::ModelFiles;
 use onnx_export::{FloatType, Options, Shape, Target, Weights, export, save_beside};
 use onnx_graph::{External, GraphError, Model};
 use parity::Verdict;
@@ -23,15 +25,26 @@ pub fn command(args: &ExportArgs) -> anyhow::Result<Verdict> {
         Weights::Transposed => save(&model, &args.output, args.external_data)?,
     }
     let opset = options.opset;
+    let left_out = if task == Task::FeatureExtraction { left_out(subject.files()) } else { String::new() };
     let shown = writeln!(
         terminal::stdout(),
-        "{}: opset {opset}, {} nodes, {} weights and constants",
+        "{}: {left_out}opset {opset}, {} nodes, {} weights and constants",
         args.output.display(),
         model.graph.nodes.len(),
         model.graph.initializers.len(),
     );
     unless_closed(shown)?;
     Ok(Verdict::Pass)
+}
+
+/// What sentence-transformers does behind the transformer, which is not in the graph.
+fn left_out(files: &ModelFiles) -> String {
+    let what = match Modules::from_files(files) {
+        Ok(None) => return String::new(),
+        Ok(Some(modules)) => format!("({modules}), which 'parity embed' does"),
+        Err(error) => format!("({error})"),
+    };
+    format!("the transformer alone, without what modules.json lists after it {what}; ")
 }
 
 fn options(args: &ExportArgs, task: Task) -> Options {

@@ -45,7 +45,7 @@ impl Dense {
         })
     }
 
-    /// `[…, in]` to `[…, out]`, in f32.
+    /// `[…, in]` to `[…, out]`, in the dtype of `x`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, PipelineError> {
         let (outputs, inputs) = self.weight.dims2()?;
         if x.dims().last() != Some(&inputs) {
@@ -56,9 +56,9 @@ impl Dense {
         if let Some(width) = shape.last_mut() {
             *width = outputs;
         }
-        let mut y = x.reshape(((), inputs))?.matmul(&self.weight.t()?)?;
+        let mut y = x.reshape(((), inputs))?.matmul(&self.weight.to_dtype(x.dtype())?.t()?)?;
         if let Some(bias) = &self.bias {
-            y = y.broadcast_add(bias)?;
+            y = y.broadcast_add(&bias.to_dtype(x.dtype())?)?;
         }
         self.activation.forward(y.reshape(shape)?)
     }

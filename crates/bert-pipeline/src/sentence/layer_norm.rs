@@ -32,7 +32,7 @@ impl LayerNorm {
         })
     }
 
-    /// `[…, dimension]`, in f32.
+    /// `[…, dimension]`, in the dtype of `x`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, PipelineError> {
         let dimension = self.weight.dim(0)?;
         if x.dims().last() != Some(&dimension) {
@@ -42,6 +42,7 @@ impl LayerNorm {
         let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
         let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
         let normalised = centred.broadcast_div(&(variance + EPSILON)?.sqrt()?)?;
-        Ok(normalised.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)?)
+        let [weight, bias] = [self.weight.to_dtype(x.dtype())?, self.bias.to_dtype(x.dtype())?];
+        Ok(normalised.broadcast_mul(&weight)?.broadcast_add(&bias)?)
     }
 }

@@ -25,11 +25,14 @@ pub(crate) struct Pool {
     pub(crate) modes: Vec<Pooling>,
     /// Whether the prompt's tokens are pooled, too.
     pub(super) includes_prompt: bool,
+    /// Whether the first token of a row is what stands at its start, real or not: so it was before
+    /// sentence-transformers 5.3, and so it is in most exports.
+    pub(super) first_is_at_start: bool,
 }
 
 impl Default for Pool {
     fn default() -> Self {
-        Self { modes: vec![Pooling::Mean], includes_prompt: true }
+        Self { modes: vec![Pooling::Mean], includes_prompt: true, first_is_at_start: false }
     }
 }
 
@@ -73,7 +76,7 @@ impl Pool {
         if modes.is_empty() {
             return Err(config.unsupported("no pooling at all".to_owned()));
         }
-        Ok(Self { modes, includes_prompt })
+        Ok(Self { modes, includes_prompt, first_is_at_start: false })
     }
 
     /// `[1, width · modes]` of token states `[1, sequence, width]`; `mask` `[1, sequence]` says
@@ -84,7 +87,10 @@ impl Pool {
         mask: &Tensor,
         pooler_output: Option<&Tensor>,
     ) -> Result<Tensor, PipelineError> {
-        let pooled = self.modes.iter().map(|mode| mode.pool(states, mask, pooler_output));
+        let pooled = self.modes.iter().map(|mode| match mode {
+            Pooling::Cls if self.first_is_at_start => Ok(states.narrow(1, 0, 1)?.squeeze(1)?),
+            mode => mode.pool(states, mask, pooler_output),
+        });
         Ok(Tensor::cat(&pooled.collect::<Result<Vec<_>, _>>()?, 1)?)
     }
 }

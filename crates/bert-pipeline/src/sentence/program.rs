@@ -31,14 +31,14 @@ pub(crate) enum Module {
     Normalize,
 }
 
-/// What the modules hand on, of one text: named tensors, and which tokens count.
+/// What the modules hand on, of one text or a batch of them: named tensors, and which tokens count.
 pub(crate) struct Features {
     tensors: BTreeMap<String, Tensor>,
-    /// How many tokens at the row's start are the prompt's; 0 without a prompt.
+    /// How many tokens at each row's start are the prompt's; 0 without a prompt.
     prompt: usize,
-    /// Of each token whether it counts, `[1, sequence]`.
+    /// Of each token whether it counts, u8 `[batch, sequence]`.
     mask: Tensor,
-    /// `pooler_output`, `[1, hidden]`, where it is wanted.
+    /// `pooler_output`, `[batch, hidden]`, where it is wanted.
     pooler_output: Option<Tensor>,
 }
 
@@ -60,8 +60,8 @@ impl Features {
     /// From here on the prompt's tokens do not count.
     fn leave_the_prompt_out(&mut self) -> Result<(), PipelineError> {
         let tokens = self.mask.dim(1)?;
-        let mask: Vec<u8> = (0..tokens).map(|at| u8::from(at >= self.prompt)).collect();
-        self.mask = Tensor::from_vec(mask, (1, tokens), self.mask.device())?;
+        let counts: Vec<u8> = (0..tokens).map(|at| u8::from(at >= self.prompt)).collect();
+        self.mask = self.mask.broadcast_mul(&Tensor::from_vec(counts, (1, tokens), self.mask.device())?)?;
         Ok(())
     }
 }
@@ -147,14 +147,48 @@ impl Program {
     pub(crate) fn run(
         &self,
         output: Tensor,
-        mut features: Features,
+        features: Features,
         wanted: &str,
     ) -> Result<Vec<f32>, PipelineError> {
+        Ok(self.features(output, features)?.get(wanted)?.flatten_all()?.to_vec1()?)
+    }
+
+    /// What all features come to, of what the transformer gives.
+    fn features(&self, output: Tensor, mut features: Features) -> Result<Features, PipelineError> {
         features.tensors.insert(self.input.clone(), output);
         for module in &self.modules {
             module.forward(&mut features)?;
         }
-        Ok(features.get(wanted)?.flatten_all()?.to_vec1()?)
+        Ok(features)
+    }
+
+    /// What all features come to for a batch.
+    pub(super) fn of_batch(
+        &self,
+        output: Tensor,
+        mask: Tensor,
+        pooler_output: Option<Tensor>,
+    ) -> Result<BTreeMap<String, Tensor>, PipelineError> {
+        let features = Features { tensors: BTreeMap::new(), prompt: 0, mask, pooler_output };
+        Ok(self.features(output, features)?.tensors)
+    }
+
+    /// With the first token of a row at its start, real or not.
+    pub(super) fn first_at_start(&self) -> Self {
+        let mut other = self.clone();
+        for module in &mut other.modules {
+            if let Module::Pool(pool) = module {
+                pool.first_is_at_start = true;
+            }
+        }
+        other
+    }
+
+    /// Without one of its modules; nothing where another then lacks what it reads.
+    pub(super) fn without(&self, module: usize) -> Option<Self> {
+        let mut less = self.clone();
+        (module < less.modules.len()).then(|| less.modules.remove(module))?;
+        less.check().is_ok().then_some(less)
     }
 }
 

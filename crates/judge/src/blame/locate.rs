@@ -133,16 +133,22 @@ pub struct Suspect {
     pub found: Option<Value>,
 }
 
-/// Aligns a graph with its checkpoint on one input, and finds the modules that differ.
+/// Aligns a graph with its checkpoint on one input, and finds the modules that differ. `gives` says
+/// whether the graph gives an output of the reference's, by whatever name.
 ///
 /// # Errors
 /// If the inputs do not fit one of the two, or the graph cannot run them.
-pub fn locate(reference: &ReferenceEngine, oracle: &Oracle, case: &Case) -> Result<Findings, ParityError> {
+pub fn locate(
+    reference: &ReferenceEngine,
+    oracle: &Oracle,
+    case: &Case,
+    gives: impl Fn(&str) -> bool,
+) -> Result<Findings, ParityError> {
     let program = reference.program();
     let graph = Graph::new(oracle, &case.inputs)?;
     let heads = program.heads().unwrap_or(1);
     let make = |tap: &[usize], found: &[usize]| layouts(tap, found, heads);
-    let (modules, taps) = taps(reference, &case.inputs, |name| graph.outputs().any(|output| output == name))?;
+    let (modules, taps) = taps(reference, &case.inputs, gives)?;
     let hints = Hints::new(&graph, program);
     let plain = graph.run(&NamedValues::new())?;
     let mut search = Search {

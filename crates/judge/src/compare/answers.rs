@@ -118,22 +118,25 @@ fn failed_node(error: &EngineError) -> Option<Verdict> {
 }
 
 /// Which positions of an output decide, from its declared shape: `[batch, sequence, …]` has the
-/// mask's positions, `[batch, …]` its rows, which count if they have a real token. Without a mask
-/// everything decides.
+/// mask's positions, `[batch, heads, sequence, sequence]` those of who attends, in every head, and
+/// `[batch, …]` its rows, which count if they have a real token. Without a mask everything decides.
 pub fn deciding(spec: &ValueSpec, inputs: &NamedValues) -> Vec<bool> {
     let Some(attention_mask) = inputs.get("attention_mask") else { return Vec::new() };
     // Whatever its dtype: two graphs may agree on another.
     let (shape, mask) = (attention_mask.shape(), attention_mask.to_f64());
     // Of several choices for a text, each is a row.
     let ([_, sequence] | [_, _, sequence]) = shape else { return Vec::new() };
-    let by_position = matches!(
-        spec.shape.as_deref(),
-        Some([_, Dim::Symbol(second), ..]) if second == "sequence"
-    );
-    if by_position && shape.len() == 2 {
-        return mask.iter().map(|&bit| bit != 0.0).collect();
+    let is_sequence = |dim: &Dim| matches!(dim, Dim::Symbol(symbol) if symbol == "sequence");
+    let bits = mask.iter().map(|&bit| bit != 0.0);
+    let rows = mask.chunks(*sequence.max(&1));
+    match spec.shape.as_deref() {
+        Some([_, second, ..]) if is_sequence(second) => bits.collect(),
+        Some([_, Dim::Fixed(heads), third, _]) if is_sequence(third) => {
+            let rows = rows.flat_map(|row| std::iter::repeat_n(row, *heads));
+            rows.flatten().map(|&bit| bit != 0.0).collect()
+        }
+        _ => rows.map(|row| row.iter().any(|&bit| bit != 0.0)).collect(),
     }
-    mask.chunks(*sequence.max(&1)).map(|row| row.iter().any(|&bit| bit != 0.0)).collect()
 }
 
 /// One output of a candidate against a reference's, over all cases that both were run on.
@@ -281,6 +284,10 @@ mod tests {
         assert_eq!(deciding(&pooled, &masked), [true, false]);
         assert_eq!(deciding(&spec("h"), &masked), [true, false, false, false]);
         assert!(deciding(&pooled, &NamedValues::new()).is_empty());
+        let mut attention = spec("attentions.0");
+        let sequence = || Dim::Symbol("sequence".into());
+        attention.shape = Some(vec![Dim::Any, Dim::Fixed(2), sequence(), sequence()]);
+        assert_eq!(deciding(&attention, &masked), [true, false, true, false, false, false, false, false]);
     }
 
     #[test]

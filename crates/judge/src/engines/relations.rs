@@ -284,21 +284,28 @@ impl Judge<'_> {
         changed: &Grid,
         row_now: &[Option<usize>],
     ) -> Result<Distance, ParityError> {
-        let (positions, positions_now) = match layout {
+        // How many tokens there are, how many values each has, and how often the tokens are counted.
+        let (tokens, tokens_now) = match layout {
             Layout::ByRow => (1, 1),
-            Layout::ByToken => (self.grid.sequence(), changed.sequence()),
+            Layout::ByToken | Layout::ByPair => (self.grid.sequence(), changed.sequence()),
         };
-        let width = before.len() / (self.grid.batch() * positions).max(1);
+        let times = if layout == Layout::ByPair { before.shape()[1] } else { 1 };
+        let [width, width_now] =
+            [(before, self.grid.batch() * tokens), (after, changed.batch() * tokens_now)]
+                .map(|(value, positions)| value.len() / (positions * times).max(1));
         let (before, after) = (before.to_f64(), after.to_f64());
         let (mut was, mut is) = (Vec::new(), Vec::new());
         let mut largest: f64 = 0.0;
         for (row, now) in row_now.iter().enumerate() {
-            for at in (0..positions).filter(|&at| self.decides(layout, row, at)) {
-                let unchanged = &before[(row * positions + at) * width..][..width];
+            let places = (0..times).flat_map(|time| (0..tokens).map(move |at| (time, at)));
+            for (time, at) in places.filter(|&(_, at)| self.decides(layout, row, at)) {
+                let unchanged = &before[((row * times + time) * tokens + at) * width..][..width];
                 largest = unchanged.iter().fold(largest, |largest, x| largest.max(x.abs()));
                 if let Some(now) = now {
+                    let start = ((now * times + time) * tokens_now + at) * width_now;
                     was.extend_from_slice(unchanged);
-                    is.extend_from_slice(&after[(now * positions_now + at) * width..][..width]);
+                    // Of whom a token attends to, those that are new stand behind.
+                    is.extend_from_slice(&after[start..][..width]);
                 }
             }
         }
@@ -317,7 +324,7 @@ impl Judge<'_> {
         let mask = &self.grid.rows[row][mask];
         match layout {
             Layout::ByRow => mask.contains(&1),
-            Layout::ByToken => mask[at] != 0,
+            Layout::ByToken | Layout::ByPair => mask[at] != 0,
         }
     }
 }
@@ -329,6 +336,8 @@ enum Layout {
     ByRow,
     /// `[batch, sequence, …]`
     ByToken,
+    /// `[batch, heads, sequence, sequence]`: who attends to whom.
+    ByPair,
 }
 
 impl Layout {
@@ -337,6 +346,11 @@ impl Layout {
         let (&batch, rest) = value.shape().split_first()?;
         if batch != grid.batch() {
             return None;
+        }
+        if let [_, from, to] = rest
+            && [from, to] == [&grid.sequence(); 2]
+        {
+            return Some(Layout::ByPair);
         }
         let second = spec.shape.as_ref().and_then(|dims| dims.get(1));
         let by_token = match rest {
@@ -356,9 +370,12 @@ impl Layout {
     fn shape(self, before: &[usize], changed: &Grid) -> Vec<usize> {
         let mut shape = before.to_vec();
         shape[0] = changed.batch();
-        if self == Layout::ByToken {
-            shape[1] = changed.sequence();
-        }
+        let tokens = match self {
+            Layout::ByRow => 0..0,
+            Layout::ByToken => 1..2,
+            Layout::ByPair => 2..4,
+        };
+        shape[tokens].fill(changed.sequence());
         shape
     }
 }

@@ -1,93 +1,234 @@
-//! Outputs that a graph has beyond the reference's: `token_embeddings` and `sentence_embedding`, as sentence-transformers' exports do.
+//! Outputs that a graph has beyond the reference's: hidden states and attentions, the states of tokens and a vector of the text as
+//! sentence-transformers' exports have them, and the reference's own outputs under other names.
 //!
-//! The first is `last_hidden_state` by another name. What the second should be the model's modules.json says, or else the graph itself: which way of
-//! pooling takes its own token states to its own embedding. So a fault in the encoder does not hide how the embedding is made.
+//! What each is held against follows from its name, as transformers and optimum give them; of a name that tells nothing, from its
+//! shape, and among values of that shape from which the reference has that is nearest. A wrong one is far from all of them, and fails.
 
+mod embedding;
+mod states;
 mod way;
 
-use bert_pipeline::Pooling;
+use candle_blocks::ReferenceEngine;
 use checkpoint::ModelFiles;
 use engine::{DType, Dim, Engine, EngineError, NamedValues, Value, ValueSpec};
 use onnx_eval::{Limits, Oracle, Precision};
 use onnx_graph::Model;
 
+use crate::ParityError;
 use crate::bounds::Bounds;
-use crate::compare::Answers;
+use crate::compare::{Answers, OnFailure, compare, deciding, widened};
 use crate::inputs::{Case, fit_inputs};
 use crate::subject::{HIDDEN, SENTENCE, TOKENS};
-use way::{Pool, Way};
+use embedding::Embedding;
+use states::Inner;
 
+/// The reference's name for what the pooler gives.
 const POOLED: &str = "pooler_output";
-const MODULES: &str = "modules.json";
 
-/// How near an embedding must be to a way of pooling to be taken for it, over the embedding's largest element. Two ways that are not the same
-/// differ by 1e-2 and more on an input with padding; f32 alone makes 1e-7.
-const SAME: f64 = 1e-6;
-
-/// The largest input, in tokens, that the embedding is looked at on, if there is one so small.
+/// The largest input, in tokens, that such outputs are looked at on, if there is one so small.
 const TELLING: usize = 256;
 
 /// What a graph with such outputs is held against.
 #[derive(Debug, Clone)]
 pub struct Further {
-    /// Whether `token_embeddings` is among them, and `last_hidden_state` is, too.
-    tokens: bool,
-    hidden: bool,
+    /// By the graph's names.
+    held: Vec<(String, Source)>,
+    /// The reference's outputs that the graph does not have by their own names.
+    missing: Vec<String>,
     embedding: Option<Embedding>,
+    /// The modules of the reference whose outputs are needed.
+    taps: Vec<String>,
+    /// Why nothing is held against an output, where there is more to say than that.
+    reasons: Vec<String>,
 }
 
-/// The graph's `sentence_embedding`.
-#[derive(Debug, Clone)]
-struct Embedding {
-    /// What it is, where it is any of the known ways.
-    is: Option<Way>,
-    /// What it is judged as.
-    should: Way,
-    /// Why, as the end of a sentence.
-    because: String,
-    declared: bool,
+/// Where the reference has an output of the graph's.
+#[derive(Debug, Clone, PartialEq)]
+enum Source {
+    /// An output of its own.
+    Output(String),
+    /// A value within it, and transformers' name for it.
+    Inner(String, Inner),
+    /// The vector of a text.
+    Embedding,
+    /// The tokens' states behind the modules that change them.
+    Tokens,
+}
+
+/// What a graph gives for one input, and what the reference has there, with all that it may be held
+/// against.
+struct Seen<'a> {
+    case: &'a Case,
+    found: NamedValues,
+    truth: NamedValues,
 }
 
 impl Further {
-    /// What the graph has beyond the reference; nothing if it has none of these outputs.
+    /// What the graph has beyond the reference; nothing if all its outputs are the reference's, by name.
+    /// `reference` is the one in f64, and `truth` what it gives.
     pub(crate) fn of(
         model: &Model,
         engines: &[&dyn Engine],
         files: &ModelFiles,
+        reference: &ReferenceEngine,
         truth: &Answers,
     ) -> Option<Self> {
-        let has = |name: &str| model.graph.outputs.iter().any(|spec| spec.name == name);
+        let outputs: Vec<&str> = model.graph.outputs.iter().map(|spec| spec.name.as_str()).collect();
         let known = |name: &str| truth.specs().iter().any(|spec| spec.name == name);
-        if !(has(TOKENS) || has(SENTENCE)) || known(TOKENS) || known(SENTENCE) || !known(HIDDEN) {
+        let other: Vec<&str> = outputs.iter().copied().filter(|name| !known(name)).collect();
+        if other.is_empty() {
             return None;
         }
-        let embedding = || {
-            // In f64, or else as the first engine has it: that is enough to tell one way from another.
-            let oracle = Oracle::with(model, Precision::F64, Limits::default()).ok();
-            let engine = oracle.as_ref().map(|oracle| oracle as &dyn Engine).or(engines.first().copied());
-            Embedding::of(engine, files, truth)
-        };
-        Some(Self { tokens: has(TOKENS), hidden: has(HIDDEN), embedding: has(SENTENCE).then(embedding) })
+        let inner = states::all(reference.program());
+        let seen = Seen::of(model, engines, reference, &inner, truth);
+        let own = truth.specs().iter().map(|spec| spec.name.clone());
+        let missing = own.filter(|name| !outputs.contains(&name.as_str())).collect();
+        let mut this =
+            Self { held: Vec::new(), missing, embedding: None, taps: Vec::new(), reasons: Vec::new() };
+        let mut nameless = Vec::new();
+        for name in other {
+            if name == SENTENCE && known(HIDDEN) {
+                match Embedding::of(name, seen.as_ref(), files) {
+                    Ok(embedding) => this.hold_embedding(name, embedding),
+                    Err(why) => this.reasons.push(format!("nothing is held against output '{name}': {why}")),
+                }
+            } else if name == TOKENS && known(HIDDEN) {
+                this.hold(name, Source::Output(HIDDEN.into()));
+            } else if let Some((usual, inner)) = inner.iter().find(|(usual, _)| *usual == states::usual(name))
+            {
+                this.hold(name, Source::Inner(usual.clone(), inner.clone()));
+            } else {
+                nameless.push(name);
+            }
+        }
+        if let Some(seen) = &seen {
+            this.hold_changed_tokens(seen);
+            this.hold_nameless(nameless, seen, &inner, truth.specs(), files);
+        }
+        let taps = this.held.iter().filter_map(|(_, source)| match source {
+            Source::Inner(_, inner) => Some(inner.taps()),
+            _ => None,
+        });
+        this.taps = taps.flatten().map(str::to_owned).collect();
+        Some(this)
     }
 
-    /// What the reference gives, by these names.
-    pub(crate) fn answers<'a>(&self, reference: &Answers<'a>) -> Answers<'a> {
-        reference.with_outputs(|specs| self.specs(specs), |case, outputs| self.outputs(&case.inputs, outputs))
+    fn hold(&mut self, name: &str, source: Source) {
+        self.held.push((name.into(), source));
+    }
+
+    fn hold_embedding(&mut self, name: &str, embedding: Embedding) {
+        self.hold(name, Source::Embedding);
+        self.embedding = Some(embedding);
+    }
+
+    /// Where modules change the tokens' states, `token_embeddings` may be those before or after them:
+    /// the nearer ones.
+    fn hold_changed_tokens(&mut self, Seen { case, found, truth }: &Seen) {
+        let Some(at) = self.held.iter().position(|(name, _)| name == TOKENS) else { return };
+        let changed = || {
+            let mask = case.inputs.get("attention_mask");
+            self.embedding.as_ref()?.should.tokens(truth.get(HIDDEN)?, truth.get(POOLED), mask)
+        };
+        let (Some(changed), Some(found), Some(states)) = (changed(), found.get(TOKENS), truth.get(HIDDEN))
+        else {
+            return;
+        };
+        let far = |value: &Value| distance(value, found, &case.inputs);
+        if far(&changed) < far(states) {
+            self.held[at].1 = Source::Tokens;
+        }
+    }
+
+    /// Outputs whose names say nothing: first those that are missing by name, each the nearest of its
+    /// shape; then vectors of texts, and values within.
+    fn hold_nameless(
+        &mut self,
+        mut names: Vec<&str>,
+        seen: &Seen,
+        inner: &[(String, Inner)],
+        specs: &[ValueSpec],
+        files: &ModelFiles,
+    ) {
+        let Seen { case, found, truth } = seen;
+        let far = |name: &str, value: &Value| {
+            let found = found.get(name).filter(|found| found.shape() == value.shape())?;
+            Some(distance(value, found, &case.inputs))
+        };
+        if self.embedding.is_none() && specs.iter().any(|spec| spec.name == HIDDEN) {
+            let made =
+                names.iter().filter_map(|name| Some((*name, Embedding::of(name, Some(seen), files).ok()?)));
+            if let Some((name, embedding)) = made.into_iter().find(|(_, embedding)| embedding.is_seen()) {
+                self.hold_embedding(name, embedding);
+                names.retain(|other| *other != name);
+            }
+        }
+        let is_held = |this: &Self, own: &str| {
+            this.held.iter().any(|(_, source)| matches!(source, Source::Output(held) if held == own))
+        };
+        loop {
+            let free: Vec<&String> = self.missing.iter().filter(|own| !is_held(self, own)).collect();
+            let pairs = free.iter().flat_map(|own| names.iter().map(move |name| (*own, *name)));
+            let pairs =
+                pairs.filter_map(|(own, name)| Some((far(name, truth.get(own)?)?, own.clone(), name)));
+            let Some((_, own, name)) = pairs.min_by(|a, b| a.0.total_cmp(&b.0)) else { break };
+            self.hold(name, Source::Output(own));
+            names.retain(|other| *other != name);
+        }
+        let mask = case.inputs.get("attention_mask");
+        for name in names {
+            let all = inner.iter().filter_map(|of| Some((far(name, &of.1.value(truth, mask)?)?, of)));
+            if let Some((_, (usual, inner))) = all.min_by(|a, b| a.0.total_cmp(&b.0)) {
+                self.hold(name, Source::Inner(usual.clone(), inner.clone()));
+            }
+        }
+    }
+
+    /// What the reference gives, by these names. `engine` is the one that gave it.
+    pub(crate) fn answers<'a>(
+        &self,
+        engine: &dyn Engine,
+        reference: &Answers<'a>,
+    ) -> Result<Answers<'a>, ParityError> {
+        let names: Vec<&str> = self.taps.iter().map(String::as_str).collect();
+        let taps = match names.is_empty() {
+            true => None,
+            false => Some(Answers::run(engine, reference.cases(), &names, OnFailure::Stop, |_| ())?),
+        };
+        let none = NamedValues::new();
+        Ok(reference.with_outputs(
+            |specs| self.specs(specs),
+            |case, outputs| {
+                let taps = taps.as_ref().and_then(|taps| taps.on(case)).unwrap_or(&none);
+                self.outputs(&case.inputs, outputs, taps)
+            },
+        ))
     }
 
     /// `--output last_hidden_state` asks for `token_embeddings`.
     pub(crate) fn bounds(&self, bounds: &Bounds) -> Bounds {
         let mut bounds = bounds.clone();
-        if self.renames() {
-            bounds.outputs.iter_mut().filter(|name| *name == HIDDEN).for_each(|name| *name = TOKENS.into());
+        for name in &mut bounds.outputs {
+            if let Some(renamed) = self.renamed(name) {
+                *name = renamed.into();
+            }
         }
         bounds
     }
 
     /// What was taken for what.
     pub(crate) fn notes(&self) -> Vec<String> {
-        let tokens = self.tokens.then(|| format!("output '{TOKENS}' is judged as {HIDDEN}"));
-        tokens.into_iter().chain(self.embedding.as_ref().map(Embedding::sentence)).collect()
+        let held = self.held.iter().filter_map(|(name, source)| match source {
+            Source::Output(own) => Some(format!("output '{name}' is judged as {own}")),
+            Source::Inner(usual, _) if *usual != states::usual(name) => {
+                Some(format!("output '{name}' is judged as {usual}"))
+            }
+            Source::Tokens => {
+                Some(format!("output '{name}' is judged as {HIDDEN} behind the modules that change it"))
+            }
+            Source::Inner(..) | Source::Embedding => None,
+        });
+        held.chain(self.embedding.as_ref().map(Embedding::sentence)).chain(self.reasons.clone()).collect()
     }
 
     /// What is wrong with the embedding: it explains the whole where no module is wrong.
@@ -95,44 +236,139 @@ impl Further {
         self.embedding.as_ref()?.explanation()
     }
 
-    /// Whether the states go by the other name alone.
-    fn renames(&self) -> bool {
-        self.tokens && !self.hidden
+    /// What an output of the reference's goes by, where that is another name alone.
+    fn renamed(&self, own: &str) -> Option<&str> {
+        if !self.missing.iter().any(|missing| missing == own) {
+            return None;
+        }
+        let is = |source: &Source| matches!(source, Source::Output(held) if held == own);
+        self.held.iter().find(|(_, source)| is(source)).map(|(name, _)| name.as_str())
     }
 
     fn specs(&self, specs: &[ValueSpec]) -> Vec<ValueSpec> {
-        let mut all = specs.to_vec();
-        let Some(at) = specs.iter().position(|spec| spec.name == HIDDEN) else { return all };
-        let hidden = &specs[at];
-        if self.renames() {
-            all[at].name = TOKENS.into();
-        } else if self.tokens {
-            all.push(ValueSpec { name: TOKENS.into(), ..hidden.clone() });
-        }
-        if self.embedding.is_some() {
-            let width = hidden.shape.as_ref().and_then(|dims| dims.last()).cloned().unwrap_or(Dim::Any);
-            let shape = Some(vec![Dim::Symbol("batch".into()), width]);
-            all.push(ValueSpec { name: SENTENCE.into(), shape, ..hidden.clone() });
+        let own = |name: &str| specs.iter().find(|spec| spec.name == name).cloned();
+        let renamed = |spec: &ValueSpec| match self.renamed(&spec.name) {
+            Some(name) => ValueSpec { name: name.into(), ..spec.clone() },
+            None => spec.clone(),
+        };
+        let mut all: Vec<ValueSpec> = specs.iter().map(renamed).collect();
+        let dtype = specs.first().map_or(DType::F32, |spec| spec.dtype);
+        for (name, source) in &self.held {
+            let spec = match source {
+                Source::Output(held) => own(held),
+                Source::Inner(_, inner) => Some(inner.spec(name, dtype)),
+                Source::Tokens => own(HIDDEN).map(|spec| with_width(spec, Dim::Any)),
+                Source::Embedding => own(HIDDEN).map(|spec| {
+                    let spec = with_width(spec, Dim::Any);
+                    ValueSpec { shape: Some(vec![Dim::Symbol("batch".into()), Dim::Any]), ..spec }
+                }),
+            };
+            if all.iter().all(|other| other.name != *name) {
+                all.extend(spec.map(|spec| ValueSpec { name: name.clone(), ..spec }));
+            }
         }
         all
     }
 
-    fn outputs(&self, inputs: &NamedValues, outputs: &NamedValues) -> NamedValues {
-        let Some(states) = outputs.get(HIDDEN) else { return outputs.clone() };
-        let renamed = |name: &str| if self.renames() && name == HIDDEN { TOKENS } else { name }.to_string();
+    fn outputs(&self, inputs: &NamedValues, outputs: &NamedValues, taps: &NamedValues) -> NamedValues {
+        let renamed = |name: &str| self.renamed(name).unwrap_or(name).to_string();
         let mut all: NamedValues =
             outputs.iter().map(|(name, value)| (renamed(name), value.clone())).collect();
-        if self.tokens {
-            all.insert(TOKENS, states.clone());
-        }
-        if let Some(embedding) = &self.embedding {
-            let mask = inputs.get("attention_mask");
-            let rows = embedding.should.embed(states, outputs.get(POOLED), mask);
-            if let Some(value) = rows.and_then(|rows| rounded(rows, states)) {
-                all.insert(SENTENCE, value);
+        let mask = inputs.get("attention_mask");
+        for (name, source) in &self.held {
+            let made = |tokens: bool| {
+                let (should, states) = (&self.embedding.as_ref()?.should, outputs.get(HIDDEN)?);
+                let pooled = outputs.get(POOLED);
+                let value = if tokens {
+                    should.tokens(states, pooled, mask)
+                } else {
+                    should.embed(states, pooled, mask)
+                };
+                rounded(&value?, states.dtype())
+            };
+            let value = match source {
+                Source::Output(own) => outputs.get(own).cloned(),
+                Source::Inner(_, inner) => inner.value(taps, mask),
+                Source::Embedding => made(false),
+                Source::Tokens => made(true),
+            };
+            if let Some(value) = value {
+                all.insert(name, value);
             }
         }
         all
+    }
+}
+
+fn with_width(mut spec: ValueSpec, width: Dim) -> ValueSpec {
+    if let Some(last) = spec.shape.as_mut().and_then(|dims| dims.last_mut()) {
+        *last = width;
+    }
+    spec
+}
+
+impl<'a> Seen<'a> {
+    /// On a telling input, the graph in f64, or else as the first engine has it: that is enough to tell
+    /// one value from another. Nothing where it does not run.
+    fn of(
+        model: &Model,
+        engines: &[&dyn Engine],
+        reference: &dyn Engine,
+        inner: &[(String, Inner)],
+        truth: &'a Answers,
+    ) -> Option<Self> {
+        let oracle = Oracle::with(model, Precision::F64, Limits::default()).ok();
+        let engine = oracle.as_ref().map(|oracle| oracle as &dyn Engine).or(engines.first().copied())?;
+        let (case, own) = telling(truth)?;
+        let found = engine.run(&fit_inputs(&case.inputs, engine.inputs()).ok()?).ok()?;
+        let taps: Vec<&str> = inner.iter().flat_map(|(_, inner)| inner.taps()).collect();
+        let taps = reference.run_for(&fit_inputs(&case.inputs, reference.inputs()).ok()?, &taps).ok()?;
+        let truth = own.iter().chain(taps.iter()).map(|(name, value)| (name.to_owned(), value.clone()));
+        Some(Self { case, found, truth: truth.collect() })
+    }
+}
+
+/// The short input with most padding beside real tokens, and what the reference makes of it.
+fn telling<'a>(truth: &'a Answers) -> Option<(&'a Case, &'a NamedValues)> {
+    let tokens = |case: &Case| case.inputs.get("input_ids").map_or(0, Value::len);
+    let padding = |case: &Case| {
+        let mask = case
+            .inputs
+            .get("attention_mask")
+            .and_then(|mask| Some((mask.shape().last()?, mask.as_slice::<i64>().ok()?)));
+        mask.map_or(0, |(sequence, mask)| {
+            let rows = mask.chunks(*sequence.max(&1)).filter(|row| row.contains(&1));
+            rows.map(|row| row.iter().filter(|&&bit| bit == 0).count()).sum()
+        })
+    };
+    let short = truth.iter().filter(|(case, _)| tokens(case) <= TELLING);
+    short
+        .max_by_key(|(case, _)| (padding(case), tokens(case)))
+        .or_else(|| truth.iter().min_by_key(|(case, _)| tokens(case)))
+}
+
+/// How far a value is from the reference's of the same shape, where it decides; infinite where it is not
+/// finite, or nothing decides.
+fn distance(reference: &Value, found: &Value, inputs: &NamedValues) -> f64 {
+    let sequence = inputs.get("input_ids").and_then(|ids| ids.shape().last().copied());
+    let dim = |size: &usize| match Some(*size) == sequence {
+        true => Dim::Symbol("sequence".into()),
+        false => Dim::Fixed(*size),
+    };
+    let shape = Some(reference.shape().iter().map(dim).collect());
+    let spec = ValueSpec { name: String::new(), dtype: DType::F64, shape, optional: false };
+    let comparison = compare(&widened(reference), &widened(found), &deciding(&spec, inputs), 0.0);
+    comparison.ok().and_then(|comparison| comparison.deciding.max_abs()).unwrap_or(f64::INFINITY)
+}
+
+/// A value of f64 in the dtype of what it is made of, rounded once.
+fn rounded(value: &Value, dtype: DType) -> Option<Value> {
+    match dtype {
+        DType::F64 => Some(value.clone()),
+        DType::F32 => {
+            Value::new(value.shape(), value.to_f64().into_iter().map(|x| x as f32).collect::<Vec<_>>()).ok()
+        }
+        _ => None,
     }
 }
 
@@ -170,177 +406,10 @@ impl Engine for Extended<'_> {
         let Some(further) = self.further.filter(|_| !names.iter().all(own)) else {
             return self.engine.run_for(inputs, names);
         };
-        let all = further.outputs(inputs, &self.engine.run(inputs)?);
+        let taps: Vec<&str> = further.taps.iter().map(String::as_str).collect();
+        let taps = self.engine.run_for(inputs, &taps)?;
+        let all = further.outputs(inputs, &self.engine.run(inputs)?, &taps);
         let unknown = |name: &str| EngineError::UnknownValue { name: name.into() };
         names.iter().map(|&name| Ok((name, all.get(name).cloned().ok_or_else(|| unknown(name))?))).collect()
     }
 }
-
-/// Rows of an embedding in the dtype of the states that it is made of: summed in f64, and rounded once.
-fn rounded(rows: Vec<f64>, states: &Value) -> Option<Value> {
-    let &[batch, _, width] = states.shape() else { return None };
-    match states.dtype() {
-        DType::F64 => Value::new([batch, width], rows),
-        DType::F32 => Value::new([batch, width], rows.into_iter().map(|x| x as f32).collect::<Vec<_>>()),
-        _ => return None,
-    }
-    .ok()
-}
-
-impl Embedding {
-    fn of(engine: Option<&dyn Engine>, files: &ModelFiles, truth: &Answers) -> Self {
-        let seen = engine.and_then(|engine| {
-            let (case, truth) = telling(truth)?;
-            Seen::run(engine, case, truth)
-        });
-        let distances = seen.map(|seen| seen.distances()).unwrap_or_default();
-        let near = |(_, distance): &&(Way, f64)| *distance <= SAME;
-        let (declared, no_declaration) = match declared(files) {
-            Ok(way) => (Some(way), String::new()),
-            Err(why) => (None, why),
-        };
-        let as_declared =
-            distances.iter().filter(near).map(|(way, _)| *way).find(|way| Some(*way) == declared);
-        let is = as_declared.or_else(|| distances.iter().find(near).map(|(way, _)| *way));
-        let nearest = || {
-            let sound = distances.iter().filter(|(way, distance)| way.is_sound() && !distance.is_nan());
-            sound.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(way, _)| *way)
-        };
-        // Without anything to go by, what most models have.
-        let usual = Way { pool: Pool::Mean, normalized: true };
-        let should = declared.or(is.map(Way::mended)).or_else(nearest).unwrap_or(usual);
-        let because = if declared.is_some() { format!("as {MODULES} says") } else { no_declaration };
-        Self { is, should, because, declared: declared.is_some() }
-    }
-
-    fn sentence(&self) -> String {
-        let (should, because) = (self.should.words(), &self.because);
-        match self.is {
-            Some(is) if is == self.should && self.declared => {
-                format!("{SENTENCE} is {}, {because}", is.words())
-            }
-            Some(is) if is == self.should => {
-                format!("{SENTENCE} is {}, by its values, as {because}", is.words())
-            }
-            Some(is) => format!("{SENTENCE} is {}, and is judged as {should}", is.words()),
-            None if self.declared => format!("{SENTENCE} is judged as {should}, {because}"),
-            None => format!("{SENTENCE} is judged as {should}, as {because}"),
-        }
-    }
-
-    /// What is wrong with it, and in which stage.
-    fn explanation(&self) -> Option<String> {
-        let (is, should) = (self.is.filter(|is| *is != self.should)?, self.should);
-        let asked = if self.declared {
-            format!(", and {MODULES} asks for {}", should.words())
-        } else {
-            String::new()
-        };
-        let mut stages = Vec::new();
-        if is.pool == Pool::MeanOfAll {
-            stages.push("pooling: the embedding counts padding");
-        } else if is.pool != should.pool {
-            stages.push("pooling: the embedding is made of other tokens");
-        }
-        if is.normalized != should.normalized {
-            stages.push(match should.normalized {
-                true => "normalisation: the embedding is not normalised",
-                false => "normalisation: the embedding is normalised",
-            });
-        }
-        Some(format!("{}; {SENTENCE} is {}{asked}", stages.join(", "), is.words()))
-    }
-}
-
-/// How modules.json says that embeddings are made, or why it is not followed.
-fn declared(files: &ModelFiles) -> Result<Way, String> {
-    match files.read(MODULES) {
-        Ok(Some(_)) => {}
-        Ok(None) => return Err(format!("the model has no {MODULES}")),
-        Err(error) => return Err(error.to_string()),
-    }
-    let (pooling, normalized) = Pooling::from_files(files).map_err(|error| error.to_string())?;
-    let pool = match pooling {
-        Pooling::Mean => Pool::Mean,
-        Pooling::Cls => Pool::First,
-        Pooling::Max => Pool::Largest,
-        Pooling::MeanSqrtLenTokens => Pool::Rooted,
-        Pooling::WeightedMean => Pool::Weighted,
-        Pooling::LastToken => Pool::Last,
-        Pooling::Pooler => Pool::Pooler,
-        other => return Err(format!("{MODULES} asks for pooling by {other}, which is not known here")),
-    };
-    Ok(Way { pool, normalized })
-}
-
-/// The short input with most padding beside real tokens, and what the reference makes of it.
-fn telling<'a>(truth: &'a Answers) -> Option<(&'a Case, &'a NamedValues)> {
-    let tokens = |case: &Case| case.inputs.get("input_ids").map_or(0, Value::len);
-    let padding = |case: &Case| {
-        let mask = case
-            .inputs
-            .get("attention_mask")
-            .and_then(|mask| Some((mask.shape().last()?, mask.as_slice::<i64>().ok()?)));
-        mask.map_or(0, |(sequence, mask)| {
-            let rows = mask.chunks(*sequence.max(&1)).filter(|row| row.contains(&1));
-            rows.map(|row| row.iter().filter(|&&bit| bit == 0).count()).sum()
-        })
-    };
-    let short = truth.iter().filter(|(case, _)| tokens(case) <= TELLING);
-    short
-        .max_by_key(|(case, _)| (padding(case), tokens(case)))
-        .or_else(|| truth.iter().min_by_key(|(case, _)| tokens(case)))
-}
-
-/// A graph's embedding on one input, and the states that it is made of.
-struct Seen {
-    embedding: Vec<f64>,
-    states: Value,
-    pooled: Option<Value>,
-    mask: Option<Value>,
-}
-
-impl Seen {
-    /// The states are the graph's own where it gives them.
-    fn run(engine: &dyn Engine, case: &Case, truth: &NamedValues) -> Option<Self> {
-        let outputs = engine.run(&fit_inputs(&case.inputs, engine.inputs()).ok()?).ok()?;
-        let states = outputs.get(TOKENS).or(outputs.get(HIDDEN)).or(truth.get(HIDDEN))?;
-        Some(Self {
-            embedding: outputs.get(SENTENCE)?.to_f64(),
-            states: states.clone(),
-            pooled: outputs.get(POOLED).or(truth.get(POOLED)).cloned(),
-            mask: case.inputs.get("attention_mask").cloned(),
-        })
-    }
-
-    /// How far the embedding is from each way, over its largest element, where it decides.
-    fn distances(&self) -> Vec<(Way, f64)> {
-        Way::all().filter_map(|way| Some((way, self.distance(way)?))).collect()
-    }
-
-    fn distance(&self, way: Way) -> Option<f64> {
-        let made = way.embed(&self.states, self.pooled.as_ref(), self.mask.as_ref())?;
-        let &[_, sequence, width] = self.states.shape() else { return None };
-        if made.len() != self.embedding.len() {
-            return None;
-        }
-        let bits = self.mask.as_ref().map(|mask| mask.to_f64());
-        let decides = |row: usize| {
-            bits.as_ref().is_none_or(|bits| bits[row * sequence..][..sequence].iter().any(|&bit| bit != 0.0))
-        };
-        let (mut largest, mut off, mut decided) = (0f64, 0f64, false);
-        for (_, (made, found)) in
-            made.iter().zip(&self.embedding).enumerate().filter(|(at, _)| decides(at / width))
-        {
-            let difference = (made - found).abs();
-            if !difference.is_finite() {
-                return None;
-            }
-            (largest, off, decided) = (largest.max(found.abs()), off.max(difference), true);
-        }
-        decided.then(|| off / largest.max(f64::MIN_POSITIVE))
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -16,7 +16,18 @@ pub(super) const MESSAGE: usize = 1000;
 
 /// What a check came to, in one sentence without a full stop.
 pub fn headline(report: &Report) -> String {
-    let outcome = outcome(report);
+    let mut outcome = outcome(report);
+    let mut unheld: Vec<&String> = Vec::new();
+    for name in graphs(report).iter().flat_map(|graph| &graph.parts.unheld) {
+        if !unheld.contains(&name) {
+            unheld.push(name);
+        }
+    }
+    if !unheld.is_empty() {
+        let names = unheld.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
+        let outputs = if unheld.len() == 1 { "output" } else { "outputs" };
+        outcome += &format!("; nothing was held against {outputs} {names}");
+    }
     match report.exported && report.verdict != Verdict::Error {
         true => format!("{outcome}; this tool wrote the graph itself, so engines were tested and no export"),
         false => outcome,

@@ -106,7 +106,16 @@ fn renamed(outputs: &NamedValues, found: &NamedValues, mask: Option<&Value>) -> 
             after = after.max(distance);
             continue;
         }
-        let elsewhere = found.iter().map(|(other, value)| (other, distance(value)));
+        // What is right under its own name is nobody else's, unless there is no other.
+        let is_right = |other: &str, value: &Value| {
+            outputs.get(other).is_some_and(|own| {
+                let gap = Gap::of(own, value, mask);
+                gap.far() <= bound(f64::INFINITY, gap.scale())
+            })
+        };
+        let (right, others): (Vec<_>, Vec<_>) =
+            found.iter().partition(|(other, value)| is_right(other, value));
+        let elsewhere = others.into_iter().chain(right).map(|(other, value)| (other, distance(value)));
         match elsewhere.into_iter().find(|(_, (_, near))| *near) {
             Some((other, (distance, _))) => {
                 before = before.max(own.map_or(f64::INFINITY, |(own, _)| own));

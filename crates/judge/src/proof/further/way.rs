@@ -10,6 +10,8 @@ const MIN_NORM: f64 = 1e-12;
 pub(super) enum Pool {
     Mean,
     First,
+    /// What is at a row's start may be masked.
+    FirstReal,
     Largest,
     Pooler,
     /// The sum over √n.
@@ -29,9 +31,10 @@ pub(super) struct Way {
 }
 
 /// The likeliest first: on an input without padding, or of one token, several of them are the same.
-const POOLS: [Pool; 8] = [
+const POOLS: [Pool; 9] = [
     Pool::Mean,
     Pool::First,
+    Pool::FirstReal,
     Pool::Largest,
     Pool::Pooler,
     Pool::Rooted,
@@ -59,6 +62,7 @@ impl Way {
         let pool = match self.pool {
             Pool::Mean => "the mean over real tokens",
             Pool::First => "the state of the first token",
+            Pool::FirstReal => "the state of the first real token",
             Pool::Largest => "the largest of each feature over real tokens",
             Pool::Pooler => "the pooler's output",
             Pool::Rooted => "the sum over real tokens, over the root of their number",
@@ -103,9 +107,11 @@ impl Way {
 impl Pool {
     /// One row's vector. A row without any real token, which never decides, has one of zeros.
     fn row(self, states: &[f64], real: &[bool], width: usize) -> Vec<f64> {
+        let first = real.iter().position(|&real| real);
         let last = real.iter().rposition(|&real| real);
         let weight = |at: usize| match self {
             Pool::First => f64::from(u8::from(at == 0)),
+            Pool::FirstReal => f64::from(u8::from(Some(at) == first)),
             Pool::MeanOfAll => 1.0,
             Pool::Last => f64::from(u8::from(Some(at) == last)),
             _ if !real[at] => 0.0,
@@ -135,3 +141,6 @@ impl Pool {
         (0..width).map(feature).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
