@@ -22,7 +22,7 @@ fn export(fixture: &str, export: &str) -> Model {
 }
 
 /// Holds one graph against another, on candle where it takes the second.
-fn against(raw: &Model, optimised: &Model) -> GraphReport {
+pub fn against(raw: &Model, optimised: &Model) -> GraphReport {
     let original = Original::new("raw", raw, optimised).unwrap();
     let cases = cases(raw, optimised).unwrap();
     let session = Session::new(optimised, EngineKind::Candle).ok();
@@ -99,6 +99,20 @@ fn right_forms_of_stiff_hold() {
 fn operators(model: &Model, report: &GraphReport) -> Vec<Vec<String>> {
     let op = |name: &String| model.graph.nodes.iter().find(|node| node.name == *name).unwrap().op.clone();
     report.culprits.iter().map(|culprit| culprit.nodes.iter().map(op).collect()).collect()
+}
+
+#[test]
+fn a_multiple_choice_is_held_against_itself() {
+    let raw = Model::open(in_fixture("heads/multiple_choice", "onnx/ts17-eager.onnx")).unwrap();
+    let report = against(&raw, &raw);
+    assert_eq!(report.verdict, Verdict::Pass, "{:#?}", report.checks);
+    let mut wrong = raw.clone();
+    let bias = "embeddings.LayerNorm.bias";
+    let name = wrong.graph.initializers.keys().find(|name| name.ends_with(bias)).unwrap().clone();
+    change_weight(&mut wrong, &name, |elements, _| elements[3] += 0.1);
+    let report = against(&raw, &wrong);
+    assert_eq!(report.verdict, Verdict::Fail);
+    assert!(!report.culprits.is_empty());
 }
 
 #[test]

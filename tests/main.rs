@@ -19,6 +19,7 @@ mod audit;
 mod bombs;
 mod commands;
 mod conformance;
+mod constants;
 mod default_model;
 mod descriptions;
 mod expect;

@@ -6,9 +6,14 @@
 //! fault of the oracle itself would not show.
 
 mod constants;
+mod folded;
 mod inputs;
+mod longest;
 mod orders;
 mod parting;
+mod tables;
+
+use std::collections::HashSet;
 
 use engine::{Dim, Engine, EngineError, NamedValues, ValueSpec};
 use onnx_eval::{Limits, Oracle, Precision};
@@ -18,9 +23,10 @@ use report::{GraphReport, Parts, Verdict};
 use crate::blame::tokens::token_errors;
 use crate::compare::Answers;
 use crate::inputs::Case;
-use crate::proof::{Known, Oracles, Promoted, Proven, Runs, promotions_to, telling_case};
+use crate::proof::{Numbers, Oracles, Promoted, Proven, Runs, promotions_to, telling_case};
 use crate::trial::{Graph, Judged};
 use crate::{ParityError, verdict};
+use folded::Pair;
 pub use inputs::cases;
 
 /// The first graph, made ready for comparison with the second.
@@ -29,7 +35,7 @@ pub struct Original {
     pub single: Side,
     /// In f64, as it is meant.
     pub double: Side,
-    known: Vec<Known>,
+    known: Numbers,
 }
 
 /// A graph on the oracle, with the shapes of its outputs declared as a check reads them.
@@ -96,24 +102,37 @@ impl Original {
     pub fn new(onnx: &str, raw: &Model, optimised: &Model) -> Result<Self, ParityError> {
         let known = constants::known(&[raw, optimised]);
         let refused = |source| ParityError::Oracle { onnx: onnx.into(), source: Box::new(source) };
-        let (double, _) = exact(raw, &known).map_err(refused)?;
-        let single = Oracle::with(raw, Precision::F32, Limits::default()).map_err(refused)?;
+        let in_f32 = |model: &Model| Oracle::with(model, Precision::F32, Limits::default());
+        let single = in_f32(raw).map_err(refused)?;
+        // Where the oracle does not take the second graph, there is nothing to hold against the first.
+        let other = exact(optimised, &known, None).and_then(|(double, _)| Ok((double, in_f32(optimised)?)));
+        let other = other.as_ref().map(|(double, single)| Pair { double, single }).ok();
+        let (double, _) = exact(raw, &known, other).map_err(refused)?;
         Ok(Self { single: Side::new(single), double: Side::new(double), known })
     }
 
-    /// The second graph in f64, with the same numbers for its constants.
+    /// The second graph in f64, with the same numbers for its constants, and what the first computes
+    /// of its own where a constant is the f32 rounding of that.
     ///
     /// # Errors
     /// If the oracle does not know an operator of it.
     pub fn exact(&self, optimised: &Model) -> Result<(Oracle, Vec<Promoted>), ParityError> {
-        exact(optimised, &self.known)
+        let first = Pair { double: &self.double.oracle, single: &self.single.oracle };
+        exact(optimised, &self.known, Some(first))
             .map_err(|source| ParityError::Oracle { onnx: "the graph".into(), source: Box::new(source) })
     }
 }
 
-fn exact(model: &Model, known: &[Known]) -> Result<(Oracle, Vec<Promoted>), onnx_eval::OracleError> {
+fn exact(
+    model: &Model,
+    known: &Numbers,
+    other: Option<Pair>,
+) -> Result<(Oracle, Vec<Promoted>), onnx_eval::OracleError> {
     let oracle = Oracle::with(model, Precision::F64, Limits::default())?;
-    let (promotions, promoted) = promotions_to(model, oracle.nodes(), known);
+    let (mut promotions, mut promoted) = promotions_to(&oracle, known, &HashSet::new());
+    if let Some(other) = other {
+        other.promote(&oracle, &mut promotions, &mut promoted);
+    }
     Ok((oracle.promoting(promotions), promoted))
 }
 

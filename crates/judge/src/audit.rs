@@ -90,6 +90,8 @@ pub fn audit_held(
     let missing = |used: bool| {
         let missing = weights.iter().enumerate().filter(|(at, weight)| {
             weight.is_used() == used
+                // The file has no such tensor.
+                && (used || !weight.tied)
                 && matches
                     .iter()
                     .all(|found| found.weight != *at && found.plus.is_none_or(|(other, _)| other != *at))

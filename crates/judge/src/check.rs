@@ -160,8 +160,9 @@ impl Check {
                 opens.iter().map(|open| Part { deployed: &candidate.model, open }).collect();
             let graph = Graph { parts: &parts, ..candidate.graph(&engines, bounds) };
             let judged = trial.judge(graph, &mut step)?;
-            let exact = || Some(proof::exact_graph(&candidate.model, subject.program()).ok()?.0);
-            let exact = found.needs_exact(&judged).then(exact).flatten();
+            let weights = judged.report.parts.weights.as_ref().map(proof::carrying).unwrap_or_default();
+            let exact = || proof::exact_graph_with(&candidate.model, subject.program(), &weights).ok();
+            let exact = found.needs_exact(&judged).then(exact).flatten().map(|(oracle, _)| oracle);
             let further = trial.further(&candidate.model, &engines);
             let [single, double] = [&references.single, &references.double]
                 .map(|side| Extended::new(&side.engine, further.as_ref()));

@@ -22,7 +22,7 @@ pub use tables::EmbeddingTables;
 const SEED: u64 = 0x5EED;
 
 /// The longest sequence of the default inputs: BERT's own limit. A model that takes more is not checked at its very end.
-const LONGEST: usize = 512;
+pub(crate) const LONGEST: usize = 512;
 
 /// Sentences of different lengths, the first of which the features are shown for.
 pub const SENTENCES: [&str; 4] = [

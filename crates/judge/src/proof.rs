@@ -16,6 +16,8 @@ pub mod further;
 mod promote;
 mod run;
 
+use std::collections::HashSet;
+
 use architecture::Program;
 use engine::{Engine, ValueSpec};
 use onnx_eval::{Limits, Oracle, OracleError};
@@ -28,7 +30,9 @@ use crate::compare::{Answers, OnFailure, Tally, finite};
 use crate::inputs::Case;
 pub use budget::{BUDGET_FACTOR, BUDGET_ULPS, Budget};
 pub use promote::promotions;
-pub(crate) use promote::{Known, half_promotions, promotions_to};
+pub(crate) use promote::{
+    Known, Numbers, carrying, half_promotions, logs, mean, of_activations, of_heads, promotions_to,
+};
 pub(crate) use run::{Oracles, Proven, Runs, rounded};
 
 /// How many tokens the input may have on which values are looked at, if there is one so small:
@@ -59,8 +63,20 @@ pub(crate) fn telling_case<'a>(proof: &Proof, cases: &'a [Case]) -> Option<&'a C
 /// # Errors
 /// If the oracle does not know an operator of the graph.
 pub fn exact_graph(model: &Model, program: &Program) -> Result<(Oracle, Vec<Promoted>), OracleError> {
+    exact_graph_with(model, program, &HashSet::new())
+}
+
+/// The graph in f64 as it was meant, with these of its constants as they are, since they carry weights.
+///
+/// # Errors
+/// As [`exact_graph`].
+pub fn exact_graph_with(
+    model: &Model,
+    program: &Program,
+    weights: &HashSet<&str>,
+) -> Result<(Oracle, Vec<Promoted>), OracleError> {
     let oracle = Oracle::with(model, onnx_eval::Precision::F64, Limits::default())?;
-    let (promotions, promoted) = promotions(model, oracle.nodes(), program);
+    let (promotions, promoted) = promotions(&oracle, program, weights);
     Ok((oracle.promoting(promotions), promoted))
 }
 

@@ -21,7 +21,7 @@ use self::plant::{Sound, plants};
 use crate::blame::locate::locate;
 use crate::engines::stress::Part;
 use crate::inputs::{Case, common_inputs};
-use crate::proof::{exact_graph, prove};
+use crate::proof::{carrying, exact_graph_with, prove};
 use crate::subject::References;
 use crate::trial::{Graph, Trial};
 use crate::{ParityError, Subject, verdict};
@@ -60,7 +60,7 @@ pub fn selftest(
     let context = Context { subject, graph, trials: &trials };
     context.must_be_sound()?;
     let audit = first.audit(model)?;
-    let (oracle, promoted) = exact_graph(model, subject.program())
+    let (oracle, promoted) = exact_graph_with(model, subject.program(), &carrying(&audit))
         .map_err(|error| ParityError::NotSound { onnx: onnx.into(), why: error.to_string() })?;
     let checkpoint = subject.files().checkpoint()?;
     let bound = bind(&checkpoint, subject.family(), subject.task()).map_err(|error| subject.unfit(error))?;
@@ -121,7 +121,8 @@ impl Context<'_> {
                 }
             }
         }
-        let Ok((oracle, _)) = exact_graph(graph.model, self.subject.program()) else { return judge(first) };
+        let exact = exact_graph_with(graph.model, self.subject.program(), &carrying(&audit));
+        let Ok((oracle, _)) = exact else { return judge(first) };
         for trial in self.trials {
             let truth = trial.truth_as(graph.model)?;
             if prove(&truth, &oracle, graph.bounds.proof_tol, |_| ())?.0.verdict == Verdict::Fail {

@@ -17,7 +17,7 @@ use crate::engines::{Exact, check, refused};
 use crate::inputs::Case;
 use crate::proof::convert::{self, NotFinite, not_finite};
 use crate::proof::further::Further;
-use crate::proof::{Budget, Oracles, Proof, Proven, Runs, TELLING, exact_graph, telling_case};
+use crate::proof::{Budget, Oracles, Proof, Proven, Runs, TELLING, carrying, exact_graph_with, telling_case};
 use crate::subject::References;
 use crate::{ParityError, Subject, verdict};
 
@@ -307,7 +307,9 @@ impl<'a> Trial<'a> {
     fn oracles(&self, Graph { model, bounds, .. }: Graph, audit: &Audit) -> Result<Oracles, String> {
         let program = self.subject.program();
         let double = match bounds.expect {
-            Expect::Exact => exact_graph(model, program).map_err(|error| error.to_string())?,
+            Expect::Exact => {
+                exact_graph_with(model, program, &carrying(audit)).map_err(|error| error.to_string())?
+            }
             expect => convert::exact_graph(model, program, expect, audit)?,
         };
         Oracles::new(model, double).map_err(|error| error.to_string())

@@ -7,11 +7,12 @@ use onnx_graph::{Node, shape};
 use crate::fault::Fault;
 use crate::memory::Memory;
 use crate::round::{Precision, round};
-use crate::substitute::Promotions;
+use crate::substitute::{NodeId, Promotions};
 use crate::tensor::{Array, Data, Tensor};
 
 /// One node with its inputs.
 pub(crate) struct Context<'a> {
+    pub id: NodeId,
     pub node: &'a Node,
     /// The version of the node's domain.
     pub opset: i64,
@@ -114,7 +115,7 @@ impl Context<'_> {
     /// A float attribute that may be left out.
     pub fn optional_float(&self, name: &str) -> Result<Option<f64>, Fault> {
         // An attribute is an f32.
-        let promoted = self.promotions.of_attribute(&self.node.name, name);
+        let promoted = self.promotions.of_attribute(self.id, name);
         let promoted = promoted.filter(|_| self.precision.promotes(DType::F32));
         Ok(promoted.or(self.node.float(name)?.map(f64::from)))
     }

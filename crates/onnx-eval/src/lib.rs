@@ -52,6 +52,7 @@
 mod context;
 mod error;
 mod fault;
+mod fold;
 mod inline;
 mod memory;
 mod operation;
@@ -64,8 +65,9 @@ mod tensor;
 
 pub use error::OracleError;
 pub use fault::Fault;
+pub use fold::Folded;
 pub use operation::{Operation, operations};
 pub use ops::{Operator, operators};
 pub use oracle::{Limits, Oracle};
 pub use round::Precision;
-pub use substitute::Promotions;
+pub use substitute::{Constant, NodeId, Place, Promotions};

@@ -1,8 +1,7 @@
 //! How much memory the values of a run take, and how much they may.
 
-use std::collections::HashMap;
-
 use engine::DType;
+use indexmap::IndexMap;
 
 use crate::tensor::Tensor;
 use crate::{Fault, OracleError};
@@ -51,24 +50,30 @@ fn element_size(dtype: DType) -> usize {
 /// The constants of a graph, those of its branches included: names are unique.
 pub(crate) struct Constants {
     pub memory: Memory,
-    tensors: HashMap<String, Tensor>,
+    /// As the graph holds them, and as they are computed with.
+    tensors: IndexMap<String, (onnx_graph::Tensor, Tensor)>,
 }
 
 impl Constants {
     pub fn new(limit: usize) -> Self {
-        Self { memory: Memory::new(limit), tensors: HashMap::new() }
+        Self { memory: Memory::new(limit), tensors: IndexMap::new() }
     }
 
     pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.tensors.get(name)
+        self.tensors.get(name).map(|(_, tensor)| tensor)
+    }
+
+    /// All of them, as the graph holds them.
+    pub fn held(&self) -> impl Iterator<Item = (&str, &onnx_graph::Tensor)> {
+        self.tensors.iter().map(|(name, (held, _))| (name.as_str(), held))
     }
 
     /// Many constants may be the same bytes of a file: what they take is counted before they are copied.
     pub fn insert(&mut self, name: &str, tensor: &onnx_graph::Tensor) -> Result<(), OracleError> {
         let read = self.memory.take(tensor.dtype, &tensor.shape).and_then(|()| Tensor::from_graph(tensor));
-        let tensor =
+        let read =
             read.map_err(|fault| OracleError::Constant { name: name.into(), fault: Box::new(fault) })?;
-        self.tensors.insert(name.into(), tensor);
+        self.tensors.insert(name.into(), (tensor.clone(), read));
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use crate::inline::{Placed, inline};
 use crate::memory::Memory;
 use crate::ops::{self, Op};
 use crate::tensor::Tensor;
-use crate::{Fault, Limits, OracleError, Precision, Promotions};
+use crate::{Fault, Limits, NodeId, OracleError, Precision, Promotions};
 
 /// One node of a graph, with the operator that it is at its opset: what [`Oracle`](crate::Oracle) computes in [`Precision::F32`], by itself.
 #[derive(Clone)]
@@ -74,6 +74,8 @@ impl Operation {
         }
         let promotions = Promotions::default();
         let context = Context {
+            // Nothing is promoted here.
+            id: NodeId(0),
             node: &self.node,
             opset: self.opset,
             precision: Precision::F32,

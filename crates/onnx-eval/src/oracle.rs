@@ -7,7 +7,8 @@ use crate::context::Context;
 use crate::inline::inline;
 use crate::memory::{Constants, Memory};
 use crate::program::{Kind, Plan, Program, Step, program};
-use crate::tensor::{Data, Tensor};
+use crate::substitute::{Constant, NodeId, Place, held, holds};
+use crate::tensor::Tensor;
 use crate::{Fault, OracleError, Precision, Promotions};
 
 /// What a graph may take, so that a hostile one ends in an error.
@@ -32,10 +33,10 @@ impl Default for Limits {
 
 /// A graph that is evaluated node by node. It is an [`Engine`] of the name `oracle`; the crate's documentation says what it promises.
 pub struct Oracle {
-    inputs: Vec<ValueSpec>,
+    pub(crate) inputs: Vec<ValueSpec>,
     outputs: Vec<ValueSpec>,
-    program: Program,
-    constants: Constants,
+    pub(crate) program: Program,
+    pub(crate) constants: Constants,
     precision: Precision,
     limits: Limits,
     promotions: Promotions,
@@ -63,7 +64,7 @@ impl Oracle {
             constants.insert(name, tensor)?;
         }
         let outputs = graph.outputs.iter().map(|spec| spec.name.clone()).collect();
-        let program = program(inline(model)?, outputs, &mut constants)?;
+        let program = program(inline(model)?, outputs, &mut constants)?.numbered();
         let given_out = |spec: &ValueSpec| ValueSpec { dtype: precision.output(spec.dtype), ..spec.clone() };
         Ok(Self {
             inputs: graph.inputs.clone(),
@@ -106,6 +107,26 @@ impl Oracle {
         self.program.steps.iter().map(|step| &step.node)
     }
 
+    /// [`Oracle::nodes`], and after an `If` those of its branches: every node that may be computed.
+    pub fn all_nodes(&self) -> impl Iterator<Item = (NodeId, &Node)> {
+        self.program.all_steps().into_iter().map(|step| (step.id, &step.node))
+    }
+
+    /// The float constants, wherever they stand: initializers, then those that nodes hold.
+    pub fn constants(&self) -> impl Iterator<Item = Constant<'_>> {
+        let initializers = self.constants.held().filter(|(_, tensor)| tensor.dtype.is_float());
+        let initializers = initializers.map(|(name, tensor)| Constant {
+            place: Place::Initializer(name.into()),
+            name,
+            tensor: tensor.clone(),
+        });
+        let held = self.all_nodes().filter_map(|(id, node)| {
+            let name = node.outputs.first()?;
+            Some(Constant { place: Place::Node(id), name, tensor: held(node)? })
+        });
+        initializers.chain(held)
+    }
+
     /// [`Engine::run_for`], with `substitutes` in the place of what nodes compute: everything that depends on them is computed from them.
     ///
     /// # Errors
@@ -144,13 +165,7 @@ impl Oracle {
     fn start(&self, inputs: &NamedValues) -> Result<Run<'_>, EngineError> {
         let specs: Vec<ValueSpec> = self.inputs.iter().map(|spec| self.accepted(spec, inputs)).collect();
         check_inputs(&specs, inputs)?;
-        let mut run = Run {
-            oracle: self,
-            values: HashMap::new(),
-            memory: self.constants.memory,
-            nodes: 0,
-            substitutes: None,
-        };
+        let mut run = Run::new(self);
         for (name, value) in inputs.iter() {
             let fail = |fault| EngineError::BadInput(Box::new(fault));
             let declared = self.inputs.iter().find(|spec| spec.name == name).map(|spec| spec.dtype);
@@ -191,7 +206,7 @@ impl Engine for Oracle {
 }
 
 /// One run: the values that are alive.
-struct Run<'a> {
+pub(crate) struct Run<'a> {
     oracle: &'a Oracle,
     values: HashMap<String, Tensor>,
     memory: Memory,
@@ -200,8 +215,14 @@ struct Run<'a> {
     substitutes: Option<&'a NamedValues>,
 }
 
-impl Run<'_> {
-    fn value(&self, name: &str) -> Option<&Tensor> {
+impl<'a> Run<'a> {
+    /// One without inputs.
+    pub fn new(oracle: &'a Oracle) -> Self {
+        let memory = oracle.constants.memory;
+        Self { oracle, values: HashMap::new(), memory, nodes: 0, substitutes: None }
+    }
+
+    pub fn value(&self, name: &str) -> Option<&Tensor> {
         // An input that has an initializer goes before it.
         self.values.get(name).or_else(|| self.oracle.constants.get(name))
     }
@@ -211,21 +232,19 @@ impl Run<'_> {
         if self.values.contains_key(name) {
             return self.values.get(name).cloned();
         }
-        self.oracle.constants.get(name).map(|tensor| self.promoted(name, tensor.clone()))
+        let tensor = self.oracle.constants.get(name)?.clone();
+        Some(self.meant(&Place::Initializer(name.into()), tensor))
     }
 
-    fn promoted(&self, name: &str, tensor: Tensor) -> Tensor {
-        let promoted = self.oracle.promotions.of_value(name, tensor.dtype, self.oracle.precision);
-        match (promoted, tensor.data) {
-            (Some(number), Data::Float(array)) => Tensor::float(tensor.dtype, array.mapv(|_| number)),
-            (_, data) => Tensor { dtype: tensor.dtype, data },
-        }
+    fn meant(&self, place: &Place, tensor: Tensor) -> Tensor {
+        self.oracle.promotions.meant(place, tensor, self.oracle.precision)
     }
 
     /// What stands for a value that a node has computed.
-    fn instead(&self, node: &Node, name: &str, computed: Tensor) -> Result<Tensor, Fault> {
+    fn instead(&self, step: &Step, name: &str, computed: Tensor) -> Result<Tensor, Fault> {
         let Some(substitute) = self.substitutes.and_then(|substitutes| substitutes.get(name)) else {
-            return Ok(if node.op == "Constant" { self.promoted(name, computed) } else { computed });
+            let meant = |computed| self.meant(&Place::Node(step.id), computed);
+            return Ok(if holds(&step.node) { meant(computed) } else { computed });
         };
         let wanted = || format!("{:?}, as what it stands for", computed.shape());
         if substitute.shape() != computed.shape() {
@@ -252,15 +271,16 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn drop(&mut self, name: &str) {
+    pub fn drop(&mut self, name: &str) {
         if let Some(tensor) = self.values.remove(name) {
             self.memory.give_back(&tensor);
         }
     }
 
-    fn step(&mut self, step: &Step) -> Result<(), OracleError> {
-        let Step { node, opset, kind, .. } = step;
+    pub fn step(&mut self, step: &Step) -> Result<(), OracleError> {
+        let Step { id, node, opset, kind, .. } = step;
         let context = Context {
+            id: *id,
             node,
             opset: *opset,
             precision: self.oracle.precision,
@@ -289,7 +309,7 @@ impl Run<'_> {
             let Some(tensor) = results.get(index).cloned() else {
                 return Err(fail(Fault::MissingOutput(index)));
             };
-            let tensor = self.instead(node, name, tensor).map_err(fail)?;
+            let tensor = self.instead(step, name, tensor).map_err(fail)?;
             self.memory.take(tensor.dtype, tensor.shape()).map_err(fail)?;
             self.values.insert(name.clone(), tensor.settled(self.oracle.precision));
         }

@@ -8,6 +8,7 @@ use crate::OracleError;
 use crate::inline::{Branch, Placed};
 use crate::memory::Constants;
 use crate::ops::{self, Op};
+use crate::substitute::NodeId;
 
 /// A graph, or a branch of an `If`.
 pub(crate) struct Program {
@@ -17,16 +18,48 @@ pub(crate) struct Program {
 }
 
 pub(crate) struct Step {
+    /// Given by [`Program::numbered`].
+    pub id: NodeId,
     pub node: Node,
     pub opset: i64,
     pub kind: Kind,
     /// All values it reads, those that its branches take from outside included.
-    reads: Vec<String>,
+    pub reads: Vec<String>,
 }
 
 pub(crate) enum Kind {
     Op(&'static Op),
     If { then_branch: Program, else_branch: Program },
+}
+
+impl Program {
+    /// With a number for each step, branches included.
+    pub fn numbered(mut self) -> Self {
+        self.number(&mut 0);
+        self
+    }
+
+    fn number(&mut self, next: &mut usize) {
+        for step in &mut self.steps {
+            step.id = NodeId(*next);
+            *next += 1;
+            if let Kind::If { then_branch, else_branch } = &mut step.kind {
+                [then_branch, else_branch].into_iter().for_each(|branch| branch.number(next));
+            }
+        }
+    }
+
+    /// The steps, and after an `If` those of its branches.
+    pub fn all_steps(&self) -> Vec<&Step> {
+        let mut all = Vec::new();
+        for step in &self.steps {
+            all.push(step);
+            if let Kind::If { then_branch, else_branch } = &step.kind {
+                all.extend([then_branch, else_branch].into_iter().flat_map(Program::all_steps));
+            }
+        }
+        all
+    }
 }
 
 /// Which steps to run for some values, and which of their own values are dead after each.
@@ -66,7 +99,7 @@ fn step(placed: Placed, constants: &mut Constants) -> Result<Step, OracleError> 
     } else {
         Kind::Op(op)
     };
-    Ok(Step { node, opset, kind, reads })
+    Ok(Step { id: NodeId(0), node, opset, kind, reads })
 }
 
 fn branch(branch: Branch, constants: &mut Constants) -> Result<Program, OracleError> {

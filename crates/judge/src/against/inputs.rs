@@ -1,16 +1,18 @@
 //! Inputs for a graph that comes without a config.json: from what it declares, and from the tables that it looks ids up in.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashMap;
 
-use architecture::Limits;
+use architecture::{Limits, Task};
 use engine::{DType, Dim, NamedValues, Value, ValueError, ValueSpec};
 use half::{bf16, f16};
-use onnx_graph::{Attribute, Model, Node};
+use onnx_graph::Model;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
+use super::longest::longest;
+use super::tables::Tables;
 use crate::ParityError;
-use crate::inputs::{Case, FixedShape, default_cases};
+use crate::inputs::{Case, FixedShape, LONGEST as LONGEST_CASE, as_choices, cases_for, fit_inputs};
 
 /// The seed of what the default inputs of a model do not have. ChaCha8 gives the same numbers everywhere.
 const SEED: u64 = 0x5EED;
@@ -21,24 +23,12 @@ const SIZES: [usize; 4] = [1, 2, 7, 3];
 /// The longest text for a graph in which no table of positions is found: how many it takes is then not known.
 const LONGEST: usize = 32;
 
-/// Operators that hand on the elements of their first input.
-const PASSES: [&str; 9] = [
-    "Identity",
-    "Cast",
-    "Reshape",
-    "Unsqueeze",
-    "Squeeze",
-    "Flatten",
-    "Expand",
-    "DequantizeLinear",
-    "Transpose",
-];
-
 /// The inputs of BERT.
 const BERT: [&str; 3] = ["input_ids", "attention_mask", "token_type_ids"];
 
-/// Cases for both graphs: those that a model with these tables gets, as far as the declared shapes take them. An input that is none of BERT's is
-/// 0 or 1 where it is an integer, and normally distributed where it is a float.
+/// Cases for both graphs: those that a model with these tables gets, as far as the declared shapes
+/// take them, and none longer than the first graph takes. An input that is none of BERT's is 0 or 1
+/// where it is an integer, and normally distributed where it is a float.
 ///
 /// # Errors
 /// If a value cannot be made, which shapes that are declared in good faith rule out.
@@ -46,8 +36,7 @@ pub fn cases(raw: &Model, optimised: &Model) -> Result<Vec<Case>, ParityError> {
     let tables = Tables::of(raw);
     let specs: Vec<&ValueSpec> = raw.graph.inputs.iter().filter(|spec| !spec.optional).collect();
     let mut rng = ChaCha8Rng::seed_from_u64(SEED);
-    let takes_ids = specs.iter().any(|spec| spec.name == "input_ids" && is_index(spec.dtype));
-    if !takes_ids {
+    let Some(ids) = specs.iter().find(|spec| spec.name == "input_ids" && is_index(spec.dtype)) else {
         let sizes = SIZES.iter().map(|size| (format!("open axes of {size}"), HashMap::new(), *size));
         return sizes
             .map(|(name, mut symbols, size)| {
@@ -58,40 +47,95 @@ pub fn cases(raw: &Model, optimised: &Model) -> Result<Vec<Case>, ParityError> {
                 Ok(Case { name, inputs: values.collect::<Result<_, ValueError>>()? })
             })
             .collect();
-    }
-    let [first, second] = [raw, optimised].map(|model| FixedShape::of(&model.graph.inputs));
-    let fixed =
-        FixedShape { batch: first.batch.or(second.batch), sequence: first.sequence.or(second.sequence) };
+    };
+    let ids = in_both(ids, optimised);
+    let task = match ids.shape.as_deref().map(<[Dim]>::len) {
+        Some(3) => Task::MultipleChoice,
+        _ => Task::FeatureExtraction,
+    };
+    let ids = [ids];
     let limits = Limits {
         vocabulary: tables.rows("input_ids").unwrap_or(2),
         token_types: tables.rows("token_type_ids").unwrap_or(2),
-        positions: tables.positions.unwrap_or(LONGEST),
+        positions: tables.positions.unwrap_or(LONGEST).min(LONGEST_CASE),
     };
-    let mut cases = default_cases(&limits, fixed, None, None)?;
+    let positions = match FixedShape::of(&ids).sequence {
+        Some(_) => limits.positions,
+        None => longest(raw, limits.positions, |length| texts(task, &ids, &limits, length, &specs, &tables))?,
+    };
+    let mut cases = cases_for(task, &Limits { positions, ..limits }, &ids, None, None)?;
     for case in &mut cases {
-        let shape = case.inputs.get("input_ids").map(|ids| ids.shape().to_vec()).unwrap_or_default();
-        let mut symbols = HashMap::new();
-        let ids = specs.iter().find(|spec| spec.name == "input_ids").and_then(|spec| spec.shape.as_ref());
-        for (dim, size) in ids.into_iter().flatten().zip(&shape) {
-            if let Dim::Symbol(name) = dim {
-                symbols.insert(name.clone(), *size);
-            }
-        }
-        let sequence = shape.last().copied().unwrap_or(1);
-        let mut inputs = NamedValues::new();
-        for spec in &specs {
-            let known = case.inputs.get(&spec.name).filter(|_| BERT.contains(&spec.name.as_str()));
-            let value = match known {
-                // What an integer is made of, the check converts.
-                Some(value) if is_index(spec.dtype) => value.clone(),
-                Some(value) => of_dtype(spec.dtype, value.shape(), &value.to_f64())?,
-                None => made(spec, tables.rows(&spec.name), &mut symbols, sequence, &mut rng)?,
-            };
-            inputs.insert(spec.name.clone(), value);
-        }
-        case.inputs = inputs;
+        case.inputs = completed(&case.inputs, &specs, &tables, &mut rng)?;
     }
     Ok(cases)
+}
+
+/// The ids with what either graph fixes of their shape.
+fn in_both(ids: &ValueSpec, optimised: &Model) -> ValueSpec {
+    let mut both = ids.clone();
+    let other = optimised.graph.inputs.iter().find(|spec| spec.name == ids.name);
+    let other = other.and_then(|spec| spec.shape.as_deref()).unwrap_or_default();
+    for (dim, other) in both.shape.iter_mut().flatten().zip(other) {
+        if let (Dim::Symbol(_) | Dim::Any, Dim::Fixed(_)) = (&*dim, other) {
+            *dim = other.clone();
+        }
+    }
+    both
+}
+
+/// A text of that many tokens, once of the first id and once of the last: not both are padding.
+fn texts(
+    task: Task,
+    ids: &[ValueSpec],
+    limits: &Limits,
+    length: usize,
+    specs: &[&ValueSpec],
+    tables: &Tables,
+) -> Result<Vec<NamedValues>, ParityError> {
+    let batch = FixedShape::of(ids).batch.unwrap_or(1);
+    let text = |id: usize| {
+        let filled = |element: usize| Value::new([batch, length], vec![element as i64; batch * length]);
+        let values =
+            [("input_ids", filled(id)?), ("attention_mask", filled(1)?), ("token_type_ids", filled(0)?)];
+        let mut cases = vec![Case { name: String::new(), inputs: NamedValues::from_iter(values) }];
+        if task == Task::MultipleChoice {
+            cases = as_choices(cases, ids)?;
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(SEED);
+        let inputs = cases.pop().map(|case| case.inputs).unwrap_or_default();
+        let given: Vec<ValueSpec> = specs.iter().map(|spec| (*spec).clone()).collect();
+        Ok(fit_inputs(&completed(&inputs, specs, tables, &mut rng)?, &given)?)
+    };
+    [0, limits.vocabulary - 1].into_iter().map(text).collect()
+}
+
+/// What a graph takes: of BERT's inputs these, and others of the sizes that the ids have.
+fn completed(
+    given: &NamedValues,
+    specs: &[&ValueSpec],
+    tables: &Tables,
+    rng: &mut ChaCha8Rng,
+) -> Result<NamedValues, ValueError> {
+    let shape = given.get("input_ids").map(|ids| ids.shape().to_vec()).unwrap_or_default();
+    let mut symbols = HashMap::new();
+    let ids = specs.iter().find(|spec| spec.name == "input_ids").and_then(|spec| spec.shape.as_ref());
+    for (dim, size) in ids.into_iter().flatten().zip(&shape) {
+        if let Dim::Symbol(name) = dim {
+            symbols.insert(name.clone(), *size);
+        }
+    }
+    let sequence = shape.last().copied().unwrap_or(1);
+    let value = |spec: &&ValueSpec| {
+        let known = given.get(&spec.name).filter(|_| BERT.contains(&spec.name.as_str()));
+        let value = match known {
+            // What an integer is made of, the check converts.
+            Some(value) if is_index(spec.dtype) => value.clone(),
+            Some(value) => of_dtype(spec.dtype, value.shape(), &value.to_f64())?,
+            None => made(spec, tables.rows(&spec.name), &mut symbols, sequence, rng)?,
+        };
+        Ok((spec.name.clone(), value))
+    };
+    specs.iter().map(value).collect()
 }
 
 /// Whether [`fit_inputs`](crate::inputs::fit_inputs) makes it of an i64.
@@ -158,141 +202,12 @@ fn of_dtype(dtype: DType, shape: &[usize], elements: &[f64]) -> Result<Value, Va
     }
 }
 
-/// What a graph looks its inputs up in.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Tables {
-    /// The rows of the smallest table that an input is looked up in.
-    rows: BTreeMap<String, usize>,
-    /// How many positions there are, if a table says so.
-    positions: Option<usize>,
-}
-
-impl Tables {
-    fn rows(&self, input: &str) -> Option<usize> {
-        self.rows.get(input).copied()
-    }
-
-    /// The tables of the main graph's nodes.
-    fn of(model: &Model) -> Self {
-        let trace = Trace::new(model);
-        let mut tables = Self::default();
-        // Rows and width of tables that no input leads to.
-        let mut others: Vec<[usize; 2]> = Vec::new();
-        let mut widths = HashSet::new();
-        let mut look_up = |index: &str, table: &str, tables: &mut Self| {
-            // A table without rows takes no id: the graph says so when it runs.
-            let Some([rows, width]) = trace.table(table).map(|[rows, width]| [rows.max(1), width]) else {
-                return;
-            };
-            match trace.input(index) {
-                Some(input) => {
-                    let least = tables.rows.entry(input.into()).or_insert(rows);
-                    *least = rows.min(*least);
-                    widths.insert(width);
-                }
-                None => others.push([rows, width]),
-            }
-        };
-        let input = |node: &Node, at: usize| node.inputs.get(at).map_or("", String::as_str).to_string();
-        for node in &model.graph.nodes {
-            match node.op.as_str() {
-                "Gather" => look_up(&input(node, 1), &input(node, 0), &mut tables),
-                // input_ids, segment_ids, then the tables of words, positions and segments.
-                "EmbedLayerNormalization" => {
-                    look_up(&input(node, 0), &input(node, 2), &mut tables);
-                    look_up(&input(node, 1), &input(node, 4), &mut tables);
-                    look_up("", &input(node, 3), &mut tables);
-                }
-                _ => {}
-            }
-        }
-        // A table of positions is as wide as that of the ids. So is that of token types, which stands beside it where the graph has no such input.
-        let positions = others.iter().filter(|[_, width]| widths.contains(width)).map(|[rows, _]| *rows);
-        tables.positions =
-            if tables.rows("token_type_ids").is_some() { positions.min() } else { positions.max() };
-        tables
-    }
-}
-
-/// The way back from a value.
-struct Trace<'a> {
-    model: &'a Model,
-    producer: HashMap<&'a str, &'a Node>,
-}
-
-impl<'a> Trace<'a> {
-    fn new(model: &'a Model) -> Self {
-        let outputs = |node: &'a Node| node.outputs.iter().map(move |output| (output.as_str(), node));
-        Self { model, producer: model.graph.nodes.iter().flat_map(outputs).collect() }
-    }
-
-    /// Where the elements of a value come from.
-    fn origin(&self, name: &'a str) -> (&'a str, Option<&'a Node>) {
-        let mut name = name;
-        // A checked model has no cycle; the bound only says so.
-        for _ in 0..=self.producer.len() {
-            match self.producer.get(name) {
-                Some(node) if PASSES.contains(&node.op.as_str()) => {
-                    name = node.inputs.first().map_or("", String::as_str);
-                }
-                found => return (name, found.copied()),
-            }
-        }
-        (name, None)
-    }
-
-    /// The input that a value's elements are.
-    fn input(&self, name: &str) -> Option<&'a str> {
-        let name = self.known(name)?;
-        let (name, _) = self.origin(name);
-        self.model.graph.inputs.iter().map(|spec| spec.name.as_str()).find(|input| *input == name)
-    }
-
-    /// Rows and width of a constant of rank 2.
-    fn table(&self, name: &str) -> Option<[usize; 2]> {
-        let (name, node) = self.origin(self.known(name)?);
-        let shape = match node {
-            Some(node) => match node.attributes.get("value") {
-                Some(Attribute::Tensor(tensor)) if node.op == "Constant" => &tensor.shape,
-                _ => return None,
-            },
-            None => &self.model.graph.initializers.get(name)?.shape,
-        };
-        <[usize; 2]>::try_from(shape.as_slice()).ok()
-    }
-
-    /// The name as the model itself has it.
-    fn known(&self, name: &str) -> Option<&'a str> {
-        let (produced, inputs) = (self.producer.keys().copied(), self.model.graph.inputs.iter());
-        let constants = self.model.graph.initializers.keys().map(String::as_str);
-        produced.chain(inputs.map(|spec| spec.name.as_str())).chain(constants).find(|known| *known == name)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn fixture(file: &str) -> Model {
         Model::open(format!("{}/../../tests/fixtures/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap()
-    }
-
-    #[test]
-    fn tables_say_what_ids_there_are() {
-        for (file, ids, types, positions) in [
-            ("baseline/onnx/ts14-eager-dynamic.onnx", 48, 2, 24),
-            ("baseline/onnx/dynamo20-sdpa-dynamic.onnx", 48, 2, 24),
-            ("forms/baseline/ort-transformers-ts14.onnx", 48, 2, 24),
-            ("forms/baseline/ort-all-ts14.onnx", 48, 2, 24),
-            ("forms/baseline/onnxslim-ts17.onnx", 48, 2, 24),
-            ("forms/types3/ort-transformers-dynamo20.onnx", 48, 3, 24),
-            ("forms/types3/onnxsim-ts14.onnx", 48, 3, 24),
-        ] {
-            let tables = Tables::of(&fixture(file));
-            let found = (tables.rows("input_ids"), tables.rows("token_type_ids"), tables.positions);
-            assert_eq!(found, (Some(ids), Some(types), Some(positions)), "{file}");
-            assert_eq!(tables.rows("attention_mask"), None, "{file}");
-        }
     }
 
     #[test]
@@ -309,6 +224,44 @@ mod tests {
         let cases = cases(&dynamic, &dynamic).unwrap();
         let longest = cases.iter().filter_map(|case| case.inputs.get("input_ids")).map(|ids| ids.shape()[1]);
         assert_eq!(longest.max(), Some(24));
+    }
+
+    #[test]
+    fn the_longest_text_is_one_that_the_graph_takes() {
+        // As in a RoBERTa, positions begin after the number of the padding token.
+        let mut model = fixture("baseline/onnx/ts14-eager-dynamic.onnx");
+        let table = "embeddings.position_embeddings.weight";
+        let at = model
+            .graph
+            .nodes
+            .iter()
+            .position(|node| node.inputs[..1].iter().any(|name| name.ends_with(table)));
+        let gather = &mut model.graph.nodes[at.unwrap()];
+        let index = std::mem::replace(&mut gather.inputs[1], "shifted".into());
+        let first = Value::scalar(2i64);
+        model.graph.initializers.insert("first".into(), onnx_graph::Tensor::from_value(&first));
+        let shift = onnx_graph::Node {
+            name: "shift".into(),
+            op: "Add".into(),
+            inputs: vec![index, "first".into()],
+            outputs: vec!["shifted".into()],
+            ..onnx_graph::Node::default()
+        };
+        model.graph.nodes.insert(at.unwrap(), shift);
+        let cases = cases(&model, &model).unwrap();
+        let lengths = cases.iter().filter_map(|case| case.inputs.get("input_ids")).map(|ids| ids.shape()[1]);
+        assert_eq!(lengths.max(), Some(22));
+    }
+
+    #[test]
+    fn choices_have_an_axis_of_their_own() {
+        let model = fixture("heads/multiple_choice/onnx/ts17-eager.onnx");
+        let cases = cases(&model, &model).unwrap();
+        assert!(cases.len() > 2);
+        for case in &cases {
+            assert!(case.inputs.iter().all(|(_, value)| value.shape().len() == 3), "{}", case.name);
+        }
+        assert!(cases.iter().any(|case| case.inputs.get("input_ids").unwrap().shape()[..2] == [2, 3]));
     }
 
     #[test]

@@ -86,7 +86,7 @@ fn with_tokens_in_all_rows(case: &Case) -> Case {
     let mut case = case.clone();
     let filled = || {
         let mask = case.inputs.get("attention_mask")?;
-        let &[_, sequence] = mask.shape() else { return None };
+        let &[.., sequence] = mask.shape() else { return None };
         let mut bits = mask.as_slice::<i64>().ok()?.to_vec();
         bits.chunks_mut(sequence.max(1)).filter(|row| !row.contains(&1)).for_each(|row| row.fill(1));
         Value::new(mask.shape(), bits).ok()

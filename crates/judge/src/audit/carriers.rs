@@ -6,6 +6,7 @@ use engine::DType;
 
 use super::data::{floats, is_rounded};
 use super::flow::{Flow, Step, Use, ValueId};
+use super::places::needs_transposed;
 use super::weights::Weight;
 
 /// A tensor of the graph that may carry weights.
@@ -21,6 +22,8 @@ pub(super) struct Carrier {
     /// Some f64 has no equal in f32.
     pub rounded: bool,
     pub uses: Vec<Use>,
+    /// Whether a node takes it for a matrix to multiply with.
+    pub multiplied: bool,
     /// The tensor that its own name says it is.
     pub named: Option<usize>,
     /// The tensor that the name of a node that uses it speaks of.
@@ -79,6 +82,7 @@ pub(super) fn carriers(flow: &Flow, weights: &[Weight]) -> (Vec<Carrier>, HashSe
             rounded: is_rounded(tensor.dtype, &tensor.bytes),
             named,
             scoped,
+            multiplied: uses.iter().any(|&at| needs_transposed(&flow.steps[at.step], at).is_some()),
             uniform: elements.iter().all(|x| Some(x) == elements.first()),
             uses,
             elements,

@@ -12,7 +12,8 @@ const MOST_JOINED: usize = 3;
 pub(super) fn layouts(weight: &Weight, carrier: &Carrier) -> Vec<(Layout, Placement)> {
     let (rows, columns) = (weight.rows, weight.columns);
     let (size, held) = (rows * columns, carrier.elements.len());
-    if size == 0 || held < columns {
+    // A decoder is multiplied with; where rows are looked up, it is the table.
+    if size == 0 || held < columns || weight.tied && !carrier.multiplied {
         return Vec::new();
     }
     let dims = carrier.dims();

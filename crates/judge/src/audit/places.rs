@@ -302,7 +302,7 @@ impl Places<'_> {
 }
 
 /// Whether a node needs a dense layer's `[out, in]` matrix transposed; `None` where that cannot be told.
-fn needs_transposed(step: &Step, at: Use) -> Option<bool> {
+pub(super) fn needs_transposed(step: &Step, at: Use) -> Option<bool> {
     let node = &step.node;
     let flag = |name: &str| node.int(name).ok().flatten().unwrap_or_default() != 0;
     let needs = match (node.op.as_str(), at.index) {

@@ -341,3 +341,55 @@ fn the_report_is_json() {
     assert_eq!(positions.unwrap()["layout"], serde_json::json!({"rows": {"first": 0, "last": 7}}));
     assert_eq!(json["untraced"], serde_json::json!([]));
 }
+
+/// A graph with logits whose decoder is the table of word embeddings, in a tensor of its own, and the
+/// masked language model that it is of.
+fn tied() -> (Checkpoint, BertConfig, Model) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/heads/masked_lm");
+    let config = BertConfig::from_json(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+    let checkpoint = Checkpoint::open_safetensors(folder.join("model.safetensors")).unwrap();
+    (checkpoint, config, Model::open(folder.join("onnx/ts17-eager.onnx")).unwrap())
+}
+
+#[test]
+fn a_tied_decoder_is_no_fault_where_the_task_has_no_head() {
+    let (checkpoint, config, model) = tied();
+    let table = "model.bert.embeddings.word_embeddings.weight";
+    let decoder = "onnx::MatMul_304";
+    let audited = |model: &Model| {
+        let audit = audit(&checkpoint, Task::FeatureExtraction, &config, model, Expect::Exact).unwrap();
+        // The file has no such tensor, so there is none that is not used.
+        assert!(audit.unused.iter().all(|name| !name.ends_with("decoder.weight")), "{:?}", audit.unused);
+        audit
+    };
+    let right = audited(&model);
+    assert_eq!(right.verdict, Verdict::Pass, "{:#?}", right.findings);
+    assert!(right.traced.iter().any(|trace| trace.initializer == decoder && trace.exact));
+
+    let mut features = model.clone();
+    features.graph.outputs[0].name =
+        "/model/cls/predictions/transform/LayerNorm/LayerNormalization_output_0".into();
+    features.graph.initializers.shift_remove(decoder);
+    features.graph.nodes.retain(|node| !node.inputs.iter().any(|name| name == decoder));
+    features
+        .graph
+        .nodes
+        .retain(|node| !node.inputs.iter().any(|name| name.ends_with("decoder/MatMul_output_0")));
+    assert_eq!(audited(&features).verdict, Verdict::Pass);
+
+    let mut changed = model.clone();
+    change(&mut changed, decoder, |at, x| if at == 7 { x + 0.5 } else { x });
+    assert_eq!(audited(&changed).verdict, Verdict::Fail);
+
+    // It is known where something is multiplied with it, and nowhere else.
+    let mut looked_up = model;
+    let positions = "model.bert.embeddings.position_embeddings.weight";
+    let gather =
+        looked_up.graph.nodes.iter_mut().find(|node| node.inputs.iter().any(|name| name == positions));
+    gather.unwrap().inputs[0] = "again".into();
+    let rows = elements(&looked_up, table);
+    set(&mut looked_up, "again", &[121, 16], rows);
+    looked_up.graph.initializers.shift_remove(positions);
+    let audit = audited(&looked_up);
+    assert!(audit.traced.iter().any(|trace| trace.initializer == "again" && !trace.shared));
+}

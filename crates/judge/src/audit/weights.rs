@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use architecture::{BindError, Family, Op, Program, Role, Task, TensorId, bind};
+use architecture::{BindError, Bound, Family, Op, Program, Role, Task, TensorId, bind};
 use checkpoint::{Checkpoint, TensorEntry};
 
 use super::data::{floats_of, is_rounded};
@@ -25,6 +25,9 @@ pub(super) struct Weight {
     pub stage: Option<usize>,
     /// Whether the file's f64 had to be rounded.
     pub rounded: bool,
+    /// Whether the file has it once, as the table of word embeddings, and this is the decoder that a
+    /// head multiplies with.
+    pub tied: bool,
 }
 
 /// What a tensor is in the model.
@@ -101,6 +104,7 @@ impl Weight {
             part: None,
             stage: None,
             rounded: is_rounded(entry.dtype, &entry.bytes),
+            tied: false,
         })
     }
 }
@@ -141,15 +145,36 @@ pub(super) fn weights(
         let reads = |step: &usize| program.steps[*step].op.tensors().iter().any(|&(_, id)| id == copied.of);
         let last = (0..program.steps.len()).rev().find(reads);
         if let Some(weight) = Weight::new(copied.name.clone(), bound.entries[copied.of]) {
-            weights.push(Weight { part: last.and_then(|step| part(program, step, copied.of)), ..weight });
+            let part = last.and_then(|step| part(program, step, copied.of));
+            weights.push(Weight { part, tied: true, ..weight });
         }
     }
+    weights.extend(tied_of_others(checkpoint, family, &bound));
     let used: HashSet<&str> = bound.entries.iter().map(|entry| entry.name.as_str()).collect();
     // Such as the old buffer of positions, which is of integers.
     let others = checkpoint.iter().filter(|entry| entry.dtype.is_float());
     let others = others.filter(|entry| !used.contains(entry.name.as_str()));
     weights.extend(others.filter_map(|entry| Weight::new(entry.name.clone(), entry)));
     Ok((weights, bound.program))
+}
+
+/// The decoders that are tied to the word embeddings in heads that the checkpoint has and the task
+/// does not use: a graph for the features may hold one, and so may one whose head is of its own kind.
+fn tied_of_others(checkpoint: &Checkpoint, family: &dyn Family, bound: &Bound) -> Vec<Weight> {
+    let known = |name: &str| {
+        bound.program.copies.iter().any(|copied| copied.name == name)
+            || checkpoint.get(&format!("{}{name}", bound.head_prefix)).is_some()
+    };
+    let mut tied: Vec<Weight> = Vec::new();
+    for other in Task::ALL.into_iter().filter_map(|task| bind(checkpoint, family, task).ok()) {
+        for copied in other.program.copies.iter().filter(|copied| copied.tied && !known(&copied.name)) {
+            if tied.iter().all(|weight| weight.name != copied.name) {
+                let weight = Weight::new(copied.name.clone(), other.entries[copied.of]);
+                tied.extend(weight.map(|weight| Weight { tied: true, ..weight }));
+            }
+        }
+    }
+    tied
 }
 
 fn part(program: &Program, step: usize, id: TensorId) -> Option<Part> {

@@ -18,7 +18,7 @@ pub use report::{Conversion, Loss};
 
 use crate::audit::{Audit, Converted, Expect, Origin, audit_held};
 use crate::compare::{Answers, OnFailure, Tally};
-use crate::proof::{Promoted, half_promotions, promotions};
+use crate::proof::{Promoted, carrying, half_promotions, promotions};
 use crate::subject::References;
 use crate::{ParityError, Subject};
 pub(crate) use overflow::{NotFinite, not_finite};
@@ -79,8 +79,8 @@ pub(crate) fn exact_graph(
         .map(|constant| constant.name.as_str())
         .collect();
     let (promotions, promoted) = match expect {
-        Expect::F16 => half_promotions(model, oracle.nodes(), program, &eps),
-        _ => promotions(model, oracle.nodes(), program),
+        Expect::F16 => half_promotions(&oracle, program, &carrying(audit), &eps),
+        _ => promotions(&oracle, program, &carrying(audit)),
     };
     Ok((oracle.promoting(promotions), promoted))
 }

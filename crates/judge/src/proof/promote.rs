@@ -1,23 +1,42 @@
-//! Which of a graph's constants are the rounding of a number that the reference knows, to f32 or to half precision.
+//! Which of a graph's constants are the rounding of a number that the reference knows, to f32 or to
+//! half precision.
 //!
-//! A file can hold √2 only as an f32, which alone puts a correct export 1e-7 off in f64. In the proof such a constant is taken for the number
-//! that it is the rounding of. No weight is: only constants of one element, and attributes, within one ULP of a number on the list.
+//! A file can hold √2 only as an f32, which alone puts a correct export 1e-7 off in f64. In the proof
+//! such a constant is taken for the number that it is the rounding of. The list of numbers is short:
+//!
+//! | number | for |
+//! | --- | --- |
+//! | `eps` | the layer norms of config.json |
+//! | √2, 1/√2, √(2/π), 0.044715, 1.702 | activations |
+//! | √d, 1/√d, d^¼, d^-¼ | attention with heads of size d |
+//! | 1/n | the mean over the n features of a layer norm |
+//! | ln 2, ln 3, … ln 256 | buckets of distances, which a distance just below a whole number would miss |
+//!
+//! Only constants of one element and attributes are taken for one of them, within one ULP; and for 1/n
+//! also a tensor that has it everywhere, since a mean may be a product with a column of 1/n. What
+//! carries a weight of the checkpoint never is.
 
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashSet};
 use std::f64::consts::{FRAC_1_SQRT_2, PI, SQRT_2};
 
-use architecture::{Activation, Program};
+use architecture::{Activation, Op, Program};
 use engine::DType;
 use half::{bf16, f16};
-use onnx_eval::Promotions;
-use onnx_graph::{Attribute, Model, Node, Tensor};
-use report::Promoted;
+use onnx_eval::{Oracle, Promotions};
+use onnx_graph::{Attribute, Tensor};
+use report::{Audit, Promoted};
 
 use crate::audit::F16_CLAMPS;
 use crate::compare::ulp_distance_f32;
 
-/// How far a constant may be, in numbers of its dtype, from the rounding of the number it is taken for: 1/f32(√d) is one ULP off f32(1/√d) at d = 24 or 96,
-/// and exporters compute either.
+/// How far a constant may be, in numbers of its dtype, from the rounding of the number it is taken
+/// for: 1/f32(√d) is one ULP off f32(1/√d) at d = 24 or 96, and exporters compute either.
 const ULPS: u64 = 1;
+
+/// The largest number whose logarithm is known. T5 has its distances in buckets by ln(128/8) or
+/// ln(128/16), and others differ from it by small powers of two.
+const LARGEST_LOG: u32 = 256;
 
 const EPS: &str = "eps of config.json";
 const EPS_CLAMPED: &str = "eps of config.json, clamped by the conversion";
@@ -32,107 +51,150 @@ const DEFAULTS: [(&str, &str, f32); 4] = [
 ];
 
 /// A number that the reference computes with, and what it is.
-pub(crate) type Known = (&'static str, f64);
+pub(crate) type Known = (Cow<'static, str>, f64);
 
-/// The numbers that a reference of this config computes with, and those that exporters make of them.
-fn known(program: &Program) -> Vec<Known> {
-    let d = program.head_size().unwrap_or(1) as f64;
-    let tanh_factor = match program.activation() {
-        // Its formula has the number with ten digits.
-        Some(Activation::GeluFast) => ("0.7978845608", 0.797_884_560_8),
-        _ => ("√(2/π)", (2.0 / PI).sqrt()),
-    };
-    vec![
-        (EPS, program.eps().unwrap_or_default()),
-        ("√2", SQRT_2),
-        ("1/√2", FRAC_1_SQRT_2),
-        tanh_factor,
-        ("0.044715", 0.044715),
-        ("1.702", 1.702),
-        ("√d", d.sqrt()),
-        ("1/√d", 1.0 / d.sqrt()),
-        ("d^¼", d.powf(0.25)),
-        ("d^-¼", d.powf(-0.25)),
-    ]
+/// The numbers that constants may be the rounding of.
+#[derive(Debug, Default)]
+pub(crate) struct Numbers {
+    /// Those that a constant of one element may be.
+    pub single: Vec<Known>,
+    /// Those of single constants that f32 alone tells from others: in half precision every third
+    /// number is next to one of these.
+    pub logs: Vec<Known>,
+    /// What a constant of any size may be, the same everywhere.
+    pub means: Vec<Known>,
 }
 
-/// The promotions for a graph, whose nodes are given with its functions written out, and a list of them for the report.
-pub fn promotions<'a>(
-    model: &Model,
-    nodes: impl Iterator<Item = &'a Node>,
+impl Numbers {
+    /// Those that a reference of this config computes with, and those that exporters make of them.
+    fn of(program: &Program) -> Self {
+        let tanh_factor = match program.activation() {
+            // Its formula has the number with ten digits.
+            Some(Activation::GeluFast) => ("0.7978845608".into(), 0.797_884_560_8),
+            _ => ("√(2/π)".into(), (2.0 / PI).sqrt()),
+        };
+        let mut single: Vec<Known> = vec![(EPS.into(), program.eps().unwrap_or_default()), tanh_factor];
+        single.extend(of_activations());
+        single.extend(of_heads(program.head_size().unwrap_or(1)));
+        let normed = program.steps.iter().filter(|step| matches!(step.op, Op::LayerNorm { .. }));
+        let tensors = normed.flat_map(|step| step.op.tensors());
+        let widths: BTreeSet<usize> =
+            tensors.filter_map(|(_, id)| program.tensors[id].shape.last().copied()).collect();
+        Self { single, logs: logs(), means: widths.into_iter().map(mean).collect() }
+    }
+
+    /// Those for a constant, the likelier first.
+    fn for_constant(&self, constant: Uniform) -> impl Iterator<Item = &Known> {
+        let single = self.single.iter().filter(move |_| constant.elements == 1);
+        let logs = self.logs.iter().filter(move |_| constant.elements == 1 && constant.dtype == DType::F32);
+        single.chain(&self.means).chain(logs)
+    }
+
+    /// The number that an f32 is the rounding of.
+    fn single(&self, constant: Uniform) -> Option<Known> {
+        let Uniform { dtype, number, .. } = constant;
+        let near = |to: f64| number.is_finite() && ulp_distance_f32(number, to as f32) <= ULPS;
+        self.for_constant(constant).find(|(_, to)| dtype == DType::F32 && near(*to)).cloned()
+    }
+}
+
+/// The numbers of GELU's forms, but for the factor of the one with tanh.
+pub(crate) fn of_activations() -> [Known; 4] {
+    [("√2", SQRT_2), ("1/√2", FRAC_1_SQRT_2), ("0.044715", 0.044715), ("1.702", 1.702)]
+        .map(|(meaning, number)| (meaning.into(), number))
+}
+
+/// What attention with heads of a size scales by.
+pub(crate) fn of_heads(size: usize) -> [Known; 4] {
+    let d = size as f64;
+    [("√d", d.sqrt()), ("1/√d", 1.0 / d.sqrt()), ("d^¼", d.powf(0.25)), ("d^-¼", d.powf(-0.25))]
+        .map(|(meaning, number)| (meaning.into(), number))
+}
+
+/// What a sum over n is multiplied with for a mean.
+pub(crate) fn mean(n: usize) -> Known {
+    (format!("1/{n} of a mean").into(), 1.0 / n as f64)
+}
+
+/// The logarithms of small integers.
+pub(crate) fn logs() -> Vec<Known> {
+    (2..=LARGEST_LOG).map(|n| (format!("ln {n}").into(), f64::from(n).ln())).collect()
+}
+
+/// What the audit found to carry a tensor of the checkpoint, element by element.
+pub(crate) fn carrying(audit: &Audit) -> HashSet<&str> {
+    let sure = audit.traced.iter().filter(|trace| trace.differing == 0);
+    sure.map(|trace| trace.initializer.as_str()).collect()
+}
+
+/// The promotions for a graph, and a list of them for the report. None of `weights` is promoted: the
+/// names of values that carry a tensor of the checkpoint.
+pub fn promotions(
+    oracle: &Oracle,
     program: &Program,
+    weights: &HashSet<&str>,
 ) -> (Promotions, Vec<Promoted>) {
-    promotions_to(model, nodes, &known(program))
+    promotions_to(oracle, &Numbers::of(program), weights)
 }
 
-/// The same for other numbers than those of a config.
-pub(crate) fn promotions_to<'a>(
-    model: &Model,
-    nodes: impl Iterator<Item = &'a Node>,
-    known: &[Known],
+/// The promotions to other numbers than those of a config.
+pub(crate) fn promotions_to(
+    oracle: &Oracle,
+    numbers: &Numbers,
+    weights: &HashSet<&str>,
 ) -> (Promotions, Vec<Promoted>) {
-    promoted(model, nodes, |_, scalar| single(scalar, known))
+    promoted(oracle, weights, |_, constant| numbers.single(constant))
 }
 
-/// The same with constants of half precision, for a run that does not round them. `eps` are the values that stand in the place of a layer norm's eps.
-pub(crate) fn half_promotions<'a>(
-    model: &Model,
-    nodes: impl Iterator<Item = &'a Node>,
+/// The promotions where constants are of half precision, for a run that does not round them. `eps` are
+/// the values that stand in the place of a layer norm's eps.
+pub(crate) fn half_promotions(
+    oracle: &Oracle,
     program: &Program,
+    weights: &HashSet<&str>,
     eps: &[&str],
 ) -> (Promotions, Vec<Promoted>) {
-    let known = known(program);
-    promoted(model, nodes, |name, scalar| {
-        let Scalar { dtype, number } = scalar;
+    let numbers = Numbers::of(program);
+    promoted(oracle, weights, |name, constant| {
+        let Uniform { dtype, number, .. } = constant;
         match dtype {
             DType::F16 | DType::BF16 if eps.contains(&name) => {
                 let eps = program.eps().unwrap_or_default();
-                Some((converted_eps(number, dtype, eps)?, eps))
+                Some((converted_eps(number, dtype, eps)?.into(), eps))
             }
             // Elsewhere a 0 is a 0, though f16 has no other number for most an eps.
-            DType::F16 | DType::BF16 => known
-                .iter()
+            DType::F16 | DType::BF16 => numbers
+                .for_constant(constant)
                 .find(|(meaning, to)| *meaning != EPS && half_ulps(number, *to, dtype) <= ULPS)
-                .copied(),
-            _ => single(scalar, &known),
+                .cloned(),
+            _ => numbers.single(constant),
         }
     })
 }
 
-/// The number that an f32 is the rounding of.
-fn single(Scalar { dtype, number }: Scalar, known: &[Known]) -> Option<Known> {
-    let near = |&&(_, to): &&Known| number.is_finite() && ulp_distance_f32(number, to as f32) <= ULPS;
-    known.iter().find(near).copied().filter(|_| dtype == DType::F32)
-}
-
-fn promoted<'a>(
-    model: &Model,
-    nodes: impl Iterator<Item = &'a Node>,
-    find: impl Fn(&str, Scalar) -> Option<Known>,
+fn promoted(
+    oracle: &Oracle,
+    weights: &HashSet<&str>,
+    find: impl Fn(&str, Uniform) -> Option<Known>,
 ) -> (Promotions, Vec<Promoted>) {
     // One that is exact needs nothing.
-    let find =
-        |name: &str, scalar: Scalar| find(name, scalar).filter(|(_, to)| f64::from(scalar.number) != *to);
+    let find = |name: &str, constant: Uniform| {
+        find(name, constant).filter(|(_, to)| f64::from(constant.number) != *to)
+    };
     let mut promotions = Promotions::default();
     let mut promoted = Vec::new();
     let mut note = |name: String, from: f32, (meaning, to): Known| {
-        promoted.push(Promoted { name, meaning: meaning.into(), from, to });
+        promoted.push(Promoted { name, meaning, from, to });
     };
-    for (name, tensor) in &model.graph.initializers {
-        if let Some((from, found)) = scalar(tensor).and_then(|from| Some((from, find(name, from)?))) {
-            promotions.value(name, found.1);
-            note(name.clone(), from.number, found);
+    for constant in oracle.constants().filter(|constant| !weights.contains(constant.name)) {
+        let Some(held) = uniform(&constant.tensor) else { continue };
+        if let Some(found) = find(constant.name, held) {
+            promotions.constant(constant.place, found.1);
+            note(constant.name.into(), held.number, found);
         }
     }
-    for node in nodes {
-        if node.op == "Constant" {
-            let (Some(from), Some(name)) = (constant(node), node.outputs.first()) else { continue };
-            if let Some(found) = find(name, from) {
-                promotions.value(name, found.1);
-                note(name.clone(), from.number, found);
-            }
-            continue;
-        }
+    // What a `Constant` holds is one of the constants.
+    for (id, node) in oracle.all_nodes().filter(|(_, node)| node.op != "Constant") {
         let written = node.attributes.iter().filter_map(|(name, attribute)| match attribute {
             Attribute::Float(from) => Some((name.as_str(), *from)),
             _ => None,
@@ -141,10 +203,11 @@ fn promoted<'a>(
             .iter()
             .filter(|(op, name, _)| *op == node.op && !node.attributes.contains_key(*name))
             .map(|&(_, name, from)| (name, from));
-        for (name, from) in written.chain(default) {
-            if let Some(found) = find(name, Scalar { dtype: DType::F32, number: from }) {
-                promotions.attribute(&node.name, name, found.1);
-                note(format!("{}.{name}", node.name), from, found);
+        for (name, number) in written.chain(default) {
+            let attribute = Uniform { dtype: DType::F32, number, elements: 1 };
+            if let Some(found) = find(name, attribute) {
+                promotions.attribute(id, name, found.1);
+                note(format!("{}.{name}", node.name), number, found);
             }
         }
     }
@@ -173,33 +236,27 @@ fn half_ulps(from: f32, to: f64, dtype: DType) -> u64 {
     from.abs_diff(to).into()
 }
 
-/// A number that a graph holds, and the dtype that it is a number of.
+/// The number that all elements of a constant are, and the dtype that it is a number of.
 #[derive(Clone, Copy)]
-struct Scalar {
+struct Uniform {
     dtype: DType,
     number: f32,
+    elements: usize,
 }
 
-/// The element of a float tensor that has just one; none of f64, which is not rounded.
-fn scalar(tensor: &Tensor) -> Option<Scalar> {
-    let (dtype, bytes) = (tensor.dtype, tensor.bytes.as_ref());
-    let number = match dtype {
-        _ if tensor.shape.iter().any(|&size| size != 1) => None,
-        DType::F32 => bytes.try_into().ok().map(f32::from_le_bytes),
-        DType::F16 => bytes.try_into().ok().map(|bytes| f16::from_le_bytes(bytes).to_f32()),
-        DType::BF16 => bytes.try_into().ok().map(|bytes| bf16::from_le_bytes(bytes).to_f32()),
-        _ => None,
+/// What a float tensor has everywhere, if it has; none of f64, which is not rounded.
+fn uniform(tensor: &Tensor) -> Option<Uniform> {
+    let bytes = tensor.bytes.as_ref();
+    let elements: usize = tensor.shape.iter().product();
+    let first = bytes.get(..bytes.len().checked_div(elements)?)?;
+    let number = match tensor.dtype {
+        DType::F32 => f32::from_le_bytes(first.try_into().ok()?),
+        DType::F16 => f16::from_le_bytes(first.try_into().ok()?).to_f32(),
+        DType::BF16 => bf16::from_le_bytes(first.try_into().ok()?).to_f32(),
+        _ => return None,
     };
-    number.map(|number| Scalar { dtype, number })
-}
-
-/// The one float that a `Constant` gives.
-fn constant(node: &Node) -> Option<Scalar> {
-    match (node.attributes.get("value"), node.attributes.get("value_float")) {
-        (Some(Attribute::Tensor(tensor)), _) => scalar(tensor),
-        (_, Some(Attribute::Float(number))) => Some(Scalar { dtype: DType::F32, number: *number }),
-        _ => None,
-    }
+    let same = bytes.chunks(first.len()).all(|element| element == first);
+    same.then_some(Uniform { dtype: tensor.dtype, number, elements })
 }
 
 #[cfg(test)]
@@ -229,5 +286,50 @@ mod tests {
         assert_eq!(half_ulps(next, SQRT_2, DType::F16), 1);
         assert!(half_ulps(-root.to_f32(), SQRT_2, DType::F16) > 1000);
         assert!(half_ulps(1.402, SQRT_2, DType::F16) > ULPS);
+    }
+
+    #[test]
+    fn a_tensor_is_the_same_everywhere_or_no_number() {
+        let tensor = |elements: Vec<f32>| {
+            let size = elements.len();
+            Tensor::from_value(&engine::Value::new([size, 1], elements).unwrap())
+        };
+        let numbers = Numbers { means: vec![mean(24)], single: of_heads(3).into(), logs: logs() };
+        let of = |elements: Vec<f32>| {
+            uniform(&tensor(elements)).and_then(|held| numbers.single(held)).map(|(meaning, _)| meaning)
+        };
+        let near = |x: f32| f32::from_bits(x.to_bits() + 1);
+        let (n, root) = (1.0 / 24.0, 3f32.sqrt());
+        assert_eq!(of(vec![n; 24]).as_deref(), Some("1/24 of a mean"));
+        assert_eq!(of(vec![near(n); 24]).as_deref(), Some("1/24 of a mean"));
+        assert_eq!(of(vec![near(near(n)); 24]), None);
+        assert_eq!(of([vec![n; 23], vec![near(n)]].concat()), None);
+        // No other number stands in more than one element.
+        assert_eq!(of(vec![root]).as_deref(), Some("√d"));
+        assert_eq!(of(vec![root; 2]), None);
+        assert_eq!(of(vec![16f32.ln()]).as_deref(), Some("ln 16"));
+        assert_eq!(of(vec![16f32.ln(); 2]), None);
+        assert_eq!(of(Vec::new()), None);
+    }
+
+    #[test]
+    fn what_carries_a_weight_is_not_promoted() {
+        let mut model = onnx_graph::Model {
+            ir_version: 8,
+            opsets: [(String::new(), 17)].into(),
+            ..onnx_graph::Model::default()
+        };
+        let column = engine::Value::new([24, 1], vec![1f32 / 24.0; 24]).unwrap();
+        for name in ["column", "weight"] {
+            model.graph.initializers.insert(name.into(), Tensor::from_value(&column));
+        }
+        let oracle = Oracle::new(&model).unwrap();
+        let numbers = Numbers { means: vec![mean(24)], ..Numbers::default() };
+        let names = |weights: &[&str]| -> Vec<String> {
+            let (_, promoted) = promotions_to(&oracle, &numbers, &weights.iter().copied().collect());
+            promoted.into_iter().map(|promoted| promoted.name).collect()
+        };
+        assert_eq!(names(&[]), ["column", "weight"]);
+        assert_eq!(names(&["weight"]), ["column"]);
     }
 }

@@ -386,8 +386,10 @@ fn constants_can_be_what_they_were_meant_to_be() {
     constant(&mut model, "a", &root);
     let run = |oracle: Oracle| oracle.run(&x(1.0)).unwrap().get("z").unwrap().to_f64()[0];
     let mut promotions = Promotions::default();
-    promotions.value("a", 2f64.sqrt());
-    promotions.value("b", 2f64.sqrt());
+    let places: Vec<Place> =
+        Oracle::new(&model).unwrap().constants().map(|constant| constant.place).collect();
+    assert_eq!(places.len(), 2);
+    places.into_iter().for_each(|place| promotions.constant(place, 2f64.sqrt()));
     assert!((run(Oracle::new(&model).unwrap()) - 2.0).abs() > 1e-9);
     assert!((run(Oracle::new(&model).unwrap().promoting(promotions.clone())) - 2.0).abs() < 1e-15);
     let single = || Oracle::with(&model, Precision::F32, Limits::default()).unwrap();
@@ -408,7 +410,7 @@ fn half_precision_is_not_rounded_in_the_exact_run() {
     constant(&mut model, "large", &Value::scalar(f16::from_f32(60000.0)));
     constant(&mut model, "root", &Value::scalar(root));
     let mut promotions = Promotions::default();
-    promotions.value("root", 2f64.sqrt());
+    promotions.constant(Place::Initializer("root".into()), 2f64.sqrt());
     let run = |precision: Precision, promotions: &Promotions| {
         let oracle =
             Oracle::with(&model, precision, Limits::default()).unwrap().promoting(promotions.clone());
@@ -427,10 +429,110 @@ fn attributes_can_be_what_they_were_meant_to_be() {
     let quick = node("quick", "Selu", &["x"], &["y"]);
     let model = model(17, &["x"], vec![with(quick, "gamma", Attribute::Float(0.1))], &["y"]);
     let mut promotions = Promotions::default();
-    promotions.attribute("quick", "gamma", 0.1);
+    let (quick, _) = Oracle::new(&model).unwrap().all_nodes().next().unwrap();
+    promotions.attribute(quick, "gamma", 0.1);
     let run = |oracle: Oracle| oracle.run(&x(1.0)).unwrap().get("y").unwrap().to_f64()[0];
     assert_eq!(run(Oracle::new(&model).unwrap()), f64::from(0.1f32));
     assert_eq!(run(Oracle::new(&model).unwrap().promoting(promotions)), 0.1);
+}
+
+/// y = Selu(x) by two nodes that are both called `a/b/c`, written out: one in `a`'s function, which is
+/// called `b/c` there, and one in that of `a/b`, which is called `c`.
+fn two_nodes_of_one_name() -> Model {
+    let function = |name: &str, inner: &str| Function {
+        domain: "test".into(),
+        name: name.into(),
+        inputs: vec!["in".into()],
+        outputs: vec!["out".into()],
+        opsets: [(String::new(), 17)].into(),
+        nodes: vec![with(node(inner, "Selu", &["in"], &["out"]), "gamma", Attribute::Float(0.1))],
+        ..Function::default()
+    };
+    let call = |name: &str, op: &str, input: &str, output: &str| Node {
+        domain: "test".into(),
+        ..node(name, op, &[input], &[output])
+    };
+    let nodes = vec![call("a", "Outer", "x", "y"), call("a/b", "Inner", "x", "z")];
+    let mut model = model(17, &["x"], nodes, &["y", "z"]);
+    model.opsets.insert("test".into(), 1);
+    model.functions = vec![function("Outer", "b/c"), function("Inner", "c")];
+    model
+}
+
+#[test]
+fn nodes_of_one_name_are_promoted_one_by_one() {
+    let oracle = Oracle::new(&two_nodes_of_one_name()).unwrap();
+    let nodes: Vec<(NodeId, String)> = oracle.all_nodes().map(|(id, node)| (id, node.name.clone())).collect();
+    let [(first, name), (second, other)] = &nodes[..] else { panic!("two nodes: {nodes:?}") };
+    assert!(name == other && name == "a/b/c" && first != second, "{nodes:?}");
+    let mut promotions = Promotions::default();
+    promotions.attribute(*first, "gamma", 0.1);
+    let outputs = oracle.promoting(promotions).run(&x(1.0)).unwrap();
+    assert_eq!(outputs.get("y").unwrap().to_f64(), [0.1]);
+    assert_eq!(outputs.get("z").unwrap().to_f64(), [f64::from(0.1f32)]);
+}
+
+/// y = x · √2, with the root in a branch: as an initializer or as a `Constant`.
+fn root_in_a_branch(as_node: bool) -> Model {
+    let root = Value::scalar(2f32.sqrt());
+    let mut branch = Graph {
+        nodes: vec![node("product", "Mul", &["x", "root"], &["p"])],
+        outputs: vec![spec("p", DType::F32)],
+        ..Graph::default()
+    };
+    if as_node {
+        let held = Attribute::Tensor(Constant::from_value(&root));
+        branch.nodes.insert(0, with(node("held", "Constant", &[], &["root"]), "value", held));
+    } else {
+        branch.initializers.insert("root".into(), Constant::from_value(&root));
+    }
+    let other = Graph {
+        nodes: vec![node("same", "Identity", &["x"], &["e"])],
+        outputs: vec![spec("e", DType::F32)],
+        ..Graph::default()
+    };
+    let choose = with(node("if", "If", &["c"], &["y"]), "then_branch", Attribute::Graph(Box::new(branch)));
+    let choose = with(choose, "else_branch", Attribute::Graph(Box::new(other)));
+    let mut model = model(17, &["x"], vec![choose], &["y"]);
+    constant(&mut model, "c", &Value::scalar(true));
+    model
+}
+
+#[test]
+fn constants_within_a_branch_are_among_the_others() {
+    for as_node in [false, true] {
+        let oracle = Oracle::new(&root_in_a_branch(as_node)).unwrap();
+        let places: Vec<Place> = oracle.constants().map(|constant| constant.place).collect();
+        let [place] = &places[..] else { panic!("one constant: {places:?}") };
+        let mut promotions = Promotions::default();
+        promotions.constant(place.clone(), 2f64.sqrt());
+        let outputs = oracle.promoting(promotions).run(&x(3.0)).unwrap();
+        assert_eq!(outputs.get("y").unwrap().to_f64(), [3.0 * 2f64.sqrt()]);
+    }
+}
+
+#[test]
+fn what_follows_from_constants_alone_is_shown() {
+    // (√a)·a is one such value; x·√a is none, and neither is what follows from an input that has a default.
+    let nodes = vec![
+        node("root", "Sqrt", &["a"], &["r"]),
+        node("product", "Mul", &["r", "a"], &["p"]),
+        node("default", "Mul", &["r", "d"], &["q"]),
+        node("with_x", "Mul", &["x", "p"], &["y"]),
+        node("sum", "Add", &["y", "q"], &["z"]),
+    ];
+    let mut model = model(17, &["x", "d"], nodes, &["z"]);
+    constant(&mut model, "a", &Value::new([2], vec![2f32, 3.0]).unwrap());
+    constant(&mut model, "d", &Value::scalar(1f32));
+    let mut seen = Vec::new();
+    let see = |value: crate::Folded| {
+        seen.push((value.name.to_string(), value.shape.to_vec(), value.elements().collect::<Vec<f64>>()));
+    };
+    Oracle::new(&model).unwrap().fold(see).unwrap();
+    let (root, three) = (2f64.sqrt(), 3f64.sqrt());
+    let expected = [("r", [root, three]), ("p", [root * 2.0, three * 3.0])]
+        .map(|(name, elements)| (name.to_string(), vec![2], elements.to_vec()));
+    assert_eq!(seen, expected);
 }
 
 #[test]
