@@ -25,6 +25,7 @@ mod expect;
 mod export;
 mod export_f16;
 mod fixtures;
+mod folders;
 mod forms;
 mod heads;
 mod hostile;
