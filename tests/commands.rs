@@ -3,8 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::common::{
-    Folder, Run, change_weight, default_graph, distance, fixture, golden, house, in_fixture, inputs_of, node,
-    plain_inputs, without,
+    Folder, Run, baseline_graph, change_weight, default_graph, distance, fixture, golden, house, in_fixture,
+    inputs_of, node, plain_inputs, without,
 };
 use engine::{DType, Dim, NamedValues, Value, ValueSpec};
 use onnx_graph::{Graph, Model};
@@ -505,4 +505,42 @@ fn numpy_archives_are_inputs_and_expected_outputs() {
     run(&[&archive("compressed.npz")]).is_mistake(&["there is no input 'mask'", "ids"]);
     run(&[&archive("ids.npz"), "--expected", &archive("ids.npz")]).is_mistake(&["output 'ids'", "gives out"]);
     run(&[&archive("fortran.npz")]).is_mistake(&["fortran.npz", "column by column"]);
+}
+
+/// What `run` writes is what its name says, and is read back by value: in f64 and f16, too.
+#[test]
+fn outputs_are_written_in_the_form_of_their_name() {
+    let folder = Folder::new();
+    folder.write_values("in.safetensors", &plain_inputs([1, 4], &[1, 2, 3, 4]));
+    let graph = in_fixture("baseline", "onnx/ts17-eager-dynamic.onnx");
+    let run = |more: &[&str]| folder.run(&[&["run", &graph, "--inputs", "in.safetensors"], more].concat());
+    run(&["--outputs", "out.safetensors"]).exits(0);
+    run(&["--outputs", "out.npz"]).exits(0);
+    let (expected, found) = (folder.values("out.safetensors"), folder.values("out.npz"));
+    assert!(std::fs::read(folder.at("out.npz")).unwrap().starts_with(b"PK"));
+    assert!(found.len() == 2 && found.iter().eq(expected.iter()));
+    let named = run(&["--outputs", "out.npy"]).is_mistake(&["out.npy", "last_hidden_state", ".npz"]);
+    assert!(named.contains("there are 2") && !folder.at("out.npy").exists(), "{named}");
+
+    // One output is an array alone, which is named by whom it is for.
+    let mut model = baseline_graph();
+    model.graph.outputs.retain(|spec| spec.name == "last_hidden_state");
+    model.save(folder.at("one.onnx")).unwrap();
+    let one = ["run", "one.onnx", "--inputs", "in.safetensors"];
+    folder.run(&[&one[..], &["--outputs", "out.npy"]].concat()).exits(0);
+    assert!(std::fs::read(folder.at("out.npy")).unwrap().starts_with(b"\x93NUMPY"));
+    let same = [&one[..], &["--outputs", "again", "--expected", "out.npy"]].concat();
+    folder.run(&same).exits(0);
+
+    let [hidden] = ["last_hidden_state"].map(|name| expected.get(name).unwrap().clone());
+    let numbers = hidden.to_f64();
+    let half: Vec<half::f16> = numbers.iter().map(|&x| half::f16::from_f64(x)).collect();
+    let wide = Value::new(hidden.shape(), numbers).unwrap();
+    let half = Value::new(hidden.shape(), half).unwrap();
+    let hold = |value: Value, atol: &str| {
+        folder.write_values("expected.safetensors", &NamedValues::from_iter([("last_hidden_state", value)]));
+        let more = ["--outputs", "again", "--expected", "expected.safetensors", "--atol", atol];
+        folder.run(&[&one[..], &more].concat()).code
+    };
+    assert_eq!([hold(wide, "1e-6"), hold(half.clone(), "1e-2"), hold(half, "1e-6")], [0, 0, 1]);
 }

@@ -26,6 +26,7 @@ mod expect;
 mod export;
 mod export_f16;
 mod fixtures;
+mod folders;
 mod forms;
 mod heads;
 mod hostile;

@@ -35,9 +35,9 @@ fn a_model_that_is_not_there() {
     check_mistake(
         &folder,
         &["check", "nobody/nothing"],
-        &["'nobody/nothing'", "models--nobody--nothing", "HF_HOME"],
+        &["there is no folder 'nobody/nothing' here", "models--nobody--nothing", "HF_HOME"],
     );
-    check_mistake(&folder, &["a b c"], &["'a b c'", "hub id"]);
+    check_mistake(&folder, &["a b c"], &["there is no folder 'a b c' here", "hub id"]);
     check_mistake(&folder, &[&graph()], &["is a graph", "--onnx", "parity run"]);
     check_mistake(
         &folder,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::common::{Folder, house};
+use crate::common::{Folder, house, in_fixture};
 use bert_pipeline::pipeline::{Embeddings, FeatureExtraction, Options, Pipeline as _};
 use candle_bert::BertConfig;
 use checkpoint::ModelFiles;
@@ -145,6 +145,76 @@ fn a_table_is_shown_and_what_was_cut_is_said() {
     assert!(run.stderr.contains("text number 1 is longer than the model takes"), "{run}");
     let run = folder.run(&["predict", &model, "--text", ""]).exits(0);
     assert!(run.stdout.contains("nothing found"), "{run}");
+}
+
+/// A file has one text a line, or an object with what the task needs; there is an answer for each.
+#[test]
+fn predictions_for_the_lines_of_a_file() {
+    let folder = Folder::new();
+    let ask = |model: &str, file: &str, more: &[&str]| {
+        let model = in_fixture("heads", model);
+        let run = folder.run(&[&["predict", &model, "--file", file], more, &["--json", "-"]].concat());
+        run.exits(0).json()
+    };
+    folder.write("texts.txt", "Maria lives in Berlin\nThe river bank\n");
+    folder.write(
+        "pairs.jsonl",
+        "{\"text\": \"a\", \"text_pair\": \"the bank\"}\n{\"text\": \"The river bank\"}\n",
+    );
+    folder.write(
+        "one.jsonl",
+        "{\"question\": \"Who lives in Berlin?\", \"context\": \"Maria lives in Berlin\"}\n",
+    );
+    folder.write("choices.jsonl", "{\"text\": \"Maria\", \"choices\": [\"lives\", \"works\"]}\n");
+    let one = |model: &str, args: &[&str]| predict(&in_fixture("heads", model), args);
+    let labels = ask("sequence_classification", "texts.txt", &[]);
+    let single = |text: &str| one("sequence_classification", &["--text", text]);
+    same(&labels, &Json::Array(vec![single("Maria lives in Berlin"), single("The river bank")]));
+    let pair = one("sequence_classification", &["--text", "a", "--pair", "the bank"]);
+    let pairs = ask("sequence_classification", "pairs.jsonl", &[]);
+    same(&pairs, &Json::Array(vec![pair, single("The river bank")]));
+    // Of one line, it is still a list.
+    let args = ["--text", "Who lives in Berlin?", "--context", "Maria lives in Berlin"];
+    same(&ask("question_answering", "one.jsonl", &[]), &Json::Array(vec![one("question_answering", &args)]));
+    let args = ["--text", "Maria", "--choice", "lives", "--choice", "works"];
+    same(&ask("multiple_choice", "choices.jsonl", &[]), &Json::Array(vec![one("multiple_choice", &args)]));
+
+    folder.write("typo.jsonl", "{\"text\": \"a\"}\n{\"txt\": \"b\"}\n");
+    let mistake = |model: &str, file: &str, words: &[&str]| {
+        folder.run(&["predict", &in_fixture("heads", model), "--file", file]).is_mistake(words);
+    };
+    mistake("token_classification", "typo.jsonl", &["typo.jsonl", "line 2", "txt"]);
+    mistake("question_answering", "texts.txt", &["item 1 of texts.txt", "needs a --context"]);
+    mistake("token_classification", "one.jsonl", &["item 1", "\"context\" means nothing"]);
+}
+
+/// Vectors in batches of any size are the same; a graph is named, and lengths are 1 where asked.
+#[test]
+fn vectors_as_they_are_asked_for() {
+    let folder = Folder::new();
+    let vectors = |more: &[&str]| -> Vec<Vec<f64>> {
+        let texts = ["embed", "--text", "a cat", "--text", "the river bank is wide", "--text", "a"];
+        let json = folder.run(&[&texts[..], more, &["--json", "-"]].concat()).exits(0).json();
+        serde_json::from_value(json["embeddings"].clone()).unwrap()
+    };
+    let near = |a: &[Vec<f64>], b: &[Vec<f64>]| {
+        a.iter().flatten().zip(b.iter().flatten()).all(|(a, b)| (a - b).abs() < SCORE_TOLERANCE)
+    };
+    let plain = vectors(&[]);
+    assert!(near(&plain, &vectors(&["--batch-size", "1"])));
+    let unit = vectors(&["--normalize"]);
+    for (row, plain) in unit.iter().zip(&plain) {
+        let length = plain.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let expected: Vec<f64> = plain.iter().map(|x| x / length).collect();
+        assert!(near(&[row.clone()], &[expected]), "{row:?}");
+    }
+    let (_, graph) = bert_tiny::FILES.iter().find(|(name, _)| *name == "onnx/model.onnx").unwrap();
+    folder.write("mine.onnx", graph);
+    for engine in [&[][..], &["--engine", "candle"]] {
+        assert!(near(&plain, &vectors(&[&["--onnx", "mine.onnx"], engine].concat())));
+    }
+    let args = ["embed", "--text", "a", "--onnx", "mine.onnx", "--engine", "reference"];
+    folder.run(&args).is_mistake(&["runs the checkpoint and no graph", "leave out --onnx"]);
 }
 
 #[test]

@@ -131,6 +131,7 @@ const ROOMS: &[&str] = &[
     "bounds",
     "subject",
     "tokenizer",
+    "folder",
     "audit",
     "proof",
     "engines",

@@ -84,7 +84,7 @@ fn a_line_that_is_none_is_named() {
     for (file, words) in [
         ("first.jsonl", ["line 1", "text"]),
         ("third.jsonl", ["line 3", "text"]),
-        ("blank.jsonl", ["no lines", "nothing to embed"]),
+        ("blank.jsonl", ["no lines", "nothing to read"]),
         ("latin.txt", ["line 2", "UTF-8"]),
     ] {
         for to in ["-", "vectors.jsonl"] {

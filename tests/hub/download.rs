@@ -43,6 +43,43 @@ fn a_fresh_download_has_the_files_that_are_needed_in_a_cache_as_pythons_client_w
     }
 }
 
+/// Of a model on the hub, what the list of its files has counts, and not only what is here.
+#[test]
+fn a_graph_of_another_name_is_found_in_the_list_of_files() {
+    let without = |names: &[&str]| {
+        World::with(repository().into_iter().filter(|(name, _)| !names.contains(name)).collect::<Vec<_>>())
+    };
+    let world = without(&["onnx/model.onnx"]);
+    let run = world.run(&["org/tiny"]).exits(0);
+    assert!(run.stdout.contains("model_O4.onnx is the only graph of org/tiny"), "{run}");
+    // Known to be the only one, it is not asked for again.
+    world.run(&["org/tiny"]).exits(0);
+    world.server.requests();
+    world.run(&["org/tiny"]).exits(0);
+    assert!(world.server.requests().is_empty());
+
+    let mut files = repository();
+    files.retain(|(name, _)| *name != "onnx/model.onnx");
+    files.push(("onnx/model_O3.onnx", fixture_file("onnx/ts17-sdpa-dynamic.onnx")));
+    let world = World::with(files);
+    for _ in 0..2 {
+        world.run(&["org/tiny"]).is_mistake(&[
+            "org/tiny has 2 graphs",
+            "parity org/tiny --onnx onnx/model_O3.onnx",
+            "parity org/tiny --onnx onnx/model_O4.onnx",
+        ]);
+    }
+    world.run(&["org/tiny", "--onnx", "onnx/model_O3.onnx"]).exits(0);
+
+    // None at all is known, too.
+    let world = without(&["onnx/model.onnx", "onnx/model_O4.onnx"]);
+    let run = world.run(&["org/tiny"]).exits(0);
+    assert!(run.stdout.contains("made in memory"), "{run}");
+    world.server.requests();
+    world.run(&["org/tiny"]).exits(0);
+    assert!(world.server.requests().is_empty());
+}
+
 #[test]
 fn a_second_run_makes_no_request() {
     let world = World::new();

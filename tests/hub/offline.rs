@@ -99,6 +99,9 @@ fn without_a_network_the_cache_is_used_alone_and_that_is_said() {
     assert_eq!(run.stderr.lines().count(), 1, "{run}");
 
     let run = Run::of(world.command(&["org/other"]).env("HF_ENDPOINT", &endpoint));
+    // It may be a folder with a slip in its name.
+    let message = run.is_mistake(&["there is no folder 'org/other' here: check its spelling"]);
+    assert!(message.find("no folder") < message.find(&nobody.to_string()), "{message}");
     run.is_mistake(&[&nobody.to_string(), "cannot be reached", "check the network", "HF_HUB_OFFLINE"]);
 }
 

@@ -1,6 +1,6 @@
 use std::error::Error;
 
-use candle_bert::{BertError, ConfigError};
+use candle_bert::{BertError, ConfigError, TaskError};
 use candle_core::Tensor;
 use checkpoint::CheckpointError;
 use engine::{EngineError, ValueError};
@@ -15,7 +15,7 @@ pub enum PipelineError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// A file is not valid JSON.
-    #[error("{file} is not valid JSON: {source}")]
+    #[error("{file} is not valid JSON: {source}; download it again, or save the model again")]
     Json { file: String, source: serde_json::Error },
     /// A setting is of the wrong type.
     #[error("'{setting}' in {file} must be {expected}, found {found}")]
@@ -31,19 +31,23 @@ pub enum PipelineError {
     )]
     TokenizerClass { file: &'static str, class: String },
     /// The model has no tokenizer.
-    #[error("{model} has neither tokenizer.json nor vocab.txt")]
+    #[error(
+        "{model} has neither tokenizer.json nor vocab.txt: put the tokenizer's files there, as save_pretrained writes them"
+    )]
     NoTokenizer { model: String },
     /// A tokenizer file contradicts itself or cannot be used.
-    #[error("{file} cannot be used as a tokenizer: {reason}")]
+    #[error("{file} cannot be used as a tokenizer: {reason}; save the tokenizer again (save_pretrained)")]
     BadTokenizer { file: &'static str, reason: String },
     /// A line of vocab.txt is not one new token.
-    #[error("vocab.txt, line {line}: {reason}")]
+    #[error("vocab.txt, line {line}: {reason}; take the file that the model was trained with")]
     Vocabulary { line: usize, reason: String },
     /// A special token is not in the vocabulary.
-    #[error("the vocabulary of {file} has no '{token}', the {role} token")]
+    #[error(
+        "the vocabulary of {file} has no '{token}', the {role} token: name one that it has in tokenizer_config.json"
+    )]
     MissingToken { file: &'static str, role: &'static str, token: String },
     /// The list of texts is empty.
-    #[error("there are no texts to encode")]
+    #[error("there are no texts to encode: give one")]
     NoTexts,
     /// A text has more tokens than the model has positions.
     #[error(
@@ -57,7 +61,9 @@ pub enum PipelineError {
     #[error("text number {} cannot be tokenized: {source}", .text + 1)]
     Tokenize { text: usize, source: Box<dyn Error + Send + Sync> },
     /// The model's sentence-transformers files ask for something that is not done here.
-    #[error("{file} asks for {what}, which is not done here")]
+    #[error(
+        "{file} asks for {what}, which is not done here: sentence-transformers does it, and feature-extraction gives the tokens' states without it"
+    )]
     UnsupportedPooling { file: String, what: String },
     /// So much of a text repeats in the next part of it that no part would be new.
     #[error(
@@ -73,7 +79,7 @@ pub enum PipelineError {
     #[error("the tokenizer cannot turn tokens into a text: {source}")]
     Decode { source: Box<dyn Error + Send + Sync> },
     /// A text is empty that transformers refuses, too.
-    #[error("the {what} of text number {} is empty", .text + 1)]
+    #[error("the {what} of text number {} is empty: give one, or leave the text out", .text + 1)]
     EmptyText { text: usize, what: &'static str },
     /// A question without a context.
     #[error("text number {} has no context to answer from: give it as the second text of a pair", .text + 1)]
@@ -82,29 +88,41 @@ pub enum PipelineError {
     #[error("the question of text number {} has {tokens} tokens, which leaves no room for the context in a row of {length}: shorten it", .text + 1)]
     LongQuestion { text: usize, tokens: usize, length: usize },
     /// Two texts where the task takes one.
-    #[error("text number {} is a pair, and {task} takes single texts", .text + 1)]
+    #[error("text number {} is a pair, and {task} takes single texts: join both, or leave one out", .text + 1)]
     Pair { text: usize, task: &'static str },
     /// Nothing to choose from, or to rank.
-    #[error("there are no {what}")]
+    #[error("there are no {what}: give two or more")]
     NoCandidates { what: &'static str },
     /// A text for fill-mask has nothing to fill.
-    #[error("text number {} has no '{mask}' to fill", .text + 1)]
+    #[error("text number {} has no '{mask}' to fill: put one where a word is missing", .text + 1)]
     NoMask { text: usize, mask: String },
     /// The vocabulary has no mask token.
-    #[error("the vocabulary has no mask token '{mask}', so there is nothing that could be filled")]
+    #[error(
+        "the vocabulary has no mask token '{mask}', so there is nothing that could be filled: name it in tokenizer_config.json (mask_token)"
+    )]
     NoMaskToken { mask: String },
     /// A target of fill-mask is not one token.
-    #[error("the target '{target}' is not a token of the vocabulary: it is {}", spaced(.pieces))]
+    #[error("the target '{target}' is not a token of the vocabulary, take one that is: it is {}", spaced(.pieces))]
     Target { target: String, pieces: Vec<String> },
     /// Settings that contradict each other, or are 0.
     #[error("{setting} must be {expected}, found {found}")]
     Argument { setting: &'static str, expected: String, found: usize },
     /// The checkpoint was saved for something else.
-    #[error("{model} has no head for {task}: config.json's architectures are {}", listed(.architectures))]
+    #[error("{model} has no head for {task}, name another task or give a model that was trained for it: config.json's architectures are {}", listed(.architectures))]
     WrongTask { model: String, task: &'static str, architectures: Vec<String> },
+    /// The model is for something that is not done here.
+    #[error("{model}: {source}")]
+    Task { model: String, source: TaskError },
+    /// Nothing says what a graph is for.
+    #[error(
+        "config.json names no architectures, and the graph's outputs do not tell what it is for: {}; name the task",
+        listed(.outputs)
+    )]
+    UnknownTask { outputs: Vec<String> },
     /// A ranking needs one score a document.
     #[error(
-        "config.json gives {labels} labels; to rank documents a model must have one, the score of a document"
+        "config.json gives {labels} labels; to rank documents a model must have one, the score of a document; \
+         text-classification gives the labels of a pair"
     )]
     NotARanking { labels: usize },
     /// config.json does not name what the model tells apart.
@@ -119,25 +137,29 @@ pub enum PipelineError {
     #[error("{model} has no ONNX graph: give one, or have the native engine run the checkpoint")]
     NoGraph { model: String },
     /// A graph does not give what the task needs.
-    #[error("{engine} has no output '{output}', which {task} needs; it has {}", listed(.has))]
+    #[error("{engine} has no output '{output}', which {task} needs: export it with that, or run the checkpoint; it has {}", listed(.has))]
     NoOutput { engine: String, output: &'static str, task: &'static str, has: Vec<String> },
     /// A graph wants an input that no tokenizer gives.
-    #[error("{engine} wants an input '{input}', which cannot be made of a text here")]
+    #[error(
+        "{engine} wants an input '{input}', which cannot be made of a text here: `parity run` takes it from a file"
+    )]
     UnknownInput { engine: String, input: String },
     /// A graph cannot be told what it needs to know.
     #[error("{engine} has no input '{input}', so {what}")]
     NoInput { engine: String, input: &'static str, what: &'static str },
     /// An output is not what the task's outputs are.
-    #[error("output '{output}' must be {expected}, found {found:?}")]
+    #[error(
+        "output '{output}' must be {expected}, found {found:?}: it is of another task, or the graph is wrong (`parity check` tells)"
+    )]
     BadOutput { output: String, expected: String, found: Vec<usize> },
     /// The model computed no number.
-    #[error("output '{output}' for text number {} has a value that is not finite", .text + 1)]
+    #[error("output '{output}' for text number {} has a value that is not finite: `parity check` tells where it is from", .text + 1)]
     NotFinite { output: String, text: usize },
     /// A module of modules.json reads what none before it gives.
-    #[error("modules.json: nothing gives '{feature}'; what there is then: {}", listed(.has))]
+    #[error("modules.json: nothing gives '{feature}', so list a module before that does; what there is then: {}", listed(.has))]
     NoFeature { feature: String, has: Vec<String> },
     /// The weights of a module do not fit its config.
-    #[error("{file}: {reason}")]
+    #[error("{file}: {reason}; save the model again")]
     BadLayer { file: String, reason: String },
     /// config.json is wrong.
     #[error(transparent)]
@@ -161,7 +183,9 @@ pub enum PipelineError {
     #[error("the model gave no pooler_output to pool with: choose mean or cls pooling")]
     NoPoolerOutput,
     /// A row of the mask has no real token, so that it has no mean.
-    #[error("row {row} of the attention mask has no real token, so there is nothing to take the mean of")]
+    #[error(
+        "row {row} of the attention mask has no real token, so there is nothing to take the mean of: leave it out"
+    )]
     NoRealToken { row: usize },
     /// Two vectors of different lengths cannot be compared.
     #[error("vectors of {left} and {right} elements cannot be compared")]

@@ -2,6 +2,7 @@
 //!
 //! * [`Tokenizer`]: text to `input_ids`, `attention_mask`, `token_type_ids`, padded to the longest of the batch;
 //! * [`pipeline`]: labels, entities, answers, missing words, embeddings, over the checkpoint or its graph: transformers' pipelines;
+//! * [`usage`]: what answers depend on beside weights and ids, to be compared between folders;
 //! * [`Pooling`]: token states to one vector a text; [`normalize`] and [`cosine_similarity`] for what follows.
 //!
 //! Nothing is cut without being asked: a text longer than the model is an error, not a shorter text. Pipelines cut where transformers' do,
@@ -41,6 +42,7 @@ mod settings;
 mod similarity;
 mod text;
 mod tokenizer;
+pub mod usage;
 mod wordpiece;
 
 pub use encoded::Encoded;

@@ -63,6 +63,7 @@ use serde::{Serialize, Serializer};
 
 use crate::{PipelineError, Text};
 
+pub use self::core::task_of;
 pub use embeddings::Embeddings;
 pub use feature_extraction::FeatureExtraction;
 pub use fill_mask::{FillMask, Filled, Fillings};

@@ -24,15 +24,18 @@ use pool::Pool;
 pub(crate) use program::{Features, Module, Program};
 pub(crate) use transformer::{Output, Transformer};
 
-const MODULES: &str = "modules.json";
+pub(crate) const MODULES: &str = "modules.json";
 /// Where the pooling stands by custom, and where it is looked for if there is no list of modules.
-const POOLING_CONFIG: &str = "1_Pooling/config.json";
-const SETTINGS: &str = "config_sentence_transformers.json";
+pub(crate) const POOLING_CONFIG: &str = "1_Pooling/config.json";
+pub(crate) const SETTINGS: &str = "config_sentence_transformers.json";
 
 /// The names of features: the tokens' states, a text's vector, a pair's scores.
 const TOKENS: &str = "token_embeddings";
 pub(crate) const SENTENCE: &str = "sentence_embedding";
 pub(crate) const SCORES: &str = "scores";
+
+/// What is said of vectors of length 1.
+pub(crate) const NORMALIZED: &str = "normalized";
 
 /// What a model is used as. A folder that was saved as the one is used as the other without its
 /// modules.
@@ -152,6 +155,12 @@ impl Sentence {
         Ok(())
     }
 
+    /// Takes vectors as the model gives them, where it makes them itself.
+    pub(crate) fn is_given(&mut self) {
+        self.transformer = self.transformer.clone().giving_instead(Output::Vector);
+        self.program = Program::new(SENTENCE, None);
+    }
+
     /// The prompt of that name.
     pub(crate) fn prompt(&self, name: &str) -> Result<&str, PipelineError> {
         self.prompts.get(name).map(String::as_str).ok_or_else(|| PipelineError::NoPrompt {
@@ -170,6 +179,9 @@ impl Sentence {
     /// What becomes of the transformer's output, for a person to read: `mean pooling, normalized`.
     pub(crate) fn recipe(&self) -> String {
         let mut steps: Vec<String> = self.program.modules().iter().map(Module::words).collect();
+        if steps.is_empty() {
+            steps.push("as the model gives it".to_owned());
+        }
         steps.extend(self.truncate_dim.map(|length| format!("cut to {length} numbers")));
         steps.join(", ")
     }

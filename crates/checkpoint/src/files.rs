@@ -1,4 +1,3 @@
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt;
@@ -12,9 +11,11 @@ use engine::memory::{Budget, OverBudget};
 use crate::hub::HubId;
 use crate::{Checkpoint, CheckpointError, HubCache, shards};
 
+mod graphs;
 mod modules;
 pub(crate) mod source;
 
+pub use graphs::OnnxSource;
 pub use modules::ListedModule;
 use source::Source;
 
@@ -22,12 +23,6 @@ const CONFIG: &str = "config.json";
 
 /// Where sentence-transformers lists the modules of a model.
 const MODULES: &str = "modules.json";
-
-/// Where the exported graph may lie, in the order they are looked for.
-const GRAPHS: [&str; 2] = ["onnx/model.onnx", "model.onnx"];
-
-/// What exporters call a second file that holds a graph's weights: these, after the graph's own name. Others are known from the graph alone.
-const GRAPH_DATA: [&str; 2] = ["_data", ".data"];
 
 /// Other forms of a checkpoint, which are recognised and refused.
 const OTHER_WEIGHTS: [&str; 2] = ["tf_model.h5", "flax_model.msgpack"];
@@ -47,20 +42,6 @@ pub struct ModelFiles {
     /// The folder within the source that paths are relative to, with a slash at its end; empty for
     /// the whole model.
     base: String,
-}
-
-/// Where a model's exported graph is.
-#[derive(Clone)]
-pub enum OnnxSource {
-    /// A file; external data lies beside it.
-    File(PathBuf),
-    /// A whole graph in memory.
-    Memory {
-        /// What to call it in messages.
-        name: String,
-        /// The file's bytes.
-        bytes: Bytes,
-    },
 }
 
 impl ModelFiles {
@@ -139,6 +120,12 @@ impl ModelFiles {
     /// The folder, of a model on the hub that in the cache; `None` if the files are in memory.
     pub fn folder(&self) -> Option<&Path> {
         self.source.folder()
+    }
+
+    /// The folder in which these files lie themselves, which is one within [`ModelFiles::folder`]
+    /// for those of [`ModelFiles::transformer`]; `None` if they are in memory.
+    pub fn place(&self) -> Option<PathBuf> {
+        Some(self.folder()?.join(&self.base))
     }
 
     /// Whether files that are not here yet are downloaded.
@@ -262,49 +249,6 @@ impl ModelFiles {
         Err(CheckpointError::NoCheckpoint { model: files.shown_model(), has: files.listing() })
     }
 
-    /// The exported graph: onnx/model.onnx, else model.onnx; else either of them in the folder of
-    /// the transformer, where it has one of its own; `None` if the model has none of these.
-    ///
-    /// # Errors
-    /// As [`ModelFiles::read`] and [`ModelFiles::transformer`].
-    pub fn onnx(&self) -> Result<Option<OnnxSource>, CheckpointError> {
-        let transformer = self.transformer()?;
-        let folders = [Some(self), (transformer.base != self.base).then_some(&transformer)];
-        for files in folders.into_iter().flatten() {
-            for file in GRAPHS {
-                if let Some(graph) = files.onnx_at(file)? {
-                    return Ok(Some(graph));
-                }
-            }
-        }
-        GRAPHS
-            .iter()
-            .try_for_each(|file| self.source.be_certain_without(&self.within(file)))
-            .unwrap_or_else(|error| self.source.notice(error.to_string()));
-        Ok(None)
-    }
-
-    /// The graph in that file of the model's, `onnx/model_O4.onnx` say; `None` if the model does not have it.
-    ///
-    /// On the hub, what exporters call a graph's external data is downloaded with it. A graph may name other files: those
-    /// are for whoever reads it to ask for, with [`ModelFiles::read`].
-    ///
-    /// # Errors
-    /// As [`ModelFiles::read`].
-    pub fn onnx_at(&self, file: &str) -> Result<Option<OnnxSource>, CheckpointError> {
-        let Some(bytes) = self.read(file)? else { return Ok(None) };
-        let path = self.within(file);
-        for data in GRAPH_DATA.map(|end| format!("{path}{end}")) {
-            if self.source.is_away(&data) {
-                self.source.read(&data)?;
-            }
-        }
-        Ok(Some(match self.folder() {
-            Some(folder) => OnnxSource::File(folder.join(path)),
-            None => OnnxSource::Memory { name: self.shown(file), bytes },
-        }))
-    }
-
     /// A file's path from the top of the source.
     fn within(&self, file: &str) -> String {
         format!("{}{file}", self.base)
@@ -333,31 +277,6 @@ impl ModelFiles {
     /// What the model has, for a person to read.
     pub(crate) fn listing(&self) -> String {
         self.source.listing(&self.base, &self.base)
-    }
-}
-
-impl OnnxSource {
-    /// What to call the graph in messages: its path, or its name.
-    pub fn name(&self) -> Cow<'_, str> {
-        match self {
-            OnnxSource::File(path) => path.to_string_lossy(),
-            OnnxSource::Memory { name, .. } => Cow::Borrowed(name),
-        }
-    }
-}
-
-impl fmt::Display for OnnxSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.name())
-    }
-}
-
-impl fmt::Debug for OnnxSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            OnnxSource::File(path) => f.debug_tuple("File").field(path).finish(),
-            OnnxSource::Memory { name, bytes } => write!(f, "Memory({name:?}, {} bytes)", bytes.len()),
-        }
     }
 }
 

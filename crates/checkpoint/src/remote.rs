@@ -21,7 +21,7 @@ use bytes::Bytes;
 use hf_hub::api::RepoInfo;
 use hf_hub::{Repo, RepoType};
 
-use crate::files::source::{Source, map_if_there};
+use crate::files::source::{Source, is_in, map_if_there};
 use crate::files::{joined, listing};
 use crate::hub::{HubId, is_one_name};
 use crate::{CheckpointError, HubCache, ModelFiles};
@@ -230,7 +230,7 @@ impl Remote {
                 return Err(HubError::NotAsked { missing, why }.into());
             }
             (None, None) => {
-                let (commit, files) = this.ask(id.revision)?;
+                let (commit, files) = this.ask(id.revision).map_err(|error| error.of_no_folder(model))?;
                 this.has_subfolder(&files)?;
                 this.known = Mutex::new(Known::Files(files));
                 this.commit = commit;
@@ -371,6 +371,29 @@ impl Source for Remote {
         let kind = Path::new(file).extension();
         let (alike, others): (Vec<_>, Vec<_>) = own().partition(|file| Path::new(file).extension() == kind);
         joined(alike.into_iter().chain(others).map(str::to_owned))
+    }
+
+    /// The hub is asked unless it is known that it has none beside those in the cache. That is
+    /// noted under the ending alone, as if it were a file that is absent.
+    fn ending_in(&self, ending: &str, folders: &[String]) -> Vec<String> {
+        let here = || self.folder.ending_in(ending, folders);
+        if self.absent(ending).exists() {
+            return here();
+        }
+        let all: Vec<String> = match &*self.files_known() {
+            Known::Files(files) => files
+                .iter()
+                .filter_map(|file| file.strip_prefix(&self.subfolder))
+                .filter(|file| file.ends_with(ending) && is_in(file, folders))
+                .map(str::to_owned)
+                .collect(),
+            Known::Never(_) | Known::Nothing => return here(),
+        };
+        let here = here();
+        if all.iter().all(|file| here.contains(file)) {
+            self.note_absent(ending);
+        }
+        all
     }
 
     fn is_on_hub(&self) -> bool {

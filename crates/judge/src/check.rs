@@ -18,11 +18,11 @@ use std::path::{Path, PathBuf};
 
 use architecture::Task;
 use candle_core::Device;
-use checkpoint::OnnxSource;
+use checkpoint::{ModelFiles, OnnxSource};
 use engine::{Engine, ValueSpec, shown_path};
 use onnx_graph::Model;
 use onnx_session::compiled::Options;
-use report::{Expect, ReferenceKind, ReferenceSide, Report};
+use report::{Expect, FolderDifference, ReferenceKind, ReferenceSide, Report};
 
 use self::found::Found;
 pub use self::given::{Inputs, refuse_unknown, suite};
@@ -37,7 +37,7 @@ use crate::proof::further::Extended;
 use crate::repro::Sides;
 use crate::subject::{Opened, References};
 use crate::trial::{Graph, Trial};
-use crate::{ParityError, Subject, open_graph, tensors, tokenizer};
+use crate::{ParityError, Subject, folder, open_graph, tensors, tokenizer};
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -45,6 +45,9 @@ pub struct Check {
     /// The graphs, files or such of the model's repository; without any the one beside the
     /// checkpoint, or else one that is made of it in memory.
     pub onnx: Vec<PathBuf>,
+    /// An exported folder, whose graph is taken where none is named, and whose other files are held
+    /// against the checkpoint's.
+    pub export: Option<ModelFiles>,
     /// What the model is for, unless it is what its `architectures` say.
     pub task: Option<Task>,
     /// The engines that run the graphs, each of which must take them; without any those that they
@@ -73,6 +76,7 @@ impl Default for Check {
     fn default() -> Self {
         Self {
             onnx: Vec::new(),
+            export: None,
             task: None,
             engines: Vec::new(),
             compiled: Options::default(),
@@ -121,14 +125,23 @@ impl Check {
         };
         subject = subject.naming_inputs(self.input_names.clone());
         let mut notes = Vec::new();
-        let candidates = self.candidates(|path| subject.open_or_export(path), &mut notes)?;
-        let exported = self.onnx.is_empty() && !subject.has_graph()?;
+        let open = |path: Option<&Path>| match &self.export {
+            Some(export) => subject.open_among(export, path),
+            None => subject.open_or_export(path),
+        };
+        let candidates = self.candidates(open, &mut notes)?;
+        let graphs = self.export.as_ref().unwrap_or(subject.files());
+        let exported = self.onnx.is_empty() && graphs.any_onnx()?.is_none();
         if exported {
             notes.push(format!(
                 "no ONNX file lies beside {}: what was judged is the graph that 'parity export' makes of it, made in memory (opset {})",
                 subject.name(),
                 candidates.iter().find_map(|candidate| candidate.model.opset("")).unwrap_or_default(),
             ));
+        }
+        if self.onnx.is_empty() && !exported && graphs.onnx()?.is_none() {
+            let names = candidates.iter().map(|candidate| candidate.onnx.as_str());
+            notes.extend(names.map(|onnx| format!("{onnx} is the only graph of {}", graphs.name())));
         }
         if self.task.is_none() {
             let graphs: Vec<&Model> = candidates.iter().map(|candidate| &candidate.model).collect();
@@ -176,9 +189,10 @@ impl Check {
             notes.push(format!("tokenizer.json and vocab.txt were not compared: {error}"));
             None
         });
+        let folder = self.folders(subject, &mut notes)?;
         let text = describe::reference(subject);
         let reference = ReferenceSide { kind: ReferenceKind::Checkpoint, text };
-        Ok(Report { exported, ..found.report(reference, notes, tokenizer) })
+        Ok(Report { exported, ..found.report(reference, notes, tokenizer, folder) })
     }
 
     /// Holds graphs against another graph, which they were made of.
@@ -237,7 +251,26 @@ impl Check {
         }
         let text = format!("a graph, on the oracle in f32 ({})", describe::graph(&model));
         let reference = ReferenceSide { kind: ReferenceKind::Graph, text };
-        Ok(found.report(reference, notes, None))
+        Ok(found.report(reference, notes, None, Vec::new()))
+    }
+
+    /// What the folders say that the graphs lie in, where these are not the checkpoint's.
+    fn folders(
+        &self,
+        subject: &Subject,
+        notes: &mut Vec<String>,
+    ) -> Result<Vec<FolderDifference>, ParityError> {
+        let mut folders: Vec<ModelFiles> = self.export.iter().cloned().collect();
+        for folder in self.onnx.iter().filter_map(|onnx| folder::around(onnx, subject.files())) {
+            if folders.iter().all(|known| known.place() != folder.place()) {
+                folders.push(folder);
+            }
+        }
+        let mut differences = Vec::new();
+        for folder in &folders {
+            differences.extend(folder::compare(subject, folder, notes)?);
+        }
+        Ok(differences)
     }
 
     /// What cannot be asked for together is said before anything is run.

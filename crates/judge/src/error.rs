@@ -39,7 +39,7 @@ pub enum ParityError {
     Weights { model: String, source: Box<ModelError> },
     /// There is no graph beside the checkpoint.
     #[error(
-        "{model} has no ONNX graph, neither onnx/model.onnx nor model.onnx: give one with --onnx FILE, or make one with 'parity export'"
+        "{model} has no ONNX graph, no file that ends in .onnx at its top or in onnx/: give one with --onnx FILE, or make one with 'parity export'"
     )]
     NoGraph { model: String },
     /// No graph can be made of the checkpoint.
@@ -79,7 +79,9 @@ pub enum ParityError {
     #[error(transparent)]
     Tensors(#[from] TensorsError),
     /// There is text, and nothing to read it with.
-    #[error("{model} has no tokenizer, neither tokenizer.json nor vocab.txt, so it cannot read text")]
+    #[error(
+        "{model} has no tokenizer, neither tokenizer.json nor vocab.txt, so it cannot read text: put them there, or give --inputs"
+    )]
     NoTokenizer { model: String },
     /// The tokenizer is malformed, or cannot take a text.
     #[error(transparent)]

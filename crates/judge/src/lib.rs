@@ -32,6 +32,7 @@ pub mod check;
 pub mod compare;
 pub mod engines;
 mod error;
+mod folder;
 pub mod inputs;
 pub mod inspect;
 pub mod proof;
@@ -46,7 +47,7 @@ mod verdict;
 pub use ::report::{self, Verdict, render};
 pub use bounds::{Bounds, DEFAULT_ATOL, DEFAULT_PROOF_TOL};
 pub use error::{FitError, ParityError};
-pub use subject::{Reference, References, Subject, is_graph, open_graph};
+pub use subject::{Reference, References, Opened, Subject, is_graph, open_graph};
 
 /// Panics, with a line for each output that differs, unless a candidate engine agrees with a
 /// reference on every case.

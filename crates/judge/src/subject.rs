@@ -1,7 +1,7 @@
 //! What is checked: a model's files, and the two ways to run them.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path};
+use std::path::Path;
 use std::sync::Arc;
 
 use architecture::{Family, Limits, Program, Task, TaskError};
@@ -11,7 +11,7 @@ use candle_bert::BertConfig;
 use candle_blocks::{Model as NativeModel, ModelError, ReferenceEngine};
 use candle_core::{DType, Device};
 use checkpoint::{Checkpoint, CheckpointError, ModelFiles, OnnxSource};
-use engine::{STDIN, shown_path};
+use engine::shown_path;
 use onnx_graph::{ExternalFault, GraphError, Model};
 use onnx_session::text_inputs::{Tables, with_text_inputs};
 
@@ -210,12 +210,22 @@ impl Subject {
     /// The graph in that file, or else the one beside the checkpoint, read and checked. Whatever it
     /// calls its inputs and however it wants its mask, it is given the usual ones.
     ///
-    /// Of a model on the hub, a file that is not here may be one of the repository's: `onnx/model_O4.onnx`, say.
+    /// A file that is not here may be one of the model's: `onnx/model_O4.onnx`, say. A graph beside
+    /// the checkpoint may have any name, if it is the only one.
     ///
     /// # Errors
-    /// If there is none, it is malformed, or it insists on an input that a text does not have.
+    /// If there is none, or several and none with a usual name, it is malformed, or it insists on an
+    /// input that a text does not have.
     pub fn open_graph(&self, onnx: Option<&Path>) -> Result<Opened, ParityError> {
-        let (onnx, model) = self.read_graph(onnx)?;
+        self.open_among(&self.files, onnx)
+    }
+
+    /// As [`Subject::open_graph`], of the files of an exported folder.
+    ///
+    /// # Errors
+    /// As [`Subject::open_graph`].
+    pub fn open_among(&self, files: &ModelFiles, onnx: Option<&Path>) -> Result<Opened, ParityError> {
+        let (onnx, model) = graph_of(files, onnx)?;
         let Limits { vocabulary, token_types, .. } = self.limits();
         match with_text_inputs(model, &self.inputs, Tables { vocabulary, token_types }) {
             Ok((model, notes)) => Ok(Opened { onnx, model, notes }),
@@ -230,59 +240,6 @@ impl Subject {
     pub fn graph(&self, onnx: Option<&Path>) -> Result<(String, Model), ParityError> {
         let Opened { onnx, model, .. } = self.open_graph(onnx)?;
         Ok((onnx, model))
-    }
-
-    fn read_graph(&self, onnx: Option<&Path>) -> Result<(String, Model), ParityError> {
-        let source = match onnx {
-            Some(path) => match file_of_repository(path) {
-                Some(file) if self.files.is_on_hub() && !path.exists() && path.as_os_str() != STDIN => {
-                    self.graph_in_repository(&file)?
-                }
-                _ => OnnxSource::File(path.into()),
-            },
-            None => self.files.onnx()?.ok_or_else(|| ParityError::NoGraph { model: self.name().into() })?,
-        };
-        let mut asked_for = None;
-        loop {
-            match open_graph(source.clone()) {
-                // Only the graph knows what it calls the files that its weights lie in.
-                Err(ParityError::Graph { source: error, onnx }) => match self.missing_data(&source, &error) {
-                    Some(file) if asked_for.as_ref() != Some(&file) => {
-                        self.files.require(&file)?;
-                        asked_for = Some(file);
-                    }
-                    _ => return Err(ParityError::Graph { source: error, onnx }),
-                },
-                opened => return opened,
-            }
-        }
-    }
-
-    /// A graph within the model's repository.
-    fn graph_in_repository(&self, file: &str) -> Result<OnnxSource, ParityError> {
-        match self.files.onnx_at(file)? {
-            Some(source) => Ok(source),
-            // The error that lists what the repository has.
-            None => Err(self
-                .files
-                .require(file)
-                .map_or_else(Into::into, |_| ParityError::NoGraph { model: self.name().into() })),
-        }
-    }
-
-    /// The file of a model on the hub that a graph of it needs and that is not here yet.
-    fn missing_data(&self, source: &OnnxSource, error: &GraphError) -> Option<String> {
-        let (
-            OnnxSource::File(graph),
-            GraphError::External { location, fault: ExternalFault::Missing(_), .. },
-        ) = (source, error)
-        else {
-            return None;
-        };
-        let folder = self.files.folder().filter(|_| self.files.is_on_hub())?;
-        let beside = graph.strip_prefix(folder).ok()?.parent()?.join(location);
-        let parts: Option<Vec<&str>> = beside.iter().map(|part| part.to_str()).collect();
-        Some(parts?.join("/"))
     }
 
     /// As [`Subject::open_graph`], but where there is none, one is made of the checkpoint, in memory:
@@ -314,7 +271,7 @@ impl Subject {
     /// # Errors
     /// If one is there and cannot be read.
     pub fn has_graph(&self) -> Result<bool, ParityError> {
-        Ok(self.files.onnx()?.is_some())
+        Ok(self.files.any_onnx()?.is_some())
     }
 
     /// The tokenizer, if the model has one.
@@ -392,15 +349,42 @@ pub fn is_graph(model: &str) -> bool {
     model.ends_with(".onnx") || engine::is_stream(model).unwrap_or(false)
 }
 
-/// A path as the name of a file in a repository; `None` if it can only be one on this machine. On Windows it may have been typed with that
-/// system's slashes.
-fn file_of_repository(path: &Path) -> Option<String> {
-    if path.has_root() || path.is_absolute() {
-        return None;
+/// A graph of a model's: the one in that file, or else the one beside the checkpoint.
+///
+/// # Errors
+/// As [`Subject::graph`].
+fn graph_of(files: &ModelFiles, onnx: Option<&Path>) -> Result<(String, Model), ParityError> {
+    let source = match onnx {
+        Some(path) => files.graph_named(path)?,
+        None => files.any_onnx()?.ok_or_else(|| ParityError::NoGraph { model: files.name().into() })?,
+    };
+    let mut asked_for = None;
+    loop {
+        match open_graph(source.clone()) {
+            // Only the graph knows what it calls the files that its weights lie in.
+            Err(ParityError::Graph { source: error, onnx }) => match missing_data(files, &source, &error) {
+                Some(file) if asked_for.as_ref() != Some(&file) => {
+                    files.require(&file)?;
+                    asked_for = Some(file);
+                }
+                _ => return Err(ParityError::Graph { source: error, onnx }),
+            },
+            opened => return opened,
+        }
     }
-    let parts = path.components().filter(|part| *part != Component::CurDir);
-    let parts: Vec<&str> = parts.map(|part| part.as_os_str().to_str()).collect::<Option<_>>()?;
-    Some(parts.join("/"))
+}
+
+/// The file of a model on the hub that a graph of it needs and that is not here yet.
+fn missing_data(files: &ModelFiles, source: &OnnxSource, error: &GraphError) -> Option<String> {
+    let (OnnxSource::File(graph), GraphError::External { location, fault: ExternalFault::Missing(_), .. }) =
+        (source, error)
+    else {
+        return None;
+    };
+    let folder = files.folder().filter(|_| files.is_on_hub())?;
+    let beside = graph.strip_prefix(folder).ok()?.parent()?.join(location);
+    let parts: Option<Vec<&str>> = beside.iter().map(|part| part.to_str()).collect();
+    Some(parts?.join("/"))
 }
 
 /// Reads and checks a graph; it comes with the name it goes by in a report.

@@ -1,16 +1,21 @@
-//! Named values in files: safetensors, numpy's `.npz`, and ONNX's test folders. They are the inputs and outputs of `parity run`, and the inputs
+//! Named values in files: safetensors, numpy's `.npz` and `.npy`, and ONNX's test folders. They are the inputs and outputs of `parity run`, and the inputs
 //! of `check` and `bench`.
 
 mod folder;
+mod npy;
 mod npz;
 
 use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use checkpoint::{Checkpoint, CheckpointError};
 use engine::memory::OverBudget;
 use engine::{DType, NamedValues, Value, ValueError, ValueSpec, read_file, replace_file};
 use safetensors::{Dtype, View};
+
+/// How an array of numpy's begins.
+const NUMPY: &[u8] = b"\x93NUMPY";
 
 /// How a zip archive begins, as an `.npz` file is one.
 const ZIP: &[u8] = b"PK\x03\x04";
@@ -32,6 +37,15 @@ pub enum TensorsError {
     /// A numpy archive is damaged, or holds what graphs do not take.
     #[error("{}: {what}", path.display())]
     Npz { path: PathBuf, what: String },
+    /// An array has no name, and there is more than one place for it.
+    #[error(
+        "{} is one array without a name, and {}: use .npz or .safetensors, which hold several with their names",
+        path.display(), places(names)
+    )]
+    Unnamed { path: PathBuf, names: Vec<String> },
+    /// numpy has no such numbers.
+    #[error("{} cannot hold '{name}', which is bf16: numpy has no such dtype; use .safetensors", path.display())]
+    NotNumpy { path: PathBuf, name: String },
     /// A tensor file of a test folder is damaged.
     #[error("{0}")]
     Proto(String),
@@ -46,13 +60,20 @@ pub enum TensorsError {
     Write { path: PathBuf, source: std::io::Error },
 }
 
+fn places(names: &[String]) -> String {
+    match names {
+        [] => "nothing says which it is".to_owned(),
+        names => format!("there are {}: {}", names.len(), names.join(", ")),
+    }
+}
+
 /// The inputs of a model: those of a test folder (`input_0.pb`, …), or all tensors of a file.
 ///
 /// # Errors
 /// If the folder or file is missing or malformed.
 pub fn read_inputs(path: impl AsRef<Path>, inputs: &[ValueSpec]) -> Result<NamedValues, TensorsError> {
     let path = path.as_ref();
-    if path.is_dir() { folder::read(path, "input", inputs) } else { read(path) }
+    if path.is_dir() { folder::read(path, "input", inputs) } else { read_for(path, inputs) }
 }
 
 /// The outputs that are expected of a model: those of a test folder (`output_0.pb`, …), or all tensors of a file.
@@ -61,20 +82,29 @@ pub fn read_inputs(path: impl AsRef<Path>, inputs: &[ValueSpec]) -> Result<Named
 /// If the folder or file is missing or malformed.
 pub fn read_outputs(path: impl AsRef<Path>, outputs: &[ValueSpec]) -> Result<NamedValues, TensorsError> {
     let path = path.as_ref();
-    if path.is_dir() { folder::read(path, "output", outputs) } else { read(path) }
+    if path.is_dir() { folder::read(path, "output", outputs) } else { read_for(path, outputs) }
 }
 
-/// Reads all tensors of a safetensors file, or of an `.npz` file, in file order. A pipe, and `-`
+/// Reads all tensors of a safetensors file, or of an `.npz` file, in file order; a `.npy` file has
+/// no name for its array, and is for [`read_inputs`] and [`read_outputs`]. A pipe, and `-`
 /// for standard input, are read to their end; what comes out of them is known by its first bytes.
 ///
 /// # Errors
 /// If the file is missing or malformed, or would take more memory than
 /// [`engine::memory::allowed_memory`] says, or a tensor is malformed.
 pub fn read(path: impl AsRef<Path>) -> Result<NamedValues, TensorsError> {
-    let path = path.as_ref();
+    read_for(path.as_ref(), &[])
+}
+
+/// Reads all tensors of a file; a `.npy` file holds the one that is specified, if there is only one.
+fn read_for(path: &Path, specs: &[ValueSpec]) -> Result<NamedValues, TensorsError> {
     let bytes = read_file(path).map_err(CheckpointError::from)?;
     if path.extension().is_some_and(|extension| extension == "npz") || bytes.starts_with(ZIP) {
         return npz::read(path, bytes);
+    }
+    if bytes.starts_with(NUMPY) {
+        let [spec] = specs else { return Err(unnamed(path, specs.iter().map(|spec| spec.name.clone()))) };
+        return Ok(NamedValues::from_iter([(spec.name.clone(), npy::read(path, bytes)?)]));
     }
     Checkpoint::from_safetensors(&path.display().to_string(), bytes)?
         .iter()
@@ -87,15 +117,33 @@ pub fn read(path: impl AsRef<Path>) -> Result<NamedValues, TensorsError> {
         .collect()
 }
 
-/// Writes values to a safetensors file, which is replaced as a whole or not at all.
+fn unnamed(path: &Path, names: impl Iterator<Item = String>) -> TensorsError {
+    TensorsError::Unnamed { path: path.into(), names: names.collect() }
+}
+
+/// Writes values to a file, which is replaced as a whole or not at all: numpy's archive if it is
+/// called `.npz`, numpy's array if `.npy`, else safetensors.
 ///
 /// # Errors
-/// If the file cannot be written.
+/// If the file cannot be written; of `.npy` if there is not one value, of both if numpy lacks its
+/// dtype.
 pub fn write(path: impl AsRef<Path>, values: &NamedValues) -> Result<(), TensorsError> {
     let path = path.as_ref();
     let failed = |source| TensorsError::Write { path: path.into(), source };
-    let views = values.iter().map(|(name, value)| (name, ValueView(value)));
-    let bytes = safetensors::serialize(views, None).map_err(|error| failed(std::io::Error::other(error)))?;
+    let bytes = match path.extension().and_then(OsStr::to_str) {
+        Some("npz") => npz::bytes(path, values)?,
+        Some("npy") => {
+            let mut all = values.iter();
+            match (all.next(), all.next()) {
+                (Some((name, value)), None) => npy::bytes(path, name, value)?,
+                _ => return Err(unnamed(path, values.names().map(str::to_owned))),
+            }
+        }
+        _ => {
+            let views = values.iter().map(|(name, value)| (name, ValueView(value)));
+            safetensors::serialize(views, None).map_err(|error| failed(std::io::Error::other(error)))?
+        }
+    };
     replace_file(path, &bytes).map_err(failed)
 }
 
@@ -147,13 +195,16 @@ mod tests {
             ("scalar", Value::scalar(1.5f64)),
             ("empty", Value::new([0, 3], Vec::<f32>::new()).unwrap()),
         ]);
-        write(&path, &values).unwrap();
-        let back = read(&path).unwrap();
-        assert_eq!(back.len(), values.len());
-        for (name, value) in values.iter() {
-            assert_eq!(back.get(name), Some(value), "{name}");
+        for path in [path, folder.path().join("values.npz")] {
+            write(&path, &values).unwrap();
+            let back = read(&path).unwrap();
+            assert_eq!(back.len(), values.len());
+            for (name, value) in values.iter() {
+                assert_eq!(back.get(name), Some(value), "{name}");
+            }
         }
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(std::fs::read(folder.path().join("values.npz")).unwrap().starts_with(ZIP));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 
     #[test]

@@ -21,6 +21,12 @@ const LONG: usize = 600;
 /// A word of more characters than WordPiece looks at.
 const LONG_WORD: usize = 101;
 
+/// So many ids in a row without a token end a vocabulary: ids that were set aside are fewer.
+const GAP: u32 = 1 << 16;
+
+/// As much of a text is shown, in characters.
+const SHOWN: usize = 60;
+
 /// Texts on which settings show that ordinary ones hide.
 const NASTY: [&str; 14] = [
     "UPPER CASE, Mixed Case and camelCase",
@@ -54,13 +60,7 @@ pub fn check_tokenizers(files: &ModelFiles) -> Result<Option<TokenizerReport>, P
     let slow = Slow { vocabulary, config: files.read(CONFIG)?, added: files.read(ADDED)? };
     let fast = as_written(&tokenizer, &slow)?;
     let long = long_texts();
-    let texts: Vec<Text> = SENTENCES
-        .iter()
-        .chain(&NASTY)
-        .map(|text| Text::from(*text))
-        .chain(long.iter().map(Text::from))
-        .chain([Text::from(PAIR)])
-        .collect();
+    let texts = probes(&long);
     let differences = differences(&fast, &slow.tokenizer(None)?, &texts)?;
     let json: Json = serde_json::from_slice(&tokenizer).unwrap_or_default();
     let config = slow.settings();
@@ -76,6 +76,42 @@ pub fn check_tokenizers(files: &ModelFiles) -> Result<Option<TokenizerReport>, P
         setting,
         notes: truncation(&json, &config).into_iter().collect(),
     }))
+}
+
+/// Where two models' tokenizers part: on a text, in a token of the vocabulary. Both sides in words,
+/// the first model's first; nothing where they are the same.
+///
+/// # Errors
+/// If one of them fails on a text.
+pub(crate) fn part([a, b]: [&Tokenizer; 2]) -> Result<Option<(String, [Option<String>; 2])>, ParityError> {
+    let long = long_texts();
+    if let Some(first) = differences(a, b, &probes(&long))?.into_iter().next() {
+        let TokenDifference { text, position, tokenizer_json, vocab_txt } = first;
+        let shown = |token: Option<Token>| token.map(|token| format!("'{}' ({})", token.token, token.id));
+        let shown_text: String = text.chars().take(SHOWN).collect();
+        let what = format!("token {position} of {shown_text:?}");
+        return Ok(Some((what, [tokenizer_json, vocab_txt].map(shown))));
+    }
+    // Words that no probe has.
+    let tokens = |id: u32| [a.id_to_token(id), b.id_to_token(id)];
+    let mut absent = 0;
+    for id in 0.. {
+        let [of_a, of_b] = tokens(id);
+        if of_a != of_b {
+            return Ok(Some((format!("the token of id {id}"), [of_a, of_b])));
+        }
+        absent = if of_a.is_none() { absent + 1 } else { 0 };
+        if absent > GAP {
+            break;
+        }
+    }
+    Ok(None)
+}
+
+/// All texts that tokenizers are tried on.
+fn probes(long: &[String; 2]) -> Vec<Text<'_>> {
+    let short = SENTENCES.iter().chain(&NASTY).map(|text| Text::from(*text));
+    short.chain(long.iter().map(Text::from)).chain([Text::from(PAIR)]).collect()
 }
 
 /// What reads tokenizer.json alone makes of it, where transformers would let tokenizer_config.json

@@ -1,6 +1,8 @@
 //! What all that was found comes to.
 
-use report::{EngineCheck, GraphReport, Parts, Proof, Recorded, Relation, TokenizerReport, Verdict};
+use report::{
+    EngineCheck, FolderDifference, GraphReport, Parts, Proof, Recorded, Relation, TokenizerReport, Verdict,
+};
 
 /// The verdict on a graph: the worst of its proof, its weights, its engines and whatever else was
 /// tried. Without any engine nothing was compared in f32.
@@ -23,9 +25,15 @@ pub(crate) fn on_function(proof: &Proof, parts: &Parts) -> Verdict {
 pub(crate) fn on_all(
     graphs: &[GraphReport],
     tokenizer: Option<&TokenizerReport>,
+    folder: &[FolderDifference],
     recorded: &[Recorded],
 ) -> Verdict {
     let graphs = Verdict::worst(graphs.iter().map(|graph| graph.verdict));
     let tokenizer = tokenizer.map(|tokenizer| tokenizer.verdict);
-    tokenizer.into_iter().chain(recorded.iter().map(|side| side.verdict)).fold(graphs, Verdict::max)
+    let folder = folder.iter().filter(|difference| difference.fails).map(|_| Verdict::Fail);
+    tokenizer
+        .into_iter()
+        .chain(folder)
+        .chain(recorded.iter().map(|side| side.verdict))
+        .fold(graphs, Verdict::max)
 }

@@ -17,6 +17,7 @@
 
 mod audit;
 mod conversion;
+mod folder;
 mod modules;
 mod output;
 mod proof;
@@ -35,6 +36,7 @@ pub use audit::{
     Audit, Cast, Constant, Expect, Finding, FindingKind, FirstDifference, Layout, Leftover, Origin, Trace,
 };
 pub use conversion::{Conversion, Loss};
+pub use folder::FolderDifference;
 pub use modules::{Culprit, Located, ModuleError, ModulePlace};
 pub use output::{Decisions, EngineCheck, FromTruth, NonFinite, OutputReport, Padding, Recorded};
 pub use proof::{DEFAULT_PROOF_TOL, Promoted, Proof, ProofOutput};

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::read::or_nan;
 use crate::{
-    Audit, Conversion, Culprit, EngineCheck, Located, Proof, Recorded, Relation, Stress, TokenErrors,
-    TokenizerReport, Verdict,
+    Audit, Conversion, Culprit, EngineCheck, FolderDifference, Located, Proof, Recorded, Relation, Stress,
+    TokenErrors, TokenizerReport, Verdict,
 };
 
 /// The name and version of the JSON form. A field may be added under the same version; none changes
@@ -59,6 +59,10 @@ pub struct Report {
     /// Whether the model's tokenizer.json and vocab.txt give the same ids; null where it does not
     /// have both.
     pub tokenizer: Option<TokenizerReport>,
+    /// What the files beside an exported graph say otherwise than the checkpoint's: labels, ids,
+    /// pooling, prompts, lengths.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub folder: Vec<FolderDifference>,
     /// Everything about each graph, where there are several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub graphs: Vec<GraphReport>,
@@ -297,6 +301,7 @@ impl Report {
             proof: None,
             parts: Parts::default(),
             tokenizer: None,
+            folder: Vec::new(),
             graphs: Vec::new(),
             recorded: Vec::new(),
             repro: None,

@@ -167,7 +167,12 @@ pub struct CheckArgs {
     /// A folder, the id of a model on the hub, or a graph that the one in --onnx was made of [default: the embedded bert-tiny]
     pub model: Option<String>,
 
-    /// The graph [default: onnx/model.onnx or model.onnx beside the checkpoint, or else one made of it in memory]
+    /// An exported folder: its graph is taken, and its labels, tokenizer, lengths, pooling and prompts are held against
+    /// the checkpoint's
+    pub export: Option<String>,
+
+    /// The graph, a file or one of the model's such as onnx/model_O4.onnx [default: onnx/model.onnx or model.onnx beside the checkpoint, else the
+    /// only .onnx file there, else one made of the checkpoint in memory]
     #[arg(long, value_name = "FILE")]
     pub onnx: Vec<PathBuf>,
 
@@ -265,7 +270,7 @@ pub struct RunArgs {
     /// A folder, the id of a model on the hub, or a graph (FILE.onnx)
     pub model: String,
 
-    /// The inputs, named as the model's: .safetensors, .npz, or one of ONNX's test folders
+    /// The inputs, named as the model's: .safetensors, .npz, .npy for a single one, or one of ONNX's test folders
     #[arg(long, value_name = "IN.safetensors")]
     pub inputs: PathBuf,
 
@@ -277,7 +282,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "X", default_value = "1e-6", value_parser = tolerance, requires = "expected")]
     pub atol: f64,
 
-    /// Where the outputs go
+    /// Where the outputs go: .safetensors, .npz, or .npy for a single one
     #[arg(long, value_name = "OUT.safetensors")]
     pub outputs: PathBuf,
 
@@ -394,6 +399,19 @@ pub struct EmbedArgs {
     #[arg(long, value_name = "NAME")]
     pub prompt_name: Option<String>,
 
+    /// Give every vector length 1, also where the model's files do not ask for it
+    #[arg(long)]
+    pub normalize: bool,
+
+    /// So many texts are run at once, at most
+    #[arg(long, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub batch_size: u32,
+
+    /// The graph, a file or one of the model's such as onnx/model_O4.onnx [default: onnx/model.onnx or model.onnx beside
+    /// the checkpoint; where there is no checkpoint, the only .onnx file]
+    #[arg(long, value_name = "FILE")]
+    pub onnx: Option<PathBuf>,
+
     /// What computes the features [default: the fastest that takes the graph, where there is one, else reference]
     #[arg(long, value_name = "ENGINE", value_parser = any_engine())]
     pub engine: Option<AnyEngine>,
@@ -417,7 +435,8 @@ pub struct GraphArgs {
     /// A folder, or the id of a model on the hub [default: the embedded bert-tiny]
     pub model: Option<String>,
 
-    /// The graph [default: onnx/model.onnx or model.onnx beside the checkpoint, or else one made of it in memory]
+    /// The graph, a file or one of the model's such as onnx/model_O4.onnx [default: onnx/model.onnx or model.onnx beside the checkpoint, else the
+    /// only .onnx file there, else one made of the checkpoint in memory]
     #[arg(long, value_name = "FILE")]
     pub onnx: Option<PathBuf>,
 

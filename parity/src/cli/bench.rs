@@ -103,7 +103,7 @@ fn case(subject: &Subject, args: &BenchArgs) -> anyhow::Result<Case> {
     let (batch, sequence) = (args.batch as usize, args.seq as usize);
     let longest = subject.limits().positions;
     if sequence > longest {
-        bail!("--seq {sequence} is longer than the model, which takes {longest} tokens");
+        bail!("--seq {sequence} is longer than the model takes: give {longest} tokens at most");
     }
     // Which ids are run makes no difference to the time.
     let vocabulary = subject.limits().vocabulary as i64;

@@ -1,6 +1,7 @@
 //! `parity check`
 
 use std::io::Write as _;
+use std::path::PathBuf;
 
 use parity::check::{Check, Inputs, Step};
 use parity::report::{Expect, Report, terminal as form};
@@ -35,8 +36,12 @@ pub fn command(args: &CheckArgs) -> anyhow::Result<Verdict> {
 }
 
 fn report(args: &CheckArgs) -> anyhow::Result<Report> {
+    // Between two graphs the second is no folder.
+    let (mut onnx, export) = (args.onnx.clone(), args.export.as_deref());
+    onnx.extend(export.filter(|name| is_graph(name)).map(PathBuf::from));
     let check = Check {
-        onnx: args.onnx.clone(),
+        onnx,
+        export: export.filter(|name| !is_graph(name)).map(model::files).transpose()?,
         task: args.task,
         engines: args.engine.clone(),
         compiled: engines::options(&args.compiled)?,
@@ -69,7 +74,7 @@ fn report(args: &CheckArgs) -> anyhow::Result<Report> {
         bar.inc(1);
     };
     // Between two graphs there is no checkpoint.
-    let report = match args.model.as_deref().filter(|model| is_graph(model) && !args.onnx.is_empty()) {
+    let report = match args.model.as_deref().filter(|model| is_graph(model) && !check.onnx.is_empty()) {
         Some(raw) => check.of_graph(raw, &mut step),
         None => model::open(args.model.as_deref()).and_then(|model| check.of_model(model, &mut step)),
     };

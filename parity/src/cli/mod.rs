@@ -9,6 +9,7 @@ mod embed;
 mod engines;
 mod export;
 mod inspect;
+mod lines;
 mod model;
 mod predict;
 mod progress;
@@ -26,10 +27,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use bert_pipeline::PipelineError;
+use checkpoint::CheckpointError;
 use clap::Parser as _;
 use engine::memory::set_max_memory;
 use engine::replace_file;
-use parity::Verdict;
+use parity::{ParityError, Verdict};
 use serde::Serialize;
 
 use args::{Cli, Command};
@@ -78,6 +81,15 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// An error and its causes on one line, each cause said once: many messages hold that of their cause already.
 pub(crate) fn one_line(error: &anyhow::Error) -> String {
+    if let Some(CheckpointError::SeveralGraphs { model, graphs }) = error.chain().find_map(of_files) {
+        let again = |graph: &String| format!("{} --onnx {}", reports::command_line(), reports::quoted(graph));
+        let commands: Vec<String> = graphs.iter().map(again).collect();
+        return format!(
+            "{model} has {} graphs, and none of them is called onnx/model.onnx or model.onnx; say which is meant: {}",
+            graphs.len(),
+            commands.join("; ")
+        );
+    }
     let mut line = String::new();
     for cause in error.chain().map(|cause| joined(&cause.to_string())) {
         if line.is_empty() {
@@ -88,6 +100,19 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
         }
     }
     line
+}
+
+/// The error about a model's files that another error hands on as its own.
+fn of_files<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a CheckpointError> {
+    let of_pipeline = |error: &'a PipelineError| match error {
+        PipelineError::Checkpoint(error) => Some(error),
+        _ => None,
+    };
+    match error.downcast_ref() {
+        Some(ParityError::Checkpoint(error)) => Some(error),
+        Some(ParityError::Pipeline(error)) => of_pipeline(error),
+        _ => error.downcast_ref().and_then(of_pipeline).or_else(|| error.downcast_ref()),
+    }
 }
 
 /// A message of several lines as one. Of a long list, such as all tensors of another model, the beginning is enough.

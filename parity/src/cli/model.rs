@@ -1,6 +1,7 @@
 //! The model that a command is about.
 
 use architecture::Task;
+use checkpoint::{CheckpointError, ModelFiles};
 use parity::{ParityError, Subject};
 
 /// Opens a model for a task; without one, for what its `architectures` say.
@@ -18,6 +19,14 @@ pub fn open(model: Option<&str>) -> Result<Subject, ParityError> {
     return Subject::open_telling(model, download::Bars::default());
     #[cfg(not(feature = "hub"))]
     Subject::open(model)
+}
+
+/// The files of a model, or of an exported folder. What is downloaded is shown on stderr.
+pub fn files(model: &str) -> Result<ModelFiles, CheckpointError> {
+    #[cfg(feature = "hub")]
+    return ModelFiles::fetch(model, download::Bars::default());
+    #[cfg(not(feature = "hub"))]
+    ModelFiles::open(model)
 }
 
 #[cfg(feature = "hub")]

@@ -1,9 +1,9 @@
 //! What every pipeline has: config, tokenizer, and something that runs the model.
 
 use candle_bert::{BertConfig, BertForTask, Family as _, ReferenceEngine, Task};
-use checkpoint::{ModelFiles, OnnxSource};
-use engine::Engine;
-use onnx_session::{EngineKind, Model, Session, compiled};
+use checkpoint::{CheckpointError, ModelFiles, OnnxSource};
+use engine::{Dim, Engine, ValueSpec};
+use onnx_session::{EngineKind, Model, Session, SessionError, compiled};
 use tokenizers::Encoding;
 
 use super::runner::{Runner, Wanted};
@@ -18,6 +18,20 @@ pub(crate) struct Need {
     /// What the pipeline is called, in errors.
     pub(crate) name: &'static str,
     pub(crate) wanted: &'static [Wanted],
+    /// What is taken in its place where the model gives it.
+    pub(crate) preferred: Option<&'static [Wanted]>,
+}
+
+impl Need {
+    pub(crate) const fn new(task: Task, name: &'static str, wanted: &'static [Wanted]) -> Self {
+        Self { task, name, wanted, preferred: None }
+    }
+
+    /// What is taken of a model with these outputs.
+    fn of(&self, outputs: &[ValueSpec]) -> &'static [Wanted] {
+        let gives = |wanted: &&Wanted| outputs.iter().any(|spec| spec.name == wanted.name);
+        self.preferred.filter(|all| all.iter().all(|wanted| gives(&wanted))).unwrap_or(self.wanted)
+    }
 }
 
 pub(crate) struct Core {
@@ -39,19 +53,31 @@ impl Core {
     ) -> Result<Self, PipelineError> {
         let config = config_for(files, need)?;
         let (width, batch_size) = (width(&config, need.task), options.batch_size);
-        let runner = |engine| Runner::new(engine, need.name, need.wanted, width, batch_size);
+        let runner = |engine: Box<dyn Engine>| {
+            let wanted = need.of(engine.outputs());
+            Runner::new(engine, need.name, wanted, width, batch_size)
+        };
         let native = || runner(native(files, &config, need.task, options)?);
         let (runner, note) = match (engine, options.engine) {
             (Some(engine), _) => (runner(engine)?, None),
             (None, EngineChoice::Native) => (native()?, None),
             (None, EngineChoice::Session(kind)) => {
-                let graph = graph(files, options)?;
+                let graph =
+                    graph(files, options)?.map_or_else(|| files.any_onnx(), |graph| Ok(Some(graph)))?;
                 let source =
                     graph.ok_or_else(|| PipelineError::NoGraph { model: files.name().to_owned() })?;
                 (runner(session(source, Some(kind))?)?, None)
             }
             (None, EngineChoice::Auto) => match graph(files, options)? {
-                None => (native()?, None),
+                // A graph of another name may be a conversion that has other answers: it is taken
+                // where there is nothing else.
+                None => match native() {
+                    Err(PipelineError::Checkpoint(none @ CheckpointError::NoCheckpoint { .. })) => {
+                        let source = files.any_onnx()?.ok_or(none)?;
+                        (runner(session(source, None)?)?, None)
+                    }
+                    native => (native?, None),
+                },
                 Some(source) => match session(source, None).and_then(runner) {
                     Ok(runner) => (runner, None),
                     // A graph that was given by name must be the one that runs.
@@ -165,26 +191,74 @@ fn native(
 
 fn graph(files: &ModelFiles, options: &Options) -> Result<Option<OnnxSource>, PipelineError> {
     match &options.onnx {
-        Some(path) => Ok(Some(OnnxSource::File(path.clone()))),
+        Some(path) => Ok(Some(files.graph_named(path)?)),
         None => Ok(files.onnx()?),
     }
 }
 
+/// What a model is for: what the `architectures` of config.json say, or, where they say nothing, what
+/// the outputs of its graph are those of; without either its features.
+///
+/// # Errors
+/// If a file is missing or malformed, the architecture is none that is done here, or the outputs do
+/// not tell.
+pub fn task_of(files: &ModelFiles, options: &Options) -> Result<Task, PipelineError> {
+    let config = BertConfig::from_json(&files.config()?)?;
+    if config.architectures.is_empty() {
+        let graph = match graph(files, options)? {
+            None if matches!(files.checkpoint(), Err(CheckpointError::NoCheckpoint { .. })) => {
+                files.any_onnx()?
+            }
+            graph => graph,
+        };
+        if let Some(source) = graph {
+            let model = open(&source)?;
+            return by_outputs(&model, &config)
+                .ok_or_else(|| PipelineError::UnknownTask { outputs: names(&model.graph.outputs) });
+        }
+    }
+    config.task().map_err(|source| PipelineError::Task { model: files.name().to_owned(), source })
+}
+
+/// The task whose outputs these are, if there is only one.
+fn by_outputs(model: &Model, config: &BertConfig) -> Option<Task> {
+    let graph = &model.graph;
+    let output = |wanted: &str| graph.outputs.iter().find(|spec| spec.name == wanted);
+    let rank = |spec: &ValueSpec| spec.shape.as_ref().map(Vec::len);
+    let Some(logits) = output(Wanted::LABELS.name) else {
+        let spans = output(Wanted::START.name).is_some() && output(Wanted::END.name).is_some();
+        return Some(if spans { Task::QuestionAnswering } else { Task::FeatureExtraction });
+    };
+    let has_choices = graph.inputs.iter().any(|spec| rank(spec) == Some(3));
+    match (rank(logits)?, logits.shape.as_ref()?.last()?) {
+        (2, _) if has_choices => Some(Task::MultipleChoice),
+        (2, _) => Some(Task::SequenceClassification),
+        (3, Dim::Fixed(width)) if *width == config.num_labels => Some(Task::TokenClassification),
+        (3, Dim::Fixed(width)) if *width == config.vocab_size => Some(Task::MaskedLm),
+        _ => None,
+    }
+}
+
+fn names(specs: &[ValueSpec]) -> Vec<String> {
+    specs.iter().map(ToString::to_string).collect()
+}
+
 /// The graph on that engine, or on the fastest that takes it.
 fn session(source: OnnxSource, kind: Option<EngineKind>) -> Result<Box<dyn Engine>, PipelineError> {
-    let name = source.to_string();
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| PipelineError::Graph {
-        graph: name.clone(),
-        source,
-    };
-    let model = match source {
-        OnnxSource::File(path) => Model::open(path),
-        OnnxSource::Memory { bytes, .. } => Model::from_bytes(bytes),
-    }
-    .map_err(|error| failed(error.into()))?;
+    let model = open(&source)?;
     let session = match kind {
         Some(kind) => Session::new(&model, kind),
         None => Session::fastest(&model, compiled::Options::default()),
     };
-    Ok(Box::new(session.map_err(|error| failed(error.into()))?))
+    let failed =
+        |error: SessionError| PipelineError::Graph { graph: source.to_string(), source: error.into() };
+    Ok(Box::new(session.map_err(failed)?))
+}
+
+fn open(source: &OnnxSource) -> Result<Model, PipelineError> {
+    match source {
+        OnnxSource::File(path) => Model::open(path),
+        OnnxSource::Memory { bytes, .. } => Model::from_bytes(bytes.clone()),
+    }
+    .map_err(|error| PipelineError::Graph { graph: source.to_string(), source: error.into() })
 }

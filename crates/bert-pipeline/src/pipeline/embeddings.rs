@@ -1,10 +1,11 @@
+use candle_core::{Device, Tensor};
 use checkpoint::ModelFiles;
 
 use super::sentence::Encoder;
 use super::text_classification::outputs;
 use super::{AsText, Options, Output, Pipeline, RunIter, constructors};
-use crate::sentence::{Kind, SENTENCE};
-use crate::{PipelineError, Similarity, Text};
+use crate::sentence::{Kind, NORMALIZED, SENTENCE};
+use crate::{PipelineError, Similarity, Text, normalize};
 
 const NAME: &str = "embeddings";
 
@@ -14,6 +15,8 @@ const NAME: &str = "embeddings";
 /// the output says so; without them such texts are refused.
 pub struct Embeddings {
     encoder: Encoder,
+    /// Whether vectors are brought to length 1, whatever the model's files ask for.
+    normalizes: bool,
 }
 
 constructors!(Embeddings, encoder.core, |files, engine, options| {
@@ -31,7 +34,7 @@ impl Embeddings {
 
     fn of(encoder: Encoder) -> Result<Self, PipelineError> {
         encoder.sentence.program.must_give(SENTENCE)?;
-        Ok(Self { encoder })
+        Ok(Self { encoder, normalizes: false })
     }
 
     /// This pipeline with the prompt of that name before every text, by
@@ -41,7 +44,7 @@ impl Embeddings {
     /// # Errors
     /// If there is none of that name.
     pub fn with_prompt_name(self, name: &str) -> Result<Self, PipelineError> {
-        Ok(Self { encoder: self.encoder.with_prompt_name(name)? })
+        Ok(Self { encoder: self.encoder.with_prompt_name(name)?, ..self })
     }
 
     /// This pipeline with that text before every text; `""` for none.
@@ -49,7 +52,14 @@ impl Embeddings {
     /// # Errors
     /// If it cannot be tokenized.
     pub fn with_prompt(self, prompt: &str) -> Result<Self, PipelineError> {
-        Ok(Self { encoder: self.encoder.with_prompt(prompt)? })
+        Ok(Self { encoder: self.encoder.with_prompt(prompt)?, ..self })
+    }
+
+    /// This pipeline with every vector brought to length 1 at the end, after it was cut where it is.
+    #[must_use]
+    pub fn normalized(mut self) -> Self {
+        self.normalizes = true;
+        self
     }
 
     /// This pipeline with only the first so many numbers of each vector, or all of them (`None`).
@@ -64,7 +74,11 @@ impl Embeddings {
     /// What makes the vectors of the tokens' states: `mean pooling`, or `cls + max pooling`, and
     /// what comes before and after.
     pub fn recipe(&self) -> String {
-        self.encoder.sentence.recipe()
+        let own = self.encoder.sentence.recipe();
+        match self.normalizes && !own.ends_with(NORMALIZED) {
+            true => format!("{own}, {NORMALIZED}"),
+            false => own,
+        }
     }
 
     /// How the model's vectors are meant to be compared (`similarity_fn_name` of
@@ -87,6 +101,12 @@ impl Embeddings {
     }
 }
 
+/// A vector of length 1.
+fn unit(vector: Vec<f32>) -> Result<Vec<f32>, PipelineError> {
+    let row = Tensor::new(vector, &Device::Cpu)?.unsqueeze(0)?;
+    Ok(normalize(&row)?.squeeze(0)?.to_vec1()?)
+}
+
 impl Pipeline for Embeddings {
     type Prediction = Vec<f32>;
 
@@ -94,6 +114,9 @@ impl Pipeline for Embeddings {
         let (mut vectors, is_cut) = self.encoder.run(texts, 0, SENTENCE)?;
         if let Some(length) = self.encoder.sentence.truncate_dim {
             vectors.iter_mut().for_each(|vector| vector.truncate(length));
+        }
+        if self.normalizes {
+            vectors = vectors.into_iter().map(unit).collect::<Result<_, _>>()?;
         }
         Ok(outputs(vectors, is_cut))
     }

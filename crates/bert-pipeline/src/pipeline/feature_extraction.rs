@@ -6,8 +6,7 @@ use super::text_classification::outputs;
 use super::{Output, Pipeline, constructors};
 use crate::{PipelineError, Text};
 
-const NEED: Need =
-    Need { task: Task::FeatureExtraction, name: "feature-extraction", wanted: &[Wanted::HIDDEN] };
+const NEED: Need = Need::new(Task::FeatureExtraction, "feature-extraction", &[Wanted::HIDDEN]);
 
 /// The hidden state of each token after the last layer, `[tokens][hidden]`, special tokens included: transformers'
 /// `feature-extraction`, which has one more dimension, of size 1, around that.

@@ -9,7 +9,7 @@ use super::{Output, Pipeline, constructors};
 use crate::scores::{softmax, top};
 use crate::{PipelineError, Text};
 
-const NEED: Need = Need { task: Task::MaskedLm, name: "fill-mask", wanted: &[Wanted::TOKEN_LABELS] };
+const NEED: Need = Need::new(Task::MaskedLm, "fill-mask", &[Wanted::TOKEN_LABELS]);
 
 /// A token in the place of a mask.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -7,7 +7,7 @@ use super::runner::Wanted;
 use crate::scores::{softmax, top};
 use crate::{PipelineError, Text};
 
-const NEED: Need = Need { task: Task::MultipleChoice, name: "multiple-choice", wanted: &[Wanted::LABELS] };
+const NEED: Need = Need::new(Task::MultipleChoice, "multiple-choice", &[Wanted::LABELS]);
 
 /// A choice, and how probable it is among the others.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -11,8 +11,7 @@ use crate::chars::Chars;
 use crate::tokenizer::{Cut, CutFrom};
 use crate::{PipelineError, Text, Tokenizer};
 
-const NEED: Need =
-    Need { task: Task::QuestionAnswering, name: "question-answering", wanted: &[Wanted::START, Wanted::END] };
+const NEED: Need = Need::new(Task::QuestionAnswering, "question-answering", &[Wanted::START, Wanted::END]);
 
 /// transformers' defaults: the longest row, and how many tokens two parts of a context share at most.
 const MAX_SEQ_LEN: usize = 384;

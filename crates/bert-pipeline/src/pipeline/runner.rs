@@ -30,6 +30,8 @@ impl Wanted {
     pub(crate) const UNCHANGED_HIDDEN: Self = Self { alias: None, ..Self::HIDDEN };
     pub(crate) const POOLED: Self =
         Self { name: "pooler_output", alias: None, per_token: false, has_width: true };
+    pub(crate) const VECTOR: Self =
+        Self { name: "sentence_embedding", alias: None, per_token: false, has_width: true };
     pub(crate) const LABELS: Self = Self { name: "logits", alias: None, per_token: false, has_width: true };
     pub(crate) const TOKEN_LABELS: Self =
         Self { name: "logits", alias: None, per_token: true, has_width: true };
@@ -134,6 +136,11 @@ impl Runner {
             width,
             batch_size,
         })
+    }
+
+    /// Whether this is what is taken of the model.
+    pub(crate) fn takes(&self, name: &str) -> bool {
+        self.wanted.iter().any(|wanted| wanted.name == name)
     }
 
     /// Runs all rows, those of like length together, and gives what `predict` makes of each, of its

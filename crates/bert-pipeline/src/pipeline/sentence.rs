@@ -8,7 +8,7 @@ use checkpoint::ModelFiles;
 use super::Options;
 use super::core::{Core, Need};
 use super::runner::{RowOutput, Wanted};
-use crate::sentence::{Features, Kind, Output, Sentence};
+use crate::sentence::{Features, Kind, Output, SENTENCE, Sentence};
 use crate::{PipelineError, Text};
 
 /// A model of sentence-transformers' that is ready to run.
@@ -50,19 +50,23 @@ impl Encoder {
         let kind = Kind::SentenceTransformer;
         let mut sentence = Sentence::from_files(files, kind)?;
         sentence.program.pool_by_the_pooler();
-        let need = Need { wanted: &[Wanted::HIDDEN, Wanted::POOLED], ..need(&sentence, name) };
+        let wanted: &[Wanted] = &[Wanted::HIDDEN, Wanted::POOLED];
+        let need = Need { wanted, preferred: None, ..need(&sentence, name) };
         Self::with_need(files, sentence, kind, need, None, options)
     }
 
     fn with_need(
         files: &ModelFiles,
-        sentence: Sentence,
+        mut sentence: Sentence,
         kind: Kind,
         need: Need,
         engine: Option<Box<dyn engine::Engine>>,
         options: &Options,
     ) -> Result<Self, PipelineError> {
         let mut core = Core::new(files, engine, need, options)?;
+        if core.runner.takes(SENTENCE) {
+            sentence.is_given();
+        }
         if sentence.transformer.lowers_case {
             core.tokenizer = core.tokenizer.lowering()?;
         }
@@ -133,7 +137,7 @@ impl Encoder {
         let Some(output) = outputs.first() else { return Err(PipelineError::NoPoolerOutput) };
         let output = match self.sentence.transformer.output {
             Output::Hidden => tensor(output, &[1, tokens, output.width])?,
-            Output::Pooled | Output::Logits => tensor(output, &[1, output.width])?,
+            Output::Pooled | Output::Logits | Output::Vector => tensor(output, &[1, output.width])?,
         };
         let pooled = outputs.get(1).map(|pooled| tensor(pooled, &[1, pooled.width])).transpose()?;
         let features = Features::new(tokens, self.prompt.tokens, pooled)?;
@@ -149,7 +153,12 @@ fn need(sentence: &Sentence, name: &'static str) -> Need {
         }
         Output::Hidden => (Task::FeatureExtraction, &[Wanted::HIDDEN]),
         Output::Pooled => (Task::FeatureExtraction, &[Wanted::POOLED]),
+        Output::Vector => (Task::FeatureExtraction, &[Wanted::VECTOR]),
         Output::Logits => (Task::SequenceClassification, &[Wanted::LABELS]),
     };
-    Need { task, name, wanted }
+    // Without a list of modules, a graph that gives a text's vector itself knows better how it is
+    // made.
+    let guesses = !sentence.is_declared && sentence.transformer.output == Output::Hidden;
+    let preferred: Option<&'static [Wanted]> = guesses.then_some(&[Wanted::VECTOR]);
+    Need { preferred, ..Need::new(task, name, wanted) }
 }

@@ -7,8 +7,7 @@ use super::{Output, Pipeline, constructors};
 use crate::scores::{sigmoid, softmax, top};
 use crate::{PipelineError, Text};
 
-const NEED: Need =
-    Need { task: Task::SequenceClassification, name: "text-classification", wanted: &[Wanted::LABELS] };
+const NEED: Need = Need::new(Task::SequenceClassification, "text-classification", &[Wanted::LABELS]);
 
 /// A label of a text, and how much speaks for it.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -18,8 +18,7 @@ use crate::{PipelineError, Text, Tokenizer};
 
 use aggregate::Token;
 
-const NEED: Need =
-    Need { task: Task::TokenClassification, name: "token-classification", wanted: &[Wanted::TOKEN_LABELS] };
+const NEED: Need = Need::new(Task::TokenClassification, "token-classification", &[Wanted::TOKEN_LABELS]);
 
 /// A token with its label, or neighbouring tokens of one label.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -18,7 +18,9 @@ pub(crate) struct Dense {
     /// `[out, in]`.
     weight: Tensor,
     bias: Option<Tensor>,
-    activation: Activation,
+    pub(super) activation: Activation,
+    /// Where it lies in the model.
+    pub(super) folder: String,
 }
 
 /// The activation where the config names none.
@@ -42,7 +44,12 @@ impl Dense {
             weight: weights.tensor("linear.weight", &[outputs, inputs], &file)?,
             bias: has_bias.then(bias).transpose()?,
             activation: Activation::named(class, &file)?,
+            folder: folder.to_owned(),
         })
+    }
+
+    pub(super) fn weights(&self) -> Vec<Tensor> {
+        [Some(&self.weight), self.bias.as_ref()].into_iter().flatten().cloned().collect()
     }
 
     /// `[…, in]` to `[…, out]`, in the dtype of `x`.

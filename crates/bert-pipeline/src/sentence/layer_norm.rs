@@ -17,6 +17,8 @@ pub(crate) struct LayerNorm {
     weight: Tensor,
     /// β, `[dimension]`.
     bias: Tensor,
+    /// Where it lies in the model.
+    pub(super) folder: String,
 }
 
 impl LayerNorm {
@@ -29,7 +31,12 @@ impl LayerNorm {
         Ok(Self {
             weight: weights.tensor("norm.weight", &[dimension], &file)?,
             bias: weights.tensor("norm.bias", &[dimension], &file)?,
+            folder: folder.to_owned(),
         })
+    }
+
+    pub(super) fn weights(&self) -> Vec<Tensor> {
+        vec![self.weight.clone(), self.bias.clone()]
     }
 
     /// `[…, dimension]`, in the dtype of `x`.

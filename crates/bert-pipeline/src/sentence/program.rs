@@ -10,7 +10,7 @@ use super::dense::Dense;
 use super::layer_norm::LayerNorm;
 use super::pool::Pool;
 use super::transformer::Transformer;
-use super::{SCORES, SENTENCE, TOKENS, in_folder, unsupported_module};
+use super::{NORMALIZED, SCORES, SENTENCE, TOKENS, in_folder, unsupported_module};
 use crate::pooling::normalize;
 use crate::{PipelineError, Pooling};
 
@@ -115,6 +115,24 @@ impl Program {
 
     pub(crate) fn modules(&self) -> &[Module] {
         &self.modules
+    }
+
+    /// Of each module with weights its folder, these, and what follows them, in words.
+    pub(crate) fn weights(&self) -> Vec<(&str, Vec<Tensor>, String)> {
+        let mut weights = Vec::new();
+        for module in &self.modules {
+            match module {
+                Module::Dense(dense) => {
+                    let activation = format!(", {:?}", dense.activation);
+                    weights.push((dense.folder.as_str(), dense.weights(), activation));
+                }
+                Module::LayerNorm(norm) => {
+                    weights.push((norm.folder.as_str(), norm.weights(), String::new()))
+                }
+                Module::Pool(_) | Module::Normalize => {}
+            }
+        }
+        weights
     }
 
     /// Whether the tokens' states are changed before they are pooled: then what a graph calls
@@ -244,7 +262,7 @@ impl Module {
             Self::Dense(dense) if dense.output == SCORES => "dense to scores".to_owned(),
             Self::Dense(_) => "dense".to_owned(),
             Self::LayerNorm(_) => "layer norm".to_owned(),
-            Self::Normalize => "normalized".to_owned(),
+            Self::Normalize => NORMALIZED.to_owned(),
         }
     }
 }

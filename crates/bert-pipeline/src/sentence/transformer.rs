@@ -1,7 +1,7 @@
 use checkpoint::ModelFiles;
 use serde_json::Value;
 
-use super::{SCORES, TOKENS, in_folder};
+use super::{SCORES, SENTENCE, TOKENS, in_folder};
 use crate::PipelineError;
 use crate::settings::Settings;
 
@@ -35,6 +35,8 @@ pub(crate) enum Output {
     Pooled,
     /// A classifier's `logits`, `[batch, labels]`.
     Logits,
+    /// A graph's own `sentence_embedding`, `[batch, width]`.
+    Vector,
 }
 
 /// sentence-transformers' `Transformer`: which output becomes which feature, and how texts are
@@ -45,6 +47,8 @@ pub(crate) struct Transformer {
     pub(super) feature: String,
     /// Whether there is a file with its settings.
     pub(super) is_declared: bool,
+    /// That file, or where it would be.
+    pub(crate) file: String,
     /// The most tokens of a row.
     pub(crate) max_length: Option<usize>,
     pub(crate) lowers_case: bool,
@@ -53,12 +57,23 @@ pub(crate) struct Transformer {
 impl Transformer {
     /// One that gives this output, where no file says more.
     pub(super) fn giving(output: Output) -> Self {
-        let feature = if output == Output::Logits { SCORES } else { TOKENS };
-        Self { output, feature: feature.to_owned(), is_declared: false, max_length: None, lowers_case: false }
+        let feature = match output {
+            Output::Logits => SCORES,
+            Output::Vector => SENTENCE,
+            Output::Hidden | Output::Pooled => TOKENS,
+        };
+        Self {
+            output,
+            feature: feature.to_owned(),
+            is_declared: false,
+            file: CONFIGS[0].to_owned(),
+            max_length: None,
+            lowers_case: false,
+        }
     }
 
     /// This one, whatever its settings say that it gives.
-    pub(super) fn giving_instead(self, output: Output) -> Self {
+    pub(crate) fn giving_instead(self, output: Output) -> Self {
         let Self { feature, .. } = Self::giving(output);
         Self { output, feature, ..self }
     }
@@ -68,7 +83,7 @@ impl Transformer {
         for name in CONFIGS {
             let file = in_folder(folder, name);
             if let Some(config) = Settings::read_if_there(files, &file)? {
-                return Self::from_config(&config);
+                return Ok(Self { file, ..Self::from_config(&config)? });
             }
         }
         Ok(Self::giving(Output::Hidden))

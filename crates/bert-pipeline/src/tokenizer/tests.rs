@@ -461,7 +461,7 @@ fn a_tokenizer_json_that_cannot_work_is_refused() {
     };
     let undefined = message(|json| json["post_processor"]["special_tokens"]["[SEP]"] = Value::Null);
     assert!(
-        undefined.ends_with("the template for a single uses '[SEP]', which it does not define"),
+        undefined.contains("the template for a single uses '[SEP]', which it does not define"),
         "{undefined}"
     );
     let uneven = message(|json| json["post_processor"]["special_tokens"]["[SEP]"]["ids"] = json!([3, 3]));
@@ -470,10 +470,10 @@ fn a_tokenizer_json_that_cannot_work_is_refused() {
         json["post_processor"]["single"][1]["Sequence"]["id"] = "B".into();
         json["post_processor"] = json!({ "type": "Sequence", "processors": [json["post_processor"].take()] });
     });
-    assert!(nested.ends_with("the template for a single uses text B"), "{nested}");
+    assert!(nested.contains("the template for a single uses text B"), "{nested}");
     let renumbered = message(|json| json["added_tokens"][4]["id"] = 7.into());
     assert!(
-        renumbered.ends_with("it gives '[MASK]' the id 7, but the vocabulary makes that 4"),
+        renumbered.contains("it gives '[MASK]' the id 7, but the vocabulary makes that 4"),
         "{renumbered}"
     );
     let unknown = message(|json| json["model"] = json!({ "type": "Unheard" }));
@@ -482,7 +482,7 @@ fn a_tokenizer_json_that_cannot_work_is_refused() {
         assert!(tokenizer(&[("tokenizer.json", text)]).is_err(), "{text}");
     }
     let none = error(&[("config.json", "{}")]);
-    assert!(none.ends_with("has neither tokenizer.json nor vocab.txt"), "{none}");
+    assert!(none.contains("has neither tokenizer.json nor vocab.txt"), "{none}");
 }
 
 #[test]

@@ -21,6 +21,10 @@ pub(crate) trait Source: Send + Sync {
     /// what is of the kind of `file`.
     fn listing(&self, base: &str, file: &str) -> String;
 
+    /// The files in these folders (`""` for the top, else with a slash at the end) whose names end
+    /// so, as far as they are known.
+    fn ending_in(&self, ending: &str, folders: &[String]) -> Vec<String>;
+
     /// The folder in which the files lie, or will; `None` if they are in memory.
     fn folder(&self) -> Option<&Path> {
         None
@@ -62,6 +66,18 @@ impl Source for PathBuf {
     fn listing(&self, base: &str, _file: &str) -> String {
         listing(&self.join(base))
     }
+
+    fn ending_in(&self, ending: &str, folders: &[String]) -> Vec<String> {
+        let in_folder = |folder: &String| {
+            let entries = fs::read_dir(self.join(folder)).into_iter().flatten().filter_map(Result::ok);
+            let names = entries
+                .filter(|entry| !entry.path().is_dir())
+                .filter_map(|entry| entry.file_name().into_string().ok());
+            let named = names.filter(|name| name.ends_with(ending));
+            named.map(|name| format!("{folder}{name}")).collect::<Vec<_>>()
+        };
+        folders.iter().flat_map(in_folder).collect()
+    }
 }
 
 /// Files in memory, by their paths.
@@ -73,6 +89,17 @@ impl Source for BTreeMap<&'static str, Bytes> {
     fn listing(&self, _base: &str, _file: &str) -> String {
         joined(self.keys().map(|&name| name.to_owned()))
     }
+
+    fn ending_in(&self, ending: &str, folders: &[String]) -> Vec<String> {
+        let names = self.keys().filter(|name| name.ends_with(ending) && is_in(name, folders));
+        names.map(|&name| name.to_owned()).collect()
+    }
+}
+
+/// Whether a file lies in one of these folders itself, and in none below.
+pub(crate) fn is_in(file: &str, folders: &[String]) -> bool {
+    let folder = &file[..file.rfind('/').map_or(0, |slash| slash + 1)];
+    folders.iter().any(|known| known == folder)
 }
 
 /// Maps a file; `None` if there is nothing at that path. A link that leads nowhere is an error, not

@@ -208,6 +208,30 @@ fn the_graph_in_the_onnx_folder_comes_first() {
 }
 
 #[test]
+fn a_graph_may_have_any_name_if_it_is_the_only_one() {
+    let found = |files: &[&str]| {
+        let folder = folder(files);
+        let graph = ModelFiles::from_folder(folder.path()).unwrap().any_onnx().unwrap()?;
+        let OnnxSource::File(path) = graph else { unreachable!() };
+        Some(path.strip_prefix(folder.path()).unwrap().to_str().unwrap().to_owned())
+    };
+    assert_eq!(found(&["onnx/model_O4.onnx", "x.onnx_data"]).as_deref(), Some("onnx/model_O4.onnx"));
+    assert_eq!(found(&["my.onnx", "other/model.onnx", ".my.onnx"]).as_deref(), Some("my.onnx"));
+    assert_eq!(found(&["my.onnx", "onnx/model.onnx"]).as_deref(), Some("onnx/model.onnx"));
+    assert_eq!(found(&["other/model.onnx", "onnx/my.onnx/file", ".my.onnx"]), None);
+    let several = folder(&["b.onnx", "onnx/a.onnx"]);
+    let model = ModelFiles::from_folder(several.path()).unwrap();
+    let Err(CheckpointError::SeveralGraphs { graphs, .. }) = model.any_onnx() else { panic!() };
+    let path = |file: &str| several.path().join(file).display().to_string();
+    assert_eq!(graphs, [path("b.onnx"), path("onnx/a.onnx")]);
+
+    let named = |name: &str| model.graph_named(Path::new(name)).unwrap().name().into_owned();
+    assert_eq!(named("onnx/a.onnx"), path("onnx/a.onnx"));
+    // Elsewhere on this machine, whether it is there or not.
+    assert_eq!([named(&path("b.onnx")), named("../b.onnx")], [path("b.onnx"), "../b.onnx".into()]);
+}
+
+#[test]
 fn files_in_memory_are_a_model_too() {
     let model = ModelFiles::from_memory(
         "bert-tiny",

@@ -60,12 +60,26 @@ pub enum HubError {
     /// Another process has been downloading the same file for too long.
     #[error("another process is downloading {file} (it holds {}): wait for it, or end it", lock.display())]
     Busy { file: String, lock: PathBuf },
+    /// What was given is no folder here, and the hub cannot tell whether it has it.
+    #[error(
+        "there is no folder '{model}' here: check its spelling; as the id of a model on the hub, {source}"
+    )]
+    NoFolder { model: String, source: Box<HubError> },
     /// The cache does not have it, and the hub was not asked.
     #[error("{missing}; it was not downloaded, because {why}")]
     NotAsked { missing: String, why: String },
 }
 
 impl HubError {
+    /// Of a model that may be a folder with a slip in its name. Where the hub knows the model, or
+    /// says that it does not, its message stands.
+    pub(super) fn of_no_folder(self, model: &str) -> Self {
+        match self {
+            Self::NoModel { .. } | Self::NoRevision { .. } | Self::Gated { .. } => self,
+            other => Self::NoFolder { model: model.to_owned(), source: Box::new(other) },
+        }
+    }
+
     /// Of a write in the cache, while `file` was being stored.
     pub(super) fn store(file: &str, cache: &Path, path: &Path, source: io::Error) -> Self {
         if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {

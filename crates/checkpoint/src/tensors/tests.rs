@@ -122,9 +122,9 @@ fn bytes_after_the_last_tensor_are_refused() {
 
 #[test]
 fn other_files_are_recognised() {
-    assert!(message(&b"PK\x03\x04 and so on"[..]).ends_with("it is a PyTorch pickle file"));
-    assert!(message(&b"\x80\x02\x8a\x0a and so on"[..]).ends_with("it is a PyTorch pickle file"));
-    assert!(message(&b"<!DOCTYPE html>"[..]).ends_with("it is a web page"));
+    assert!(message(&b"PK\x03\x04 and so on"[..]).contains("it is a PyTorch pickle file"));
+    assert!(message(&b"\x80\x02\x8a\x0a and so on"[..]).contains("it is a PyTorch pickle file"));
+    assert!(message(&b"<!DOCTYPE html>"[..]).contains("it is a web page"));
     assert!(message(&b"once upon a time"[..]).contains("not the length of a header"));
     assert!(message(vec![1, 0, 0, 0, 0, 0, 0, 0, b'[']).contains("does not start with '{'"));
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 90868376\n";
@@ -176,7 +176,10 @@ fn sizes_whose_sum_overflows_are_refused() {
 #[test]
 fn a_dtype_that_is_not_read_names_its_tensor() {
     let header = r#"{"w":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}}"#;
-    assert_eq!(message(file(header, 4)), "tensor 'w' in x.safetensors is F8_E4M3, which is not read");
+    assert_eq!(
+        message(file(header, 4)),
+        "tensor 'w' in x.safetensors is F8_E4M3, which is not read: save it as F32"
+    );
 }
 
 #[test]

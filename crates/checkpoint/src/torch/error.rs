@@ -94,3 +94,23 @@ pub enum TorchError {
     #[error(transparent)]
     Memory(#[from] OverBudget),
 }
+
+impl TorchError {
+    /// What to do about a damaged file, where the message does not say it.
+    pub(crate) fn cure(&self) -> &'static str {
+        match self {
+            Self::TorchScript
+            | Self::BigEndian
+            | Self::NotAStateDict { .. }
+            | Self::NotATensor { .. }
+            | Self::Training { .. }
+            | Self::Unfolded { .. }
+            | Self::Memory(_) => "",
+            Self::DType { .. } => ": save it as float32",
+            Self::Code { .. } | Self::Opcode { .. } | Self::TooLong { .. } | Self::Nameless { .. } => {
+                "; save the model's state_dict() alone, or as safetensors"
+            }
+            _ => "; download it again, or save the model's state_dict() again",
+        }
+    }
+}

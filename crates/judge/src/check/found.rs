@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use engine::{Engine, NamedValues};
 use report::{
-    Features, GraphReport, InputSummary, Recorded, ReferenceSide, Report, Repro, TimingReport,
-    TokenizerReport, Verdict,
+    Features, FolderDifference, GraphReport, InputSummary, Recorded, ReferenceSide, Report, Repro,
+    TimingReport, TokenizerReport, Verdict,
 };
 
 use super::{Candidate, Check, describe, given};
@@ -166,6 +166,7 @@ impl<'a> Found<'a> {
         reference: ReferenceSide,
         mut notes: Vec<String>,
         tokenizer: Option<TokenizerReport>,
+        folder: Vec<FolderDifference>,
     ) -> Report {
         let Self { check, graphs, recorded, .. } = self;
         let atol = self.bounds.atol;
@@ -184,7 +185,7 @@ impl<'a> Found<'a> {
         let worst = graphs.iter().rev().max_by_key(|graph| graph.verdict).cloned();
         let (proof, parts) = worst.map(|graph| (graph.proof, graph.parts)).unzip();
         Report {
-            verdict: verdict::on_all(&graphs, tokenizer.as_ref(), &recorded),
+            verdict: verdict::on_all(&graphs, tokenizer.as_ref(), &folder, &recorded),
             reference: Some(reference),
             onnx: graphs.first().map(|graph| graph.onnx.clone()),
             inputs: self.inputs,
@@ -193,6 +194,7 @@ impl<'a> Found<'a> {
             proof,
             parts: parts.unwrap_or_default(),
             tokenizer,
+            folder,
             graphs: if graphs.len() > 1 { graphs } else { Vec::new() },
             recorded,
             repro: self.repro,

@@ -1,5 +1,7 @@
 //! What an engine gives for each of some inputs, and how that compares with what another gives.
 
+use std::borrow::Cow;
+
 use engine::{Dim, Engine, EngineError, NamedValues, Value, ValueSpec};
 use onnx_eval::Fault;
 use report::{FromTruth, NonFinite, OutputReport, Padding, Verdict};
@@ -252,11 +254,20 @@ impl Tally {
 /// An output by itself against what was recorded elsewhere. Every element decides.
 pub fn output_report(name: &str, recorded: &Value, found: &Value, atol: f64) -> OutputReport {
     let mut tally = Tally::default();
+    let [recorded, found] = &by_value(recorded, found);
     match compare(recorded, found, &[], atol) {
         Ok(comparison) => tally.total = comparison,
         Err(mismatch) => tally.mismatch = Some(mismatch.to_string()),
     }
     tally.report(name, None, None)
+}
+
+/// Both as f64 where both are floats of different dtypes, which holds all of them exactly.
+fn by_value<'a>(a: &'a Value, b: &'a Value) -> [Cow<'a, Value>; 2] {
+    match a.dtype() != b.dtype() && a.dtype().is_float() && b.dtype().is_float() {
+        true => [a, b].map(|value| Cow::Owned(widened(value))),
+        false => [a, b].map(Cow::Borrowed),
+    }
 }
 
 /// A number that JSON can hold.

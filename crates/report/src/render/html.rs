@@ -212,6 +212,11 @@ fn shared(report: &Report) -> String {
     if let Some(sentence) = report.tokenizer.as_ref().and_then(TokenizerReport::sentence) {
         sections.push(section("Two tokenizers", &format!("<p>{}.</p>", prose(&sentence))));
     }
+    if !report.folder.is_empty() {
+        let lines = report.folder.iter().map(|difference| prose(&difference.sentence()));
+        let lines: String = lines.map(|line| format!("<li>{line}</li>\n")).collect();
+        sections.push(section("The exported folder says something else", &format!("<ul>{lines}</ul>")));
+    }
     if !report.notes.is_empty() {
         let notes: String = report.notes.iter().map(|note| format!("<li>{}</li>\n", prose(note))).collect();
         sections.push(section("Notes", &format!("<ul>{notes}</ul>")));

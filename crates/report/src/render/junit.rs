@@ -5,7 +5,10 @@ use super::words::{
 };
 use super::{Graph, graphs};
 use crate::proof::each_once;
-use crate::{Audit, Culprit, EngineCheck, OutputReport, Proof, ProofOutput, Relation, Report, Verdict};
+use crate::{
+    Audit, Culprit, EngineCheck, FolderDifference, OutputReport, Proof, ProofOutput, Relation, Report,
+    Verdict,
+};
 
 /// As many lines of a failure are written.
 const LINES: usize = 40;
@@ -26,6 +29,11 @@ pub fn junit(report: &Report) -> String {
         let case = Case { name, verdict: tokenizer.verdict, lines };
         Suite { name: "tokenizer".into(), cases: vec![case], out: tokenizer.notes.clone() }
     }));
+    suites.push(Suite {
+        name: "exported folder".into(),
+        cases: report.folder.iter().map(folder).collect(),
+        out: Vec::new(),
+    });
     suites.retain(|suite| !suite.cases.is_empty());
     // A report without a single case would be green.
     let silent = report.verdict > Verdict::Rounding
@@ -45,6 +53,13 @@ pub fn junit(report: &Report) -> String {
         total(|suite| suite.count(false)),
         suites.iter().map(Suite::xml).collect::<String>()
     )
+}
+
+/// What the files beside a graph say otherwise than the checkpoint's.
+fn folder(difference: &FolderDifference) -> Case {
+    let verdict = if difference.fails { Verdict::Fail } else { Verdict::Pass };
+    let name = format!("{}: {}", difference.file, difference.what);
+    Case { name, verdict, lines: vec![difference.sentence()] }
 }
 
 /// Test cases of one graph on one engine.

@@ -36,6 +36,12 @@ pub fn markdown(report: &Report) -> String {
     if let Some(sentence) = report.tokenizer.as_ref().and_then(TokenizerReport::sentence) {
         out.block(format!("#### Two tokenizers\n\n{}.\n", plain(&sentence, MESSAGE)));
     }
+    if !report.folder.is_empty() {
+        let lines = report.folder.iter().take(ROWS);
+        let lines: Vec<String> =
+            lines.map(|difference| format!("- {}\n", plain(&difference.sentence(), MESSAGE))).collect();
+        out.block(format!("#### The exported folder says something else\n\n{}", lines.concat()));
+    }
     if !report.inputs.is_empty() {
         let rows = report
             .inputs

@@ -69,6 +69,13 @@ fn outcome(report: &Report) -> String {
             if let (Some(sentence), false) = (tokenizer, graphs.iter().any(fails)) {
                 return format!("{} has two tokenizers: {sentence}", report.model);
             }
+            let first = report.folder.iter().find(|difference| difference.fails);
+            if let (Some(difference), false) = (first, graphs.iter().any(fails)) {
+                return format!(
+                    "the graph is that of {model}, and the files beside it are not: {}",
+                    difference.sentence()
+                );
+            }
             let off = report.recorded.iter().find(|side| side.verdict == Verdict::Fail);
             if let (Some(side), false) = (off, graphs.iter().any(fails)) {
                 return format!("{} on {} does not give what was recorded elsewhere", side.side, side.engine);

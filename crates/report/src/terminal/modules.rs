@@ -99,5 +99,13 @@ pub(super) fn findings(out: &mut impl Write, report: &Report) -> io::Result<()> 
             writeln!(out, "{DIM}note: {note}{DIM:#}")?;
         }
     }
+    if !report.folder.is_empty() {
+        writeln!(out)?;
+        writeln!(out, "{BOLD}The exported folder says something else{BOLD:#}")?;
+    }
+    for difference in &report.folder {
+        let red = if difference.fails { red } else { DIM };
+        writeln!(out, "  {red}{}{red:#}", difference.sentence())?;
+    }
     Ok(())
 }

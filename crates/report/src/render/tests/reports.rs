@@ -52,6 +52,7 @@ pub fn pass(layers: usize) -> Report {
             ..Parts::default()
         },
         tokenizer: None,
+        folder: Vec::new(),
         graphs: Vec::new(),
         recorded: Vec::new(),
         repro: None,
