@@ -65,7 +65,7 @@ mod tensor;
 pub use error::OracleError;
 pub use fault::Fault;
 pub use operation::{Operation, operations};
-pub use ops::{Operator, operators};
+pub use ops::{Operator, PackedMatrix, operators, packed_matrix};
 pub use oracle::{Limits, Oracle};
 pub use round::Precision;
 pub use substitute::Promotions;
