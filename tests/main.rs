@@ -39,6 +39,7 @@ mod mistakes;
 mod pipelines;
 mod plan;
 mod proof;
+mod quantized;
 mod real_model;
 mod reports;
 mod repro;

@@ -49,6 +49,12 @@ pub enum BindError {
         .found.join(", ")
     )]
     NoTensors { family: &'static str, base: &'static str, found: Vec<String>, total: usize },
+    /// The whole model under more than one prefix.
+    #[error(
+        "the checkpoint has two whole {family} models, one under '{first}' and one under '{second}': save the one \
+         that is meant in a file of its own"
+    )]
+    SeveralModels { family: &'static str, first: String, second: String },
     /// Some tensors of the checkpoint do not fit the config.
     #[error(transparent)]
     Misfits(#[from] Misfits),
@@ -62,26 +68,43 @@ pub enum BindError {
     Untied { tensor: String },
 }
 
-/// The prefixes that tensors may have, `base` being the family's: none in a checkpoint of the model
-/// alone, `bert.` in one with a head; `model.` where either was an attribute of a class of one's
-/// own (Lightning's way), `module.` where it was trained under `DataParallel`; `0.auto_model.` in
-/// the state dict of a whole `SentenceTransformer`. Those of other families are not here: a
-/// RoBERTa's tensors have the same names as a BERT's after theirs, and mean something else.
-fn prefixes(base: &str) -> Vec<String> {
+/// The prefixes that tensors usually have, `base` being the family's: none in a checkpoint of the
+/// model alone, `bert.` in one with a head; `model.` where either was an attribute of a class of
+/// one's own (Lightning's way), `module.` where it was trained under `DataParallel`;
+/// `0.auto_model.` in the state dict of a whole `SentenceTransformer`.
+fn usual_prefixes(base: &str) -> Vec<String> {
     let within = |outer: &str| [outer.to_string(), format!("{outer}{base}.")];
     let of_wrappers = ["", "model.", "module."].into_iter().flat_map(within);
     of_wrappers.chain(["0.auto_model.".to_string()]).collect()
 }
 
+/// Models whose tensors have a BERT's names, and mean something else: their prefix is theirs.
+const OTHER_FAMILIES: [&str; 8] =
+    ["roberta", "xlm_roberta", "camembert", "electra", "ernie", "data2vec_text", "layoutlm", "esm"];
+
+/// Any other prefix under which all tensors of the model without its head are found, as
+/// `_orig_mod.` of `torch.compile`; `without` is its program without what only some checkpoints
+/// have.
+fn other_prefixes<'a>(checkpoint: &'a Checkpoint, without: &Program) -> Vec<&'a str> {
+    let tensors: Vec<&Tensor> = without.tensors.iter().filter(|tensor| tensor.in_base).collect();
+    let Some(first) = tensors.first() else { return Vec::new() };
+    let prefix = |name: &'a str| name.strip_suffix(&first.name).filter(|prefix| prefix.ends_with('.'));
+    let is_other = |prefix: &str| prefix.split('.').any(|part| OTHER_FAMILIES.contains(&part));
+    // Each stops at the first tensor that is not there: a checkpoint may have many such names.
+    let has_all = |prefix: &&str| tensors.iter().all(|tensor| find(checkpoint, prefix, tensor).is_some());
+    checkpoint.names().filter_map(prefix).filter(|prefix| !is_other(prefix)).filter(has_all).collect()
+}
+
 /// Looks up every tensor of the model of a task. Prefixes, and the names that checkpoints converted
-/// from TensorFlow have, are understood.
+/// from TensorFlow have, are understood: the usual prefixes, and any other one under which the
+/// whole model is.
 ///
 /// # Errors
-/// If the config has no such model; or with the list of everything in the checkpoint that does not
-/// fit it ([`Misfits`]).
+/// If the config has no such model; if the whole model is there under several unusual prefixes; or
+/// with the list of everything in the checkpoint that does not fit it ([`Misfits`]).
 pub fn bind<'a>(checkpoint: &'a Checkpoint, family: &dyn Family, task: Task) -> Result<Bound<'a>, BindError> {
     let mut best: Option<(usize, String, Program)> = None;
-    for prefix in prefixes(family.base()) {
+    for prefix in usual_prefixes(family.base()) {
         // A config may ask for many layers, and most prefixes stand before nothing.
         if !checkpoint.names().any(|name| name.starts_with(&prefix)) {
             continue;
@@ -92,6 +115,22 @@ pub fn bind<'a>(checkpoint: &'a Checkpoint, family: &dyn Family, task: Task) -> 
         let found = tensors.filter(|tensor| find(checkpoint, &prefix, tensor).is_some()).count();
         if found > 0 && found >= best.as_ref().map_or(0, |(most, ..)| *most) {
             best = Some((found, prefix, program));
+        }
+    }
+    let of_base = |program: &Program| program.tensors.iter().filter(|tensor| tensor.in_base).count();
+    if best.as_ref().is_none_or(|(found, _, program)| *found < of_base(program)) {
+        let without = family.program(task, &|_| false).map_err(BindError::Config)?;
+        match other_prefixes(checkpoint, &without)[..] {
+            [] => {}
+            [prefix] => {
+                let has = |name: &str| checkpoint.get(&format!("{prefix}{name}")).is_some();
+                let program = family.program(task, &has).map_err(BindError::Config)?;
+                best = Some((of_base(&program), prefix.into(), program));
+            }
+            [first, second, ..] => {
+                let (family, first, second) = (family.name(), first.into(), second.into());
+                return Err(BindError::SeveralModels { family, first, second });
+            }
         }
     }
     let Some((_, prefix, program)) = best else {

@@ -18,7 +18,7 @@ impl Settings {
 
     pub(crate) fn read_if_there(files: &ModelFiles, file: &str) -> Result<Option<Self>, PipelineError> {
         let Some(bytes) = files.read(file)? else { return Ok(None) };
-        let map = serde_json::from_slice(&bytes)
+        let map = checkpoint::from_json(&bytes)
             .map_err(|source| PipelineError::Json { file: file.to_owned(), source })?;
         Ok(Some(Self { file: file.to_owned(), map }))
     }

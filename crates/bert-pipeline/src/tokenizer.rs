@@ -69,7 +69,7 @@ impl Tokenizer {
         let config = Settings::read(files, CONFIG)?;
         let class = Class::of(files, &config)?;
         let (file, json) = if let Some(bytes) = files.read(TOKENIZER)? {
-            let mut json = serde_json::from_slice(&bytes)
+            let mut json = checkpoint::from_json(&bytes)
                 .map_err(|source| PipelineError::Json { file: TOKENIZER.to_owned(), source })?;
             class.resolve(&config, &mut json)?;
             (TOKENIZER, json)

@@ -159,7 +159,7 @@ impl BertConfig {
     /// If they are not JSON, a field has the wrong type, or the values are impossible, contradictory, or those of a
     /// model that is not computed here.
     pub fn from_json(json: &[u8]) -> Result<Self, ConfigError> {
-        let fields = match serde_json::from_slice(json)? {
+        let fields = match checkpoint::from_json(json)? {
             Value::Object(fields) => Fields(fields),
             other => return Err(ConfigError::NotAnObject { found: shown(&other) }),
         };

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use engine::memory::{Budget, OverBudget};
 
 use crate::hub::HubId;
-use crate::{Checkpoint, CheckpointError, HubCache, shards};
+use crate::{Checkpoint, CheckpointError, HubCache, from_json, shards};
 
 mod graphs;
 mod modules;
@@ -140,8 +140,7 @@ impl ModelFiles {
     /// As [`ModelFiles::read`], and if modules.json is not a list of modules.
     pub fn modules(&self) -> Result<Option<Vec<ListedModule>>, CheckpointError> {
         let Some(bytes) = self.read(MODULES)? else { return Ok(None) };
-        serde_json::from_slice(&bytes)
-            .map_err(|source| CheckpointError::Modules { file: self.shown(MODULES), source })
+        from_json(&bytes).map_err(|source| CheckpointError::Modules { file: self.shown(MODULES), source })
     }
 
     /// The files of the transformer itself: these, or those of the folder in which modules.json

@@ -31,6 +31,7 @@
 mod error;
 mod files;
 mod hub;
+mod json;
 #[cfg(feature = "hub")]
 mod remote;
 mod shards;
@@ -40,6 +41,7 @@ mod torch;
 pub use error::CheckpointError;
 pub use files::{ListedModule, ModelFiles, OnnxSource};
 pub use hub::HubCache;
+pub use json::from_json;
 #[cfg(feature = "hub")]
 pub use remote::{Hub, HubError, Progress};
 pub use tensors::{Checkpoint, TensorEntry};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde_json::Value;
 
 use crate::tensors::Format;
-use crate::{Checkpoint, CheckpointError, ModelFiles};
+use crate::{Checkpoint, CheckpointError, ModelFiles, from_json};
 
 /// The files of a checkpoint, in the order they are looked for; the index of each one's shards comes right after it.
 pub(crate) const WEIGHTS: [(&str, Format); 2] =
@@ -25,8 +25,8 @@ pub(crate) fn read(
     format: Format,
 ) -> Result<Checkpoint, CheckpointError> {
     let shown = model.shown(index);
-    let json: Value = serde_json::from_slice(bytes)
-        .map_err(|source| CheckpointError::Index { index: shown.clone(), source })?;
+    let json: Value =
+        from_json(bytes).map_err(|source| CheckpointError::Index { index: shown.clone(), source })?;
     let no_map = || CheckpointError::NoWeightMap { index: shown.clone() };
     let map = json.get("weight_map").and_then(Value::as_object).filter(|map| !map.is_empty());
     let mut shards: BTreeMap<&str, HashSet<&str>> = BTreeMap::new();

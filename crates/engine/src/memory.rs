@@ -116,6 +116,8 @@ impl Budget {
                 b'[' => self.spend(JSON_LIST)?,
                 b',' => self.spend(JSON_VALUE)?,
                 b':' => self.spend(JSON_KEY)?,
+                // `NaN` and `Infinity` of Python's JSON, which a reader takes for texts.
+                b'N' | b'I' => self.spend(TEXT)?,
                 b'"' => {
                     let length = string_length(rest);
                     self.spend(TEXT + length as u64)?;
@@ -230,6 +232,7 @@ mod tests {
         assert_eq!(spent(r#""{[,:\"{[,:""#), TEXT + 10);
         assert_eq!(spent(r#"{"a\\":[1,2]}"#), JSON_MAP + TEXT + 3 + JSON_KEY + JSON_LIST + JSON_VALUE);
         assert_eq!(spent("\"unfinished"), TEXT + 10);
+        assert_eq!(spent("[NaN,Infinity]"), JSON_LIST + JSON_VALUE + 2 * TEXT);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod flow;
 mod layout;
 mod origins;
 mod places;
+mod quantized;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use carriers::Carrier;
 pub use converted::Converted;
 use flow::{Flow, Step};
 pub(crate) use origins::F16_CLAMPS;
+use quantized::Grid;
 use search::{Match, Search};
 use weights::Weight;
 
@@ -132,7 +134,6 @@ fn trace(found: &Match, weights: &[Weight], carriers: &[Carrier]) -> Trace {
     // A product with a power of two is exact.
     let altered = (found.factor.is_some() || found.plus.is_some()) && distance.max_abs != Some(0.0);
     let rounded = weight.rounded || carrier.rounded;
-    let steps = carrier.steps.as_ref().map(|steps| steps.iter().copied().fold(0.0, f32::max));
     Trace {
         tensor: weight.name.clone(),
         module: weight.module().to_string(),
@@ -140,7 +141,7 @@ fn trace(found: &Match, weights: &[Weight], carriers: &[Carrier]) -> Trace {
         layout: found.layout,
         factor: found.factor,
         cast: found.cast,
-        step: steps,
+        step: carrier.grid.as_ref().map(Grid::step),
         plus: found.plus.map(|(other, row)| (weights[other].name.clone(), row)),
         max_abs: distance.max_abs,
         max_ulp: distance.max_ulp,
@@ -189,7 +190,9 @@ fn precision(matches: &[Match], carriers: &[Carrier], expect: Expect) -> Vec<Fin
     let half = |carrier: &Carrier| matches!(carrier.dtype, engine::DType::F16 | engine::DType::BF16);
     let count =
         |is: &dyn Fn(&Carrier) -> bool| matches.iter().filter(|found| is(&carriers[found.carrier])).count();
-    let (halves, integers) = (count(&half), count(&|carrier| carrier.steps.is_some()));
+    let bits = |carrier: &Carrier| carrier.grid.as_ref().map_or(32, Grid::bits);
+    let (halves, bytes) = (count(&half), count(&|carrier| bits(carrier) == 8));
+    let (fours, fewer) = (count(&|carrier| bits(carrier) == 4), count(&|carrier| bits(carrier) < 4));
     let fail = |what: &str, option: &str| {
         let message = format!("{what}; for a graph that was converted on purpose say --expect {option}");
         Finding { module: None, ..Finding::fails(FindingKind::Precision, [], message) }
@@ -198,8 +201,17 @@ fn precision(matches: &[Match], carriers: &[Carrier], expect: Expect) -> Vec<Fin
     if halves > 0 && expect != Expect::F16 {
         findings.push(fail(&format!("{halves} weights are of half precision"), "f16"));
     }
-    if integers > 0 && expect != Expect::Int8 {
-        findings.push(fail(&format!("{integers} weights are quantized to eight bits"), "int8"));
+    // A graph of four bits often keeps some weights in eight.
+    if bytes > 0 && !matches!(expect, Expect::Int8 | Expect::Int4) {
+        findings.push(fail(&format!("{bytes} weights are quantized to eight bits"), "int8"));
+    }
+    if fours > 0 && expect != Expect::Int4 {
+        findings.push(fail(&format!("{fours} weights are quantized to four bits"), "int4"));
+    }
+    if fewer > 0 {
+        let message =
+            format!("{fewer} weights are quantized to less than four bits, which no --expect allows");
+        findings.push(Finding { module: None, ..Finding::fails(FindingKind::Precision, [], message) });
     }
     findings
 }

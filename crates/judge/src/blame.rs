@@ -17,7 +17,7 @@ use self::locate::{Findings, locate};
 use crate::compare::Answers;
 use crate::engines::stress::Norm;
 use crate::inputs::{Case, fit_inputs};
-use crate::proof::convert::NotFinite;
+use crate::proof::convert::{Lost, NotFinite};
 use crate::subject::{References, Subject};
 
 /// What is known of a graph when somebody is looked for.
@@ -31,6 +31,8 @@ pub(crate) struct Evidence<'a> {
     pub proof: &'a Proof,
     pub audit: &'a Audit,
     pub overflow: Option<&'a NotFinite>,
+    /// Quantized activations whose values are lost on this input.
+    pub lost: &'a [Lost],
     /// What runs the graph in f32.
     pub engine: Option<&'a dyn Engine>,
     /// The input that is looked at.
@@ -49,7 +51,8 @@ pub(crate) struct Blame {
 
 /// Where it parts, and why, as it shows on a single input.
 pub(crate) fn blame(evidence: &Evidence) -> Blame {
-    let &Evidence { subject, references, truth, oracle, proof, audit, overflow, engine, case } = evidence;
+    let &Evidence { subject, references, truth, oracle, proof, audit, overflow, lost, engine, case } =
+        evidence;
     let reference = &references.double.engine;
     // What the graph calls otherwise is known by that name.
     let known = |name: &str| truth.specs().iter().any(|spec| spec.name == name);
@@ -80,6 +83,13 @@ pub(crate) fn blame(evidence: &Evidence) -> Blame {
     if let Some(overflow) = overflow {
         let of_modules = findings.as_ref().map(|findings| &findings.located);
         if let Err(sentence) = culprits::add_overflow(&mut named, of_modules, overflow) {
+            explanation = Some(before(sentence, explanation));
+        }
+    }
+    // A value that is lost explains what anything else only happens to fit.
+    for Lost { node, sentence } in lost {
+        let of_modules = findings.as_ref().map(|findings| &findings.located);
+        if let Err(sentence) = culprits::add(&mut named, of_modules, node, sentence.clone()) {
             explanation = Some(before(sentence, explanation));
         }
     }

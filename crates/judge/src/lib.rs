@@ -47,7 +47,7 @@ mod verdict;
 pub use ::report::{self, Verdict, render};
 pub use bounds::{Bounds, DEFAULT_ATOL, DEFAULT_PROOF_TOL};
 pub use error::{FitError, ParityError};
-pub use subject::{Reference, References, Opened, Subject, is_graph, open_graph};
+pub use subject::{Opened, Reference, References, Subject, is_graph, open_graph};
 
 /// Panics, with a line for each output that differs, unless a candidate engine agrees with a
 /// reference on every case.

@@ -2,7 +2,7 @@
 
 use bert_pipeline::{Text, Tokenizer};
 use bytes::Bytes;
-use checkpoint::ModelFiles;
+use checkpoint::{ModelFiles, from_json};
 use report::Verdict;
 pub use report::{Token, TokenDifference, TokenizerReport};
 use serde_json::{Map, Value as Json};
@@ -62,7 +62,7 @@ pub fn check_tokenizers(files: &ModelFiles) -> Result<Option<TokenizerReport>, P
     let long = long_texts();
     let texts = probes(&long);
     let differences = differences(&fast, &slow.tokenizer(None)?, &texts)?;
-    let json: Json = serde_json::from_slice(&tokenizer).unwrap_or_default();
+    let json: Json = from_json(&tokenizer).unwrap_or_default();
     let config = slow.settings();
     let setting = match differences.is_empty() {
         true => None,
@@ -205,7 +205,7 @@ impl Slow {
     }
 
     fn settings(&self) -> Map<String, Json> {
-        self.config.as_ref().and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default()
+        self.config.as_ref().and_then(|bytes| from_json(bytes).ok()).unwrap_or_default()
     }
 
     /// What makes both the same if it is taken from tokenizer.json: one setting, or else all that differ; or else another vocabulary.

@@ -247,6 +247,11 @@ impl<'a> Trial<'a> {
     ) -> Parts {
         let Some(case) = telling_case(proof, self.truth.cases()) else { return Parts::default() };
         let (oracle, engine) = (&runs.oracles.double, graph.engines.first().copied());
+        let integers = matches!(graph.bounds.expect, Expect::Int8 | Expect::Int4);
+        let lost = match proof.verdict {
+            Verdict::Fail if integers => convert::lost(graph.model, oracle, case),
+            _ => Vec::new(),
+        };
         let Blame { culprits, explanation, located, norms } = blame::blame(&Evidence {
             subject: self.subject,
             references: self.references,
@@ -255,6 +260,7 @@ impl<'a> Trial<'a> {
             proof,
             audit: weights,
             overflow,
+            lost: &lost,
             engine,
             case,
         });

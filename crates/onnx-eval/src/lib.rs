@@ -67,7 +67,7 @@ pub use error::OracleError;
 pub use fault::Fault;
 pub use fold::Folded;
 pub use operation::{Operation, operations};
-pub use ops::{Operator, operators};
+pub use ops::{Operator, PackedMatrix, operators, packed_matrix};
 pub use oracle::{Limits, Oracle};
 pub use round::Precision;
 pub use substitute::{Constant, NodeId, Place, Promotions};

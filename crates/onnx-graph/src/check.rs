@@ -1,7 +1,10 @@
 //! What must hold of a model before anything runs.
 //!
-//! The rules are those of ONNX's IR specification: single assignment, topological order, names of subgraphs distinct from those of the
-//! graphs around them; operator sets imported for what is used; no recursion. On top of them, names that reports rely on are unique.
+//! The rules are those of ONNX's IR specification: single assignment, topological order, names of
+//! subgraphs distinct from those of the graphs around them; operator sets imported for what is
+//! used; no recursion. On top of them, names that reports rely on are unique, and so are those of
+//! constants: where a file has an initializer of a subgraph hide another value, reading has given
+//! it a name of its own.
 
 mod functions;
 
@@ -14,16 +17,20 @@ use crate::model::{function_label, shown_domain};
 use crate::{Attribute, AttributeFault, Function, Graph, GraphError, Model, Node, Tensor};
 use functions::Functions;
 
-/// The domains whose operators are known by name: ONNX's own, and the one that ONNX Runtime's optimizer writes.
+/// The domains whose operators are known by name: ONNX's own, and the one that ONNX Runtime's
+/// optimizer writes.
 ///
-/// A node of any other domain must call a function of the model. A model may import more domains than it uses.
+/// A node of any other domain must call a function of the model. A model may import more domains
+/// than it uses.
 pub const DOMAINS: [&str; 2] = ["", "com.microsoft"];
 
-/// How deep subgraphs may be nested, the main graph included. (protobuf itself allows 33, so that no file overflows the stack.)
+/// How deep subgraphs may be nested, the main graph included. (protobuf itself allows 33, so that
+/// no file overflows the stack.)
 pub const MAX_DEPTH: usize = 24;
 
-/// How many nodes a graph may have once all its functions are written out: BERT-large has some 2,500. The limit is there so that a few functions
-/// which call each other twice each cannot fill the memory.
+/// How many nodes a graph may have once all its functions are written out: BERT-large has some
+/// 2,500. The limit is there so that a few functions which call each other twice each cannot fill
+/// the memory.
 pub const MAX_NODES: usize = 1_000_000;
 
 impl Model {
@@ -130,6 +137,8 @@ struct Body<'a> {
     opsets: &'a BTreeMap<String, i64>,
     function: Option<&'a Function>,
     node_names: HashSet<&'a str>,
+    /// The initializers of all graphs: even two branches have none of one name.
+    constants: HashSet<&'a str>,
     /// From the outermost graph to the one at hand: all of them are visible.
     scopes: Vec<Scope<'a>>,
 }
@@ -140,7 +149,14 @@ impl<'a> Body<'a> {
         opsets: &'a BTreeMap<String, i64>,
         function: Option<&'a Function>,
     ) -> Self {
-        Self { functions, opsets, function, node_names: HashSet::new(), scopes: Vec::new() }
+        Self {
+            functions,
+            opsets,
+            function,
+            node_names: HashSet::new(),
+            constants: HashSet::new(),
+            scopes: Vec::new(),
+        }
     }
 
     fn graph(&mut self, graph: &'a Graph) -> Result<(), GraphError> {
@@ -164,6 +180,9 @@ impl<'a> Body<'a> {
                 }
                 Some(_) => {}
                 None => self.define(name, Definer::Initializer)?,
+            }
+            if !self.constants.insert(name) {
+                return Err(twice(name, Definer::Initializer, Definer::Initializer));
             }
         }
         self.nodes(&graph.nodes)?;
@@ -198,7 +217,8 @@ impl<'a> Body<'a> {
         Ok(())
     }
 
-    /// That the node's operator or function is known, its domain imported, and a function's arguments fit.
+    /// That the node's operator or function is known, its domain imported, and a function's
+    /// arguments fit.
     fn operator(&self, node: &Node) -> Result<(), GraphError> {
         if node.op.is_empty() {
             return Err(GraphError::NoOperator { node: node.name.clone() });
@@ -268,11 +288,7 @@ impl<'a> Body<'a> {
             return Err(GraphError::NoName { what: definer.to_string() });
         }
         if let Some(first) = self.definer(value) {
-            return Err(GraphError::DuplicateValue {
-                value: value.into(),
-                first: first.to_string(),
-                second: definer.to_string(),
-            });
+            return Err(twice(value, first, definer));
         }
         if let Some(scope) = self.scopes.last_mut() {
             scope.defined.insert(value, definer);
@@ -289,6 +305,10 @@ impl<'a> Body<'a> {
             None => GraphError::Undefined { value, node, op },
         }
     }
+}
+
+fn twice(value: &str, first: Definer, second: Definer) -> GraphError {
+    GraphError::DuplicateValue { value: value.into(), first: first.to_string(), second: second.to_string() }
 }
 
 /// Whether a tensor may stand where the spec says.

@@ -70,9 +70,6 @@ pub enum GraphError {
     /// An input or output of an impossible size.
     #[error("{value} has dimension {dim}")]
     Dimension { value: String, dim: i64 },
-    /// A sparse initializer.
-    #[error("initializer '{name}' is sparse; only dense tensors are supported")]
-    SparseInitializer { name: String },
     /// A tensor that cannot be read.
     #[error("{tensor}: {fault}")]
     Tensor {

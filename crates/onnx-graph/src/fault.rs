@@ -32,6 +32,9 @@ pub enum TensorFault {
     /// An element that the dtype cannot hold.
     #[error("element {index} is {value}, which is not {dtype}")]
     OutOfRange { index: usize, value: String, dtype: DType },
+    /// A sparse tensor whose parts do not fit each other.
+    #[error("it is sparse, and {0}")]
+    Sparse(String),
     /// A part of a tensor.
     #[error("it is one segment of a tensor, which is not supported")]
     Segment,

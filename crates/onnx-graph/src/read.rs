@@ -2,6 +2,8 @@
 
 mod attribute;
 mod names;
+mod scopes;
+mod sparse;
 mod tensor;
 
 pub use tensor::dtype_of;
@@ -14,18 +16,22 @@ use bytes::Bytes;
 use engine::memory::Budget;
 use engine::{Dim, ValueSpec, is_stream, read_file, shown_path};
 use indexmap::IndexMap;
+use indexmap::map::Entry;
 use prost::Message;
 
 use crate::external::ExternalFiles;
 use crate::model::{canonical_domain, shown_domain};
 use crate::proto::{
     AttributeProto, DimensionValue, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-    StringStringEntryProto, TensorProto, TypeValue, ValueInfoProto,
+    SparseTensorProto, StringStringEntryProto, TensorProto, TypeValue, ValueInfoProto,
 };
 use crate::sniff::sniff;
 use crate::weigh::{MODEL, TENSOR, weigh};
 use crate::{Attribute, AttributeFault, Function, Graph, GraphError, Model, Node, NotOnnx, Tensor};
 use names::NodeNames;
+
+/// The attribute of Constant that is a sparse tensor. Made dense, it is the attribute `value`.
+const SPARSE_VALUE: &str = "sparse_value";
 
 /// The versions of the file format that can be read: from the first that imports operator sets to the newest there is.
 pub const IR_VERSIONS: RangeInclusive<i64> = 3..=14;
@@ -100,7 +106,8 @@ pub fn memory_of(model: &[u8]) -> u64 {
 
 fn read(file: &str, bytes: Bytes, external: ExternalFiles) -> Result<Model, GraphError> {
     sniff(file, &bytes)?;
-    weigh(&bytes, &MODEL, &mut Budget::of(file, bytes.len() as u64))?;
+    let mut budget = Budget::of(file, bytes.len() as u64);
+    weigh(&bytes, &MODEL, &mut budget)?;
     let proto =
         ModelProto::decode(bytes).map_err(|source| GraphError::Damaged { file: file.into(), source })?;
     if proto.ir_version == 0 {
@@ -110,7 +117,7 @@ fn read(file: &str, bytes: Bytes, external: ExternalFiles) -> Result<Model, Grap
         return Err(GraphError::IrVersion { file: file.into(), version: proto.ir_version });
     }
     let graph = proto.graph.ok_or_else(|| GraphError::NoGraph { file: file.into() })?;
-    let mut reader = Reader { external, names: NodeNames::default() };
+    let mut reader = Reader { external, names: NodeNames::default(), budget };
     let model = Model {
         ir_version: proto.ir_version,
         opsets: opsets(proto.opset_import)?,
@@ -132,30 +139,47 @@ fn read(file: &str, bytes: Bytes, external: ExternalFiles) -> Result<Model, Grap
 struct Reader {
     external: ExternalFiles,
     names: NodeNames,
+    /// What sparse tensors may still make of memory.
+    budget: Budget,
 }
 
 impl Reader {
     /// The main graph.
     fn body(&mut self, proto: GraphProto) -> Result<Graph, GraphError> {
         self.names = NodeNames::taken_by(&proto.node);
-        self.graph(proto)
+        let mut graph = self.graph(proto)?;
+        let outer = graph.inputs.iter().map(|spec| &spec.name).chain(graph.initializers.keys());
+        scopes::give_own_names(outer, &mut graph.nodes);
+        Ok(graph)
     }
 
     fn graph(&mut self, proto: GraphProto) -> Result<Graph, GraphError> {
-        if let Some(sparse) = proto.sparse_initializer.into_iter().next() {
-            return Err(GraphError::SparseInitializer {
-                name: sparse.values.map(|values| values.name).unwrap_or_default(),
-            });
-        }
         let mut initializers = IndexMap::with_capacity(proto.initializer.len());
+        let mut insert = |name: String, tensor: Tensor| {
+            let definer = || "an initializer".to_string();
+            match initializers.entry(name) {
+                Entry::Occupied(entry) => Err(GraphError::DuplicateValue {
+                    value: entry.key().clone(),
+                    first: definer(),
+                    second: definer(),
+                }),
+                Entry::Vacant(entry) => {
+                    entry.insert(tensor);
+                    Ok(())
+                }
+            }
+        };
         for mut initializer in proto.initializer {
             let name = std::mem::take(&mut initializer.name);
             let tensor = self.tensor(&format!("initializer '{name}'"), initializer)?;
-            if initializers.contains_key(&name) {
-                let definer = || "an initializer".to_string();
-                return Err(GraphError::DuplicateValue { value: name, first: definer(), second: definer() });
-            }
-            initializers.insert(name, tensor);
+            insert(name, tensor)?;
+        }
+        for mut sparse in proto.sparse_initializer {
+            // The name is that of its values.
+            let name = sparse.values.as_mut().map(|values| std::mem::take(&mut values.name));
+            let name = name.unwrap_or_default();
+            let tensor = self.sparse(&format!("the sparse initializer '{name}'"), sparse)?;
+            insert(name, tensor)?;
         }
         let mut inputs = specs("input", proto.input)?;
         for input in &mut inputs {
@@ -192,6 +216,7 @@ impl Reader {
             function.opsets = opsets(proto.opset_import)?;
             function.defaults = self.attributes("the function", proto.attribute_proto)?;
             function.nodes = self.nodes(proto.node)?;
+            scopes::give_own_names(function.inputs.iter(), &mut function.nodes);
             Ok(())
         };
         fill().map_err(|source| GraphError::InFunction { function: label, source: Box::new(source) })?;
@@ -219,6 +244,13 @@ impl Reader {
             doc: proto.doc_string,
         };
         node.attributes = self.attributes(&node.label(), proto.attribute)?;
+        if (node.op.as_str(), node.domain.as_str()) == ("Constant", "")
+            && let Some(value) = node.attributes.shift_remove(SPARSE_VALUE)
+            && node.attributes.insert("value".into(), value).is_some()
+        {
+            let fault = AttributeFault::Twice;
+            return Err(GraphError::Attribute { owner: node.label(), attribute: "value".into(), fault });
+        }
         Ok(node)
     }
 
@@ -250,6 +282,10 @@ impl Reader {
 
     fn tensor(&mut self, label: &str, proto: TensorProto) -> Result<Tensor, GraphError> {
         tensor::read(label, proto, &mut self.external)
+    }
+
+    fn sparse(&mut self, label: &str, proto: SparseTensorProto) -> Result<Tensor, GraphError> {
+        sparse::read(label, proto, &mut self.external, &mut self.budget)
     }
 }
 

@@ -19,6 +19,8 @@ pub enum Expect {
     F16,
     /// Quantized to eight bits on purpose.
     Int8,
+    /// Quantized to four bits on purpose, some of it perhaps to eight.
+    Int4,
 }
 
 /// What became of the checkpoint's tensors, and where the graph's constants come from.

@@ -44,6 +44,7 @@ impl Conversion {
             Expect::Exact => "",
             Expect::F16 => ", rounded to half precision,",
             Expect::Int8 => ", quantized to eight bits,",
+            Expect::Int4 => ", quantized to four bits,",
         }
     }
 }

@@ -143,8 +143,13 @@ fn conversion() -> impl TypedValueParser<Value = Expect> {
     let values = [
         PossibleValue::new("f16").help("Half precision, f16 or bf16"),
         PossibleValue::new("int8").help("Weights of eight bits, activations as they may be"),
+        PossibleValue::new("int4").help("Weights of four bits, or of four and eight"),
     ];
-    PossibleValuesParser::new(values).map(|name| if name == "f16" { Expect::F16 } else { Expect::Int8 })
+    PossibleValuesParser::new(values).map(|name| match name.as_str() {
+        "f16" => Expect::F16,
+        "int8" => Expect::Int8,
+        _ => Expect::Int4,
+    })
 }
 
 /// How the engine `compiled` runs a graph.

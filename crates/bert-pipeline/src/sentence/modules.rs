@@ -93,6 +93,7 @@ impl Modules {
             Output::Hidden => states.clone(),
             Output::Pooled => pooler_output.ok_or(PipelineError::NoPoolerOutput)?.clone(),
             Output::Logits => return Err(super::unsupported_module("a classifier's logits for a vector")),
+            Output::Vector => return Err(super::unsupported_module("a vector without states of tokens")),
         };
         self.program.of_batch(output, mask, pooler_output.cloned())
     }

@@ -111,9 +111,41 @@ fn a_layer_more_or_less_than_in_the_config_shows() {
 }
 
 #[test]
+fn any_one_prefix_of_the_whole_model_is_taken_off() {
+    let expected = output(&load(&tensors(&config(), true)).unwrap().model);
+    for prefix in ["_orig_mod.", "_orig_mod.bert.", "module._orig_mod.", "net.text.encoder."] {
+        let mut stored = renamed(tensors(&config(), true), |name| format!("{prefix}{name}"));
+        stored.push(extra("classifier.bias", Dtype::F32, &[3]));
+        let loaded = load(&stored).unwrap();
+        assert_eq!((loaded.prefix.as_str(), &loaded.unused[..]), (prefix, &["classifier.bias".into()][..]));
+        assert_eq!(output(&loaded.model), expected);
+        // A part of a model is none.
+        stored.retain(|(name, ..)| !name.ends_with("layer.0.output.dense.bias"));
+        let error = load(&stored).unwrap_err().to_string();
+        assert!(error.starts_with("the checkpoint has none of a BERT's tensors"), "{error}");
+    }
+}
+
+#[test]
+fn two_models_under_unusual_prefixes_are_one_too_many() {
+    let under = |prefix: &str| renamed(tensors(&config(), true), |name| format!("{prefix}{name}"));
+    let both = [under("query_encoder."), under("text_encoder.")].concat();
+    assert_eq!(
+        load(&both).unwrap_err().to_string(),
+        "the checkpoint has two whole BERT models, one under 'query_encoder.' and one under 'text_encoder.': \
+         save the one that is meant in a file of its own"
+    );
+    // A usual prefix goes before any other.
+    let both = [under("text_encoder."), under("bert.")].concat();
+    assert_eq!(load(&both).unwrap().prefix, "bert.");
+}
+
+#[test]
 fn another_model_is_told_apart() {
     let other = renamed(tensors(&config(), false), |name| format!("roberta.{name}"));
     let error = load(&other).unwrap_err().to_string();
+    let wrapped = renamed(other, |name| format!("_orig_mod.{name}"));
+    assert!(load(&wrapped).unwrap_err().to_string().starts_with("the checkpoint has none"));
     assert!(
         error.starts_with(
             "the checkpoint has none of a BERT's tensors, with or without a prefix such as 'bert.'; its 69 tensors begin with roberta."

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::carriers::Carrier;
 use super::data::{Rule, round};
+use super::quantized::Grid;
 use super::search::Match;
 use super::weights::Weight;
 use super::{Cast, Expect};
@@ -20,9 +21,9 @@ impl Converted {
         let mut held: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         for found in matches {
             let (weight, carrier) = (&weights[found.weight], &carriers[found.carrier]);
-            let conversion = match (expect, found.cast, &carrier.steps) {
+            let conversion = match (expect, found.cast, &carrier.grid) {
                 (Expect::F16, Some(cast), _) => How::Cast(cast),
-                (Expect::Int8, _, Some(steps)) => How::Steps(steps),
+                (Expect::Int8 | Expect::Int4, _, Some(grid)) => How::Grid(grid),
                 _ => continue,
             };
             let elements = held
@@ -50,7 +51,7 @@ impl Converted {
 
 enum How<'a> {
     Cast(Cast),
-    Steps(&'a [f32]),
+    Grid(&'a Grid),
 }
 
 impl How<'_> {
@@ -58,21 +59,15 @@ impl How<'_> {
     fn element(&self, x: f32, found: Option<f32>, at: usize) -> f64 {
         let rule = match *self {
             How::Cast(cast) => Rule::Cast(cast),
-            How::Steps(steps) => Rule::Step(steps),
+            How::Grid(grid) => Rule::Grid(grid),
         };
         match (self, found.filter(|&found| rule.holds(x, found, 0, at))) {
-            (How::Steps(steps), Some(found)) => multiple(found, steps[at % steps.len().max(1)]),
+            (How::Grid(grid), Some(found)) => grid.exact(found, at),
             (How::Cast(_), Some(found)) => found.into(),
             (How::Cast(cast), None) => round(x, *cast).into(),
-            (How::Steps(_), None) => x.into(),
+            (How::Grid(_), None) => x.into(),
         }
     }
-}
-
-/// The multiple of a step that an element is the f32 rounding of. There are at most 511, so that there is no doubt which one.
-fn multiple(found: f32, step: f32) -> f64 {
-    let (found, step) = (f64::from(found), f64::from(step));
-    if step == 0.0 { found } else { (found / step).round() * step }
 }
 
 #[cfg(test)]
@@ -80,22 +75,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quantized_element_is_a_whole_number_of_steps() {
-        let step = 0.012_345_679_f32;
-        for count in -255..=255 {
-            let exact = f64::from(count) * f64::from(step);
-            assert_eq!(multiple(exact as f32, step), exact);
-        }
-        assert_eq!(multiple(0.0, 0.0), 0.0);
-    }
-
-    #[test]
     fn what_is_wrongly_converted_is_not_taken_over() {
         let cast = How::Cast(Cast::F16);
         let rounded = half::f16::from_f32(0.1).to_f32();
         assert_eq!(cast.element(0.1, Some(rounded), 0), f64::from(rounded));
         assert_eq!(cast.element(0.1, Some(0.2), 0), f64::from(rounded));
-        let steps = How::Steps(&[0.25]);
+        let grid = Grid::Steps(vec![0.25]);
+        let steps = How::Grid(&grid);
         assert_eq!(steps.element(0.6, Some(0.5), 0), 0.5);
         assert_eq!(steps.element(0.6, Some(1.0), 0), f64::from(0.6f32));
         assert_eq!(steps.element(0.6, None, 0), f64::from(0.6f32));

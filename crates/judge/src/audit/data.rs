@@ -4,12 +4,9 @@ use engine::DType;
 use half::{bf16, f16};
 use onnx_graph::Tensor;
 
+use super::quantized::Grid;
 use super::{Cast, FirstDifference};
 use crate::compare::{ulp_distance_f32, unravel};
-
-/// Half a step, and what f32 rounding adds to it: a quantizer divides by the scale in f32 and rounds to the nearest of 256 steps, and
-/// 256 steps times f32's relative error of 2⁻²⁴ is 1.5e-5 of a step; some divide twice.
-const HALF_STEP: f64 = 0.5 + 1e-4;
 
 /// The float16 converter of onnxruntime and onnxconverter-common replaces what f16 would flush to zero by the smallest subnormal.
 const F16_SMALLEST: f32 = 5.960_464_5e-8;
@@ -88,8 +85,8 @@ pub(super) enum Rule<'a> {
     Factor(f64, usize),
     /// The weight plus the elements of another row, rounded to f32.
     Plus(&'a [f32]),
-    /// Within half a quantization step of the weight; `steps` has one, or one for each of the last axis' elements.
-    Step(&'a [f32]),
+    /// What the weight may have been rounded to, on this grid.
+    Grid(&'a Grid),
 }
 
 /// How many ways of rounding [`product`] knows.
@@ -118,10 +115,7 @@ impl Rule<'_> {
             }
             Rule::Factor(factor, way) => product(weight, factor, way) == found,
             Rule::Plus(row) => row.get(column).is_some_and(|other| weight + other == found),
-            Rule::Step(steps) => {
-                let step = steps[graph_index % steps.len().max(1)];
-                (f64::from(weight) - f64::from(found)).abs() <= HALF_STEP * f64::from(step)
-            }
+            Rule::Grid(grid) => grid.holds(weight, found, graph_index),
         }
     }
 

@@ -275,6 +275,13 @@ fn is_step(flow: &Flow, value: ValueId) -> bool {
                 | ("QAttention", 3 | 4)
                 | ("MatMulIntegerToFloat", 2 | 3)
                 | ("DynamicQuantizeMatMul", 2)
+                | ("MatMulNBits", 2 | 3)
+                | ("MatMulBnb4", 2)
+                | ("QLinearMatMul" | "QLinearAdd" | "QLinearMul", 1 | 4 | 6)
+                | ("QGemm", 1 | 4 | 7)
+                | ("QLinearLeakyRelu" | "QLinearSigmoid" | "QLinearSoftmax", 1 | 3)
+                | ("QLinearWhere", 2 | 5 | 7)
+                | ("QLinearConcat", 0 | 3..)
         )
     })
 }

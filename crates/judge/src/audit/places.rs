@@ -307,9 +307,10 @@ pub(super) fn needs_transposed(step: &Step, at: Use) -> Option<bool> {
     let flag = |name: &str| node.int(name).ok().flatten().unwrap_or_default() != 0;
     let needs = match (node.op.as_str(), at.index) {
         ("MatMul" | "MatMulInteger" | "DynamicQuantizeMatMul" | "MatMulIntegerToFloat", 1) => true,
+        ("MatMulNBits" | "MatMulBnb4", 1) | ("QLinearMatMul", 3) => true,
         // x on the right: W xᵀ.
         ("MatMul", 0) => false,
-        ("Gemm" | "FusedGemm" | "FusedMatMul" | "GemmFloat8", 1) => !flag("transB"),
+        ("Gemm" | "FusedGemm" | "FusedMatMul" | "GemmFloat8", 1) | ("QGemm", 3) => !flag("transB"),
         ("Gemm" | "FusedGemm" | "FusedMatMul", 0) => flag("transA"),
         ("Attention" | "QAttention", 1) => true,
         _ => return None,

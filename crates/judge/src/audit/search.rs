@@ -127,7 +127,7 @@ impl<'a> Search<'a> {
         if fits.iter().any(whole) {
             fits.retain(whole);
         }
-        if fits.is_empty() && carrier.steps.is_none() {
+        if fits.is_empty() && carrier.grid.is_none() {
             fits = self.folded(carrier);
         }
         fits
@@ -135,8 +135,8 @@ impl<'a> Search<'a> {
 
     /// What the elements may be, by the dtype and by what the user expects.
     fn rules(&self, carrier: &'a Carrier) -> Vec<Rule<'a>> {
-        if let Some(steps) = &carrier.steps {
-            return vec![Rule::Step(steps)];
+        if let Some(grid) = &carrier.grid {
+            return vec![Rule::Grid(grid)];
         }
         match (carrier.dtype, self.expect) {
             (DType::F16, _) => vec![Rule::Cast(Cast::F16)],

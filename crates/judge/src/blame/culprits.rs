@@ -126,11 +126,22 @@ pub(crate) fn add_overflow(
     located: Option<&Located>,
     overflow: &NotFinite,
 ) -> Result<(), String> {
+    add(culprits, located, &overflow.node, overflow.sentence())
+}
+
+/// Blames the module that a node belongs to, with a sentence on it in the place of what else was
+/// thought of. Where the module is not known, the sentence is given back.
+pub(crate) fn add(
+    culprits: &mut Vec<Culprit>,
+    located: Option<&Located>,
+    node: &str,
+    sentence: String,
+) -> Result<(), String> {
     let paths: Vec<&ModuleError> = located.iter().flat_map(|located| &located.modules).collect();
-    let Some(module) = paths.iter().rev().find(|module| module.nodes.contains(&overflow.node)) else {
-        return Err(overflow.sentence());
+    let Some(module) = paths.iter().rev().find(|module| module.nodes.iter().any(|of| of == node)) else {
+        return Err(sentence);
     };
-    let (module, explanation) = (module.module.clone(), Some(overflow.sentence()));
+    let (module, explanation) = (module.module.clone(), Some(sentence));
     if let Some(other) = culprits.iter_mut().find(|other| other.module == module) {
         other.explanation = explanation;
         return Ok(());
@@ -138,6 +149,6 @@ pub(crate) fn add_overflow(
     let place = |module: &str| paths.iter().position(|path| path.module == module);
     let before = |other: &&Culprit| place(&other.module).is_some_and(|at| Some(at) < place(&module));
     let at = culprits.iter().filter(before).count();
-    culprits.insert(at, Culprit { module, max_abs: None, nodes: vec![overflow.node.clone()], explanation });
+    culprits.insert(at, Culprit { module, max_abs: None, nodes: vec![node.into()], explanation });
     Ok(())
 }

@@ -83,6 +83,11 @@ impl<'a> Graph<'a> {
         Ok(values.iter().map(|(name, value)| (name.to_string(), Found::new(value))).collect())
     }
 
+    /// The outputs of the graph.
+    pub fn outputs(&self) -> impl Iterator<Item = &str> {
+        self.oracle.outputs().iter().map(|spec| spec.name.as_str())
+    }
+
     /// The nodes that compute a value from those that `ends`, in the order of execution.
     pub fn nodes_before(&self, value: &str, ends: impl Fn(&str) -> bool) -> Vec<&'a str> {
         let mut found: HashSet<&str> = HashSet::new();

@@ -1,4 +1,4 @@
-//! Graphs that were converted on purpose, to half precision or to eight bits.
+//! Graphs that were converted on purpose, to half precision or to eight or four bits.
 //!
 //! Such a graph is held against the checkpoint *as the conversion has left it*: each tensor that the audit finds rounded or quantized takes the
 //! graph's elements, where those are correct. The proof is then as sharp as ever, since neither side rounds anything else: the graph runs in
@@ -6,6 +6,7 @@
 //! the way — is measured against the checkpoint itself, and told apart: [`Conversion`].
 
 mod floats;
+mod lost;
 mod overflow;
 
 use architecture::{BindError, Family, Program, Task, bind};
@@ -21,6 +22,7 @@ use crate::compare::{Answers, OnFailure, Tally};
 use crate::proof::{Promoted, carrying, half_promotions, promotions};
 use crate::subject::References;
 use crate::{ParityError, Subject};
+pub(crate) use lost::{Lost, lost};
 pub(crate) use overflow::{NotFinite, not_finite};
 
 /// The checkpoint as a conversion has left it, and what the audit found on the way.
@@ -65,11 +67,13 @@ pub(crate) fn exact_graph(
     audit: &Audit,
 ) -> Result<(Oracle, Vec<Promoted>), String> {
     let floats = match expect {
-        Expect::Int8 => Some(floats::in_floats(model).map_err(|error| error.to_string())?),
+        Expect::Int8 | Expect::Int4 => {
+            Some(floats::in_floats(model).map_err(|error| error.to_string())?.model)
+        }
         _ => None,
     };
     let model = floats.as_ref().unwrap_or(model);
-    // A graph of eight bits has no business with half precision.
+    // A graph of integers has no business with half precision.
     let precision = if expect == Expect::F16 { Precision::Exact } else { Precision::F64 };
     let oracle = Oracle::with(model, precision, Limits::default()).map_err(|error| error.to_string())?;
     let eps: Vec<&str> = audit
@@ -91,9 +95,10 @@ pub(crate) fn in_vain(expect: Expect, audit: &Audit) -> Option<String> {
     match expect {
         Expect::Exact => None,
         Expect::F16 if traced.any(|trace| trace.cast.is_some()) => None,
-        Expect::Int8 if traced.any(|trace| trace.step.is_some()) => None,
+        Expect::Int8 | Expect::Int4 if traced.any(|trace| trace.step.is_some()) => None,
         Expect::F16 => Some("no weight is of half precision: --expect f16 made no difference".into()),
         Expect::Int8 => Some("no weight is of eight bits: --expect int8 made no difference".into()),
+        Expect::Int4 => Some("no weight is of four bits: --expect int4 made no difference".into()),
     }
 }
 

@@ -57,7 +57,7 @@ fn constant(context: &Context) -> Outputs {
                 node.floats("value_floats")?.unwrap_or_default().iter().map(|&x| x.into()).collect();
             Tensor::float(DType::F32, array(&[floats.len()], floats)?)
         }
-        _ => return Err(Fault::Unsupported("a constant of strings, or a sparse one")),
+        _ => return Err(Fault::Unsupported("a constant of strings")),
     }])
 }
 

@@ -3,6 +3,7 @@
 
 mod activation;
 mod attention;
+mod blocks;
 mod cast;
 mod contrib;
 mod cumulative;
@@ -14,12 +15,14 @@ mod logic;
 mod normalize;
 mod order;
 mod pad;
+mod qlinear;
 mod quantize;
 mod reduce;
 mod rotary;
 mod scatter;
 mod shape;
 
+pub use blocks::{PackedMatrix, packed_matrix};
 use onnx_graph::Node;
 
 use crate::OracleError;
@@ -102,6 +105,8 @@ const FAMILIES: &[&[Op]] = &[
     attention::OPS,
     rotary::OPS,
     quantize::OPS,
+    qlinear::OPS,
+    blocks::OPS,
     contrib::OPS,
 ];
 

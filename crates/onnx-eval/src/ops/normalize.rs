@@ -10,8 +10,8 @@ use crate::fault::Fault;
 use crate::tensor::{Array, Tensor, reshaped};
 
 /// The axes that are normalised together: since opset 13 the one that is given, −1 by default; before it all from the one given, 1 by default.
-fn softmax_axes(context: &Context, rank: usize) -> Result<Vec<usize>, Fault> {
-    if context.opset >= 13 {
+pub(super) fn softmax_axes(context: &Context, opset: i64, rank: usize) -> Result<Vec<usize>, Fault> {
+    if opset >= 13 {
         return Ok(vec![axis(context.int("axis", -1)?, rank)?]);
     }
     Ok((boundary(context.int("axis", 1)?, rank)?..rank).collect())
@@ -19,7 +19,7 @@ fn softmax_axes(context: &Context, rank: usize) -> Result<Vec<usize>, Fault> {
 
 fn by_row(context: &Context, f: fn(&mut [f64])) -> Outputs {
     let x = context.floats(0)?;
-    let axes = softmax_axes(context, x.ndim())?;
+    let axes = softmax_axes(context, context.opset, x.ndim())?;
     Ok(vec![Tensor::float(context.input(0)?.dtype, along(x, &axes, f))])
 }
 

@@ -21,7 +21,7 @@ fn spread<T: Clone>(context: &Context, part: &Array<T>, shape: &[usize]) -> Resu
     if part.len() == 1 && part.ndim() <= 1 {
         return Ok(reshaped(part, &[])?.into_shared());
     }
-    if context.opset < 13 {
+    if context.opset < 13 && context.node.domain.is_empty() {
         return Err(wrong());
     }
     let along = axis(context.int("axis", 1)?, shape.len())?;
@@ -48,7 +48,7 @@ fn spread<T: Clone>(context: &Context, part: &Array<T>, shape: &[usize]) -> Resu
 }
 
 /// A zero point that may be left out.
-fn zero_point(context: &Context, input: usize) -> Result<Array<i128>, Fault> {
+pub(super) fn zero_point(context: &Context, input: usize) -> Result<Array<i128>, Fault> {
     match context.optional(input) {
         Some(_) => Ok(context.ints(input)?.clone()),
         None => Ok(ArrayD::zeros(IxDyn(&[])).into_shared()),
@@ -56,7 +56,7 @@ fn zero_point(context: &Context, input: usize) -> Result<Array<i128>, Fault> {
 }
 
 /// The nearest integer, moved by the zero point and cut to what the dtype holds.
-fn saturated(x: f64, zero: i128, dtype: DType) -> i128 {
+pub(super) fn saturated(x: f64, zero: i128, dtype: DType) -> i128 {
     let (least, most) = int_range(dtype);
     (x.round_ties_even() as i128).saturating_add(zero).clamp(least, most)
 }
@@ -138,7 +138,7 @@ fn dynamic_quantize(context: &Context) -> Outputs {
 }
 
 /// A quantised matrix.
-fn quantized<'a>(context: &'a Context, input: usize) -> Result<&'a Array<i128>, Fault> {
+pub(super) fn quantized<'a>(context: &'a Context, input: usize) -> Result<&'a Array<i128>, Fault> {
     match context.input(input)?.dtype {
         DType::U8 | DType::I8 => context.ints(input),
         found => Err(Fault::DType { input, found, wanted: "u8 or i8" }),
@@ -189,7 +189,7 @@ fn q_linear_mat_mul(context: &Context) -> Outputs {
 }
 
 /// The product times the scales of both matrices.
-fn scaled(
+pub(super) fn scaled(
     context: &Context,
     product: Array<f64>,
     a_scale: &Array<f64>,
@@ -241,6 +241,8 @@ pub(super) const OPS: &[Op] = &[
     Op::onnx("QuantizeLinear", (2, 3), "axis saturate", quantize).since(19).until(20),
     Op::onnx("QuantizeLinear", (2, 3), "axis block_size output_dtype saturate", quantize).since(21).until(22),
     Op::onnx("QuantizeLinear", (2, 3), "axis block_size output_dtype precision saturate", quantize).since(23),
+    Op::microsoft("DequantizeLinear", (2, 3), "axis", dequantize),
     Op::microsoft("DynamicQuantizeMatMul", (3, 5), "", dynamic_quantize_mat_mul),
     Op::microsoft("MatMulIntegerToFloat", (4, 7), "", mat_mul_integer_to_float),
+    Op::microsoft("QuantizeLinear", (2, 3), "axis", quantize),
 ];

@@ -89,11 +89,15 @@ fn transpose(context: &Context) -> Outputs {
 }
 
 fn concat(context: &Context) -> Outputs {
-    let parts = context.all()?;
-    let first = context.input(0)?;
+    Ok(vec![concatenated(context, &context.all()?)?])
+}
+
+/// Parts one after another, along the attribute `axis`.
+pub(super) fn concatenated(context: &Context, parts: &[&Tensor]) -> Result<Tensor, Fault> {
+    let [first, others @ ..] = parts else { return Err(Fault::MissingInput(0)) };
     let along = axis(context.node.int("axis")?.ok_or(Fault::MissingAttribute("axis"))?, first.rank())?;
     let mut shape = first.shape().to_vec();
-    for part in &parts[1..] {
+    for part in others {
         if part.dtype != first.dtype {
             return Err(Fault::Mixed { first: first.dtype, second: part.dtype });
         }
@@ -103,7 +107,7 @@ fn concat(context: &Context) -> Outputs {
         })?;
     }
     context.room(&shape)?;
-    Ok(vec![concatenate(first.dtype, &parts, along)?])
+    concatenate(first.dtype, parts, along)
 }
 
 /// Parts that fit, one after another.

@@ -57,6 +57,19 @@ fn subgraphs_do_not_hide_values_and_keep_their_own() {
 }
 
 #[test]
+fn branches_have_no_constants_of_one_name() {
+    let both = |m: &mut Model| {
+        for branch in ["then_branch", "else_branch"] {
+            let Attribute::Graph(graph) = &mut m.graph.nodes[1].attributes[branch] else {
+                panic!("{branch}")
+            };
+            graph.initializers.insert("k".into(), tensor());
+        }
+    };
+    assert_eq!(refused(both), "value 'k' is defined twice: by an initializer and by an initializer");
+}
+
+#[test]
 fn values_are_defined_before_use() {
     assert_eq!(
         refused(|m| m.graph.nodes.swap(0, 1)),

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 
-use super::Reader;
+use super::{Reader, SPARSE_VALUE};
 use crate::model::kind_name;
 use crate::proto::{AttributeProto, AttributeType};
 use crate::{Attribute, AttributeFault, GraphError};
@@ -96,6 +96,10 @@ impl Reader {
             AttributeType::Graphs => {
                 let graphs = proto.graphs.into_iter().map(|graph| self.graph(graph));
                 Attribute::Graphs(graphs.collect::<Result<_, _>>()?)
+            }
+            AttributeType::SparseTensor if name == SPARSE_VALUE => {
+                let tensor = proto.sparse_tensor.ok_or_else(|| fault(AttributeFault::NoValue))?;
+                Attribute::Tensor(self.sparse(&tensor_label(), tensor)?)
             }
             AttributeType::Undefined => return Err(fault(AttributeFault::NoValue)),
             AttributeType::SparseTensor

@@ -1,7 +1,7 @@
 use std::fs;
 use std::sync::LazyLock;
 
-use engine::DType;
+use engine::{DType, Value};
 use proptest::prelude::*;
 
 use super::*;
@@ -184,15 +184,126 @@ fn hints_that_say_nothing_are_left_out() {
     assert_eq!(read, model());
 }
 
+/// A sparse f32 tensor, `[2, 3]`: 1.5 and -2 at these places.
+fn sparse(name: &str, indices: &[i64], dims: &[i64]) -> SparseTensorProto {
+    let values = TensorProto {
+        name: name.into(),
+        dims: vec![2],
+        data_type: DataType::Float.into(),
+        float_data: vec![1.5, -2.],
+        ..Default::default()
+    };
+    let indices = TensorProto {
+        dims: dims.to_vec(),
+        data_type: DataType::Int64.into(),
+        int64_data: indices.to_vec(),
+        ..Default::default()
+    };
+    SparseTensorProto { values: Some(values), indices: Some(indices), dims: vec![2, 3] }
+}
+
 #[test]
-fn initializers_are_dense_and_stand_once() {
+fn sparse_tensors_are_made_dense() {
+    let dense = Tensor::from_value(&Value::new([2, 3], vec![0., 1.5, 0., 0., 0., -2f32]).unwrap());
+    for (indices, dims) in [(&[1, 5][..], &[2][..]), (&[0, 1, 1, 2], &[2, 2])] {
+        let read = read_spoiled(|m| graph(m).sparse_initializer.push(sparse("s", indices, dims)));
+        assert_eq!(read.graph.initializers["s"], dense);
+        let read = read_spoiled(|m| {
+            let node = &mut graph(m).node[2];
+            (node.op_type, node.domain) = ("Constant".into(), String::new());
+            node.attribute.truncate(1);
+            node.attribute[0] = AttributeProto {
+                name: "sparse_value".into(),
+                r#type: AttributeType::SparseTensor.into(),
+                sparse_tensor: Some(sparse("", indices, dims)),
+                ..Default::default()
+            };
+        });
+        assert_eq!(
+            read.graph.nodes[2].attributes,
+            [("value".into(), Attribute::Tensor(dense.clone()))].into()
+        );
+    }
+}
+
+#[test]
+fn sparse_tensors_are_checked() {
+    let with = |proto: SparseTensorProto| refused(|m| graph(m).sparse_initializer.push(proto));
+    let at = |indices: &[i64], dims: &[i64]| with(sparse("s", indices, dims));
+    let start = "the sparse initializer 's': it is sparse, and";
+    assert_eq!(at(&[1, 6], &[2]), format!("{start} its index [6] is outside [2, 3]"));
+    assert_eq!(at(&[-1, 5], &[2]), format!("{start} its index [-1] is outside [2, 3]"));
+    assert_eq!(at(&[0, 1, 0, 3], &[2, 2]), format!("{start} its index [0, 3] is outside [2, 3]"));
+    assert_eq!(at(&[5, 1], &[2]), format!("{start} its index [1] is there twice or out of order"));
     assert_eq!(
-        refused(|m| {
-            let values = Some(TensorProto { name: "s".into(), ..Default::default() });
-            graph(m).sparse_initializer.push(SparseTensorProto { values, ..Default::default() });
-        }),
-        "initializer 's' is sparse; only dense tensors are supported"
+        at(&[1, 1, 1, 1], &[2, 2]),
+        format!("{start} its index [1, 1] is there twice or out of order")
     );
+    assert_eq!(
+        at(&[1, 2, 3], &[3]),
+        format!("{start} its indices are i64[3] (24 bytes), which must be i64[2] or i64[2, 2]")
+    );
+    let no_indices = SparseTensorProto { indices: None, ..sparse("s", &[1, 2], &[2]) };
+    assert_eq!(with(no_indices), format!("{start} it lacks its values or its indices"));
+    let negative = SparseTensorProto { dims: vec![2, -3], ..sparse("s", &[1, 2], &[2]) };
+    assert_eq!(with(negative), "the sparse initializer 's': shape [2, -3] has a negative dimension");
+    let huge = SparseTensorProto { dims: vec![1 << 20, 1 << 20], ..sparse("s", &[1, 2], &[2]) };
+    assert!(with(huge).starts_with("the byte buffer would make more than"));
+    assert_eq!(
+        with(sparse("w", &[1, 2], &[2])),
+        "value 'w' is defined twice: by an initializer and by an initializer"
+    );
+}
+
+/// A branch of `model()`'s If as it stands in the file.
+fn branch(proto: &mut ModelProto, index: usize) -> &mut GraphProto {
+    graph(proto).node[1].attribute[index].g.as_mut().unwrap()
+}
+
+#[test]
+fn what_a_subgraph_hides_gets_a_name_of_its_own() {
+    let read = read_spoiled(|m| {
+        let w = graph(m).initializer[0].clone();
+        for index in [0, 1] {
+            let branch = branch(m, index);
+            branch.initializer = vec![w.clone(), TensorProto { name: "sum".into(), ..w.clone() }];
+            let node = &mut branch.node[0];
+            (node.op_type, node.input) = ("Add".into(), vec!["w".into(), "sum".into()]);
+        }
+    });
+    let branch = |index: usize| match &read.graph.nodes[1].attributes[index] {
+        Attribute::Graph(graph) => graph,
+        other => panic!("{other:?}"),
+    };
+    let names = |graph: &Graph| graph.initializers.keys().cloned().collect::<Vec<_>>();
+    for (index, expected) in [(0, ["w_2", "sum_2"]), (1, ["w_3", "sum_3"])] {
+        assert_eq!(names(branch(index)), expected);
+        assert_eq!(branch(index).nodes[0].inputs, expected);
+    }
+    // What is outside keeps its name.
+    assert_eq!(read.graph.nodes[2].inputs[0], "sum");
+}
+
+#[test]
+fn a_node_within_a_subgraph_hides_nothing() {
+    let twice = |spoil: fn(&mut GraphProto)| refused(|m| spoil(branch(m, 0)));
+    assert_eq!(
+        twice(|branch| branch.node[0].output[0] = "w".into()),
+        "value 'w' is defined twice: by an input and by node 'then_node' (Relu)"
+    );
+    assert_eq!(
+        twice(|branch| {
+            branch.node[0].output[0] = "w".into();
+            let dims = vec![0];
+            let data_type = DataType::Float.into();
+            branch.initializer.push(TensorProto { name: "w".into(), dims, data_type, ..Default::default() });
+        }),
+        "value 'w' is defined twice: by an input and by an initializer"
+    );
+}
+
+#[test]
+fn initializers_stand_once() {
     assert_eq!(
         refused(|m| {
             let again = graph(m).initializer[0].clone();

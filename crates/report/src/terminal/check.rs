@@ -242,6 +242,7 @@ fn loss(out: &mut impl Write, conversion: &Conversion) -> io::Result<()> {
     let what = match conversion.expect {
         Expect::F16 => "half precision",
         Expect::Int8 => "eight bits",
+        Expect::Int4 => "four bits",
         Expect::Exact => "no conversion",
     };
     writeln!(out)?;

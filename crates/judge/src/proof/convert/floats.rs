@@ -1,13 +1,15 @@
-//! A graph of eight bits in floats: the same weights, and activations that are not quantized.
+//! A graph of integers in floats: the same weights, and activations that are not quantized.
 //!
 //! Quantized activations are not a matter of weights: a dynamic scale follows from all values of a tensor, and rounding to its steps is no small
 //! error. So each quantized node is written out in floats, `(x − zero point) · scale` for what it is given and `x / scale + zero point` for what it
 //! gives, without rounding to integers and without saturation. What is quantized at run time (`DynamicQuantizeLinear`) is given a scale of 1 and a zero
 //! point of 0: any would do, as they cancel. Nothing of the pattern around these nodes is assumed.
 
+mod qlinear;
+
 use std::collections::HashSet;
 
-use engine::Value;
+use engine::{DType, Value};
 use onnx_graph::{Attribute, Graph, Model, Node, Tensor};
 
 /// Nodes that move elements, whatever these are. Their first input has them.
@@ -37,18 +39,40 @@ pub(super) struct Unwritable {
     why: &'static str,
 }
 
+/// A model in floats.
+#[derive(Debug)]
+pub(super) struct InFloats {
+    pub model: Model,
+    /// What the model itself quantizes with steps that do not follow from the values.
+    pub activations: Vec<Activation>,
+}
+
+/// A value that a model quantizes.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Activation {
+    /// The node that does.
+    pub node: String,
+    /// What it is called before it is quantized, in floats.
+    pub value: String,
+    /// The distance of two numbers that it can be.
+    pub step: f64,
+    /// The least and the greatest of these numbers.
+    pub range: (f64, f64),
+}
+
 /// The model with every quantized node of its main graph in floats. What functions and branches hold stays as it is.
-pub(super) fn in_floats(model: &Model) -> Result<Model, Unwritable> {
+pub(super) fn in_floats(model: &Model) -> Result<InFloats, Unwritable> {
     let mut model = model.clone();
     let nodes = std::mem::take(&mut model.graph.nodes);
-    let mut writer = Writer::new(&mut model.graph, &nodes);
+    let opset = model.opset("").unwrap_or_default();
+    let mut writer = Writer::new(&mut model.graph, &nodes, opset);
     for node in nodes {
         writer.write(node)?;
     }
-    let Writer { nodes, floats, .. } = writer;
+    let Writer { nodes, floats, activations, .. } = writer;
     model.graph.value_info.retain(|name, _| !floats.contains(name));
     model.graph.nodes = nodes;
-    Ok(model)
+    Ok(InFloats { model, activations })
 }
 
 struct Writer<'a> {
@@ -57,14 +81,17 @@ struct Writer<'a> {
     /// Values that were integers, and are floats now.
     floats: HashSet<String>,
     names: HashSet<String>,
+    activations: Vec<Activation>,
+    /// The version of ONNX's operators.
+    opset: i64,
 }
 
 impl<'a> Writer<'a> {
-    fn new(graph: &'a mut Graph, nodes: &[Node]) -> Self {
+    fn new(graph: &'a mut Graph, nodes: &[Node], opset: i64) -> Self {
         let values = nodes.iter().flat_map(|node| node.outputs.iter().chain([&node.name]));
         let given = graph.inputs.iter().map(|spec| &spec.name).chain(graph.initializers.keys());
         let names = values.chain(given).cloned().collect();
-        Self { graph, nodes: Vec::new(), floats: HashSet::new(), names }
+        Self { graph, nodes: Vec::new(), floats: HashSet::new(), names, activations: Vec::new(), opset }
     }
 
     fn write(&mut self, node: Node) -> Result<(), Unwritable> {
@@ -104,6 +131,7 @@ impl<'a> Writer<'a> {
                 self.quantized(&node, &y, input(6), input(7), output(0))?;
             }
             "QuantizeLinear" => self.quantized(&node, input(0), input(1), input(2), output(0))?,
+            op if op.starts_with("QLinear") || op == "QGemm" => self.microsoft(node)?,
             "DequantizeLinear" if self.floats.contains(input(0)) => {
                 self.one_scale(&node, input(1))?;
                 let centred = self.centred(&node, input(0), input(2));
@@ -205,6 +233,7 @@ impl<'a> Writer<'a> {
         output: &str,
     ) -> Result<(), Unwritable> {
         self.one_scale(node, scale)?;
+        self.activations.extend(self.activation(node, value, scale, zero));
         self.floats.insert(output.into());
         if zero.is_empty() {
             self.add(node, "Div", &[value, scale], output);
@@ -219,16 +248,38 @@ impl<'a> Writer<'a> {
 
     /// A scale for each place of an axis would have to be brought under the shape of what it is for, which is not known here.
     fn one_scale(&self, node: &Node, scale: &str) -> Result<(), Unwritable> {
-        let constant = |node: &&Node| node.op == "Constant" && node.outputs.iter().any(|name| name == scale);
-        let held = self.graph.initializers.get(scale).or_else(|| {
-            let made = self.nodes.iter().find(constant)?;
-            made.tensor("value").ok().flatten()
-        });
         let one = |tensor: &Tensor| tensor.dtype.is_float() && tensor.shape.iter().product::<usize>() == 1;
-        match held {
+        match self.held(scale) {
             Some(tensor) if one(tensor) => Ok(()),
             _ => Err(refused(node, "quantizes activations by more than one scale")),
         }
+    }
+
+    /// The constant of that name.
+    fn held(&self, name: &str) -> Option<&Tensor> {
+        let constant =
+            |node: &&Node| node.op == "Constant" && node.outputs.iter().any(|output| output == name);
+        self.graph.initializers.get(name).or_else(|| {
+            let made = self.nodes.iter().find(constant)?;
+            made.tensor("value").ok().flatten()
+        })
+    }
+
+    /// What eight bits can be; others are not told apart.
+    fn activation(&self, node: &Node, value: &str, scale: &str, zero: &str) -> Option<Activation> {
+        let number = |tensor: &Tensor| Some(*tensor.to_value().ok()?.to_f64().first()?);
+        let step = number(self.held(scale)?)?;
+        let (dtype, zero) = match zero {
+            "" => (DType::U8, 0.0),
+            zero => (self.held(zero)?.dtype, number(self.held(zero)?)?),
+        };
+        let (least, most) = match dtype {
+            DType::U8 => (0.0, 255.0),
+            DType::I8 => (-128.0, 127.0),
+            _ => return None,
+        };
+        let range = ((least - zero) * step, (most - zero) * step);
+        Some(Activation { node: node.name.clone(), value: value.into(), step, range })
     }
 }
 
