@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -213,10 +214,6 @@ pub struct CheckArgs {
     #[arg(long, value_name = "FILE.safetensors", conflicts_with = "text")]
     pub inputs: Option<PathBuf>,
 
-    /// What an input of the graph is, where neither its name nor its use tells (may be repeated): attention_mask=input.2
-    #[arg(long = "input", value_name = "USUAL=NAME", value_parser = input_name)]
-    pub input: Vec<(String, String)>,
-
     /// Hold everything against these outputs too, which were recorded elsewhere: .safetensors, .npz, or one of ONNX's test folders
     #[arg(long, value_name = "FILE", requires = "inputs")]
     pub expected: Option<PathBuf>,
@@ -241,7 +238,25 @@ pub struct CheckArgs {
     pub forms: FormArgs,
 
     #[command(flatten)]
+    pub inputs_of: InputArgs,
+
+    #[command(flatten)]
     pub compiled: CompiledArgs,
+}
+
+/// What the inputs of a graph are.
+#[derive(Args)]
+pub struct InputArgs {
+    /// What an input of the graph is, where neither its name nor its use tells (may be repeated): attention_mask=input.2
+    #[arg(long, value_name = "USUAL=NAME", value_parser = input_name)]
+    pub input: Vec<(String, String)>,
+}
+
+impl InputArgs {
+    /// The graph's names by the usual ones.
+    pub fn names(&self) -> BTreeMap<String, String> {
+        self.input.iter().cloned().collect()
+    }
 }
 
 /// The forms of a report that are files for people and CI.
@@ -432,6 +447,9 @@ pub struct EmbedArgs {
     /// Write the vectors as one tensor `embeddings`, f32 [texts, dimension]
     #[arg(long, value_name = "FILE")]
     pub safetensors: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub inputs_of: InputArgs,
 }
 
 /// A graph, and the model that it is of.

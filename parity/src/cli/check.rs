@@ -57,7 +57,7 @@ fn report(args: &CheckArgs) -> anyhow::Result<Report> {
             (None, []) => Inputs::Suite,
             (None, texts) => Inputs::Texts(texts.to_vec()),
         },
-        input_names: args.input.iter().cloned().collect(),
+        input_names: args.inputs_of.names(),
         expected: args.expected.clone(),
         repro: args.repro.clone(),
         device: args.device.open()?,

@@ -28,7 +28,7 @@ pub fn command(args: &EmbedArgs) -> anyhow::Result<Verdict> {
 
     // What is wrong with the first line is told before a model is loaded.
     let (count, texts) = texts(args)?;
-    let subject = model::open(args.model.as_deref())?;
+    let subject = model::open(args.model.as_deref())?.naming_inputs(args.inputs_of.names());
     let mut pipeline = pipeline(&subject, args)?;
     if args.normalize {
         pipeline = pipeline.normalized();
@@ -135,6 +135,7 @@ fn texts(args: &EmbedArgs) -> anyhow::Result<(Option<usize>, Lines<String>)> {
 fn pipeline(subject: &Subject, args: &EmbedArgs) -> anyhow::Result<Embeddings> {
     let mut options = Options::default().with_batch_size(args.batch_size as usize);
     options.onnx.clone_from(&args.onnx);
+    options.inputs = args.inputs_of.names();
     let files = subject.files();
     let Some(kind) = args.engine else { return Ok(Embeddings::from_files(files, &options)?) };
     match kind.0 {

@@ -16,7 +16,7 @@ use engine::Engine;
 use parity::{Subject, Verdict};
 
 use self::items::{Item, items};
-use super::args::{AnyEngine, CompiledArgs, Precision, any_engine};
+use super::args::{AnyEngine, CompiledArgs, InputArgs, Precision, any_engine};
 use super::embed::refuse_graph_on_reference;
 use super::{engines, model};
 
@@ -65,6 +65,9 @@ pub struct PredictArgs {
     /// the checkpoint; where there is no checkpoint, the only .onnx file]
     #[arg(long, value_name = "FILE")]
     pub onnx: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub inputs_of: InputArgs,
 
     /// So many labels, answers, tokens or documents, the best first
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -151,9 +154,10 @@ impl Source<'_> {
 }
 
 pub fn command(args: &PredictArgs) -> anyhow::Result<Verdict> {
-    let subject = model::open(Some(&args.model))?;
+    let subject = model::open(Some(&args.model))?.naming_inputs(args.inputs_of.names());
     let mut options = Options::default();
     options.onnx.clone_from(&args.onnx);
+    options.inputs = args.inputs_of.names();
     if args.truncate {
         options.truncation = Some(true);
     }

@@ -1,9 +1,12 @@
 //! What every pipeline has: config, tokenizer, and something that runs the model.
 
+use std::error::Error;
+
 use candle_bert::{BertConfig, BertForTask, Family as _, ReferenceEngine, Task};
 use checkpoint::{CheckpointError, ModelFiles, OnnxSource};
 use engine::{Dim, Engine, ValueSpec};
-use onnx_session::{EngineKind, Model, Session, SessionError, compiled};
+use onnx_session::text_inputs::{Tables, with_text_inputs};
+use onnx_session::{EngineKind, Model, Session, compiled};
 use tokenizers::Encoding;
 
 use super::runner::{Runner, Wanted};
@@ -57,6 +60,7 @@ impl Core {
             let wanted = need.of(engine.outputs());
             Runner::new(engine, need.name, wanted, width, batch_size)
         };
+        let session = |source, kind| session(&source, kind, &config, options);
         let native = || runner(native(files, &config, need.task, options)?);
         let (runner, note) = match (engine, options.engine) {
             (Some(engine), _) => (runner(engine)?, None),
@@ -243,16 +247,22 @@ fn names(specs: &[ValueSpec]) -> Vec<String> {
     specs.iter().map(ToString::to_string).collect()
 }
 
-/// The graph on that engine, or on the fastest that takes it.
-fn session(source: OnnxSource, kind: Option<EngineKind>) -> Result<Box<dyn Engine>, PipelineError> {
-    let model = open(&source)?;
+/// The graph on that engine, or on the fastest that takes it, with the usual inputs.
+fn session(
+    source: &OnnxSource,
+    kind: Option<EngineKind>,
+    config: &BertConfig,
+    options: &Options,
+) -> Result<Box<dyn Engine>, PipelineError> {
+    let failed = |source: Box<dyn Error + Send + Sync>, graph| PipelineError::Graph { graph, source };
+    let tables = Tables { vocabulary: config.vocab_size, token_types: config.type_vocab_size };
+    let (model, _) = with_text_inputs(open(source)?, &options.inputs, tables)
+        .map_err(|error| failed(error.into(), source.to_string()))?;
     let session = match kind {
         Some(kind) => Session::new(&model, kind),
         None => Session::fastest(&model, compiled::Options::default()),
     };
-    let failed =
-        |error: SessionError| PipelineError::Graph { graph: source.to_string(), source: error.into() };
-    Ok(Box::new(session.map_err(failed)?))
+    Ok(Box::new(session.map_err(|error| failed(error.into(), source.to_string()))?))
 }
 
 fn open(source: &OnnxSource) -> Result<Model, PipelineError> {

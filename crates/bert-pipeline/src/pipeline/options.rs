@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
@@ -35,6 +36,9 @@ pub struct Options {
     pub dtype: DType,
     /// The graph, in place of the one beside the checkpoint.
     pub onnx: Option<PathBuf>,
+    /// What inputs of the graph are, by the usual name (`attention_mask`), where neither their own
+    /// names nor what the graph does with them tells.
+    pub inputs: BTreeMap<String, String>,
     /// How many rows are run at once, at most.
     pub batch_size: usize,
     /// How many batches of texts are read ahead by `run_iter`, so that texts of like length run together. That, and nothing else, is what
@@ -51,6 +55,7 @@ impl Default for Options {
             device: Device::Cpu,
             dtype: DType::F32,
             onnx: None,
+            inputs: BTreeMap::new(),
             batch_size: 32,
             read_ahead: 16,
             truncation: None,
