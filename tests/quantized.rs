@@ -12,8 +12,8 @@ use parity::{Bounds, Subject, Verdict};
 use crate::common::{fixture, golden, inputs_of, judged, off};
 
 /// How far the oracle may be from what ONNX Runtime gave: both round to f32 at every node. Twice
-/// the largest that was measured, 1.5e-6.
-const ROUNDING: f64 = 3e-6;
+/// the largest that was measured, 2.5e-6.
+const ROUNDING: f64 = 5e-6;
 
 /// How far both f64 sides may be apart, relative to values above 1: a tenth of what a check allows.
 const PROVEN: f64 = 1e-11;

@@ -117,7 +117,8 @@ impl Budget {
                 b',' => self.spend(JSON_VALUE)?,
                 b':' => self.spend(JSON_KEY)?,
                 // `NaN` and `Infinity` of Python's JSON, which a reader takes for texts.
-                b'N' | b'I' => self.spend(TEXT)?,
+                b'I' => self.spend(TEXT)?,
+                b'N' if rest.starts_with(b"aN") => self.spend(TEXT)?,
                 b'"' => {
                     let length = string_length(rest);
                     self.spend(TEXT + length as u64)?;

@@ -79,8 +79,6 @@ enum Levels {
         zeros: Vec<f64>,
         /// Whether the zero points are those of the file; else they are in the middle of the range.
         are_given: bool,
-        /// Which of its row's blocks each column belongs to.
-        groups: Vec<usize>,
     },
     /// One of sixteen numbers; the blocks are of all elements as one list.
     Table(&'static [f32; 16]),
@@ -125,9 +123,9 @@ impl PackedMatrix {
 
     fn block_of(&self, at: usize) -> usize {
         match &self.levels {
-            Levels::Steps { groups, .. } => {
+            Levels::Steps { .. } => {
                 let blocks = self.columns.div_ceil(self.block);
-                at / self.columns * blocks + groups[at % self.columns]
+                at / self.columns * blocks + at % self.columns / self.block
             }
             Levels::Table(_) => at / self.block,
         }
@@ -203,23 +201,15 @@ fn zero_points(context: &Context, bits: usize, rows: usize, blocks: usize) -> Re
     Ok(bytes.chunks(width).flat_map(row).collect())
 }
 
-/// Which block's scale each column has: its own, or the one that `g_idx` names.
-fn groups(context: &Context, columns: usize, block: usize, blocks: usize) -> Result<Vec<usize>, Fault> {
-    if context.optional(4).is_none() {
-        return Ok((0..columns).map(|column| column / block).collect());
-    }
-    let groups = context.ints(4)?;
-    if groups.len() != columns {
-        return Err(Fault::shape("g_idx", groups.shape(), format!("[{columns}]")));
-    }
-    groups.iter().map(|&group| crate::context::index(group, blocks)).collect()
-}
-
 fn n_bits(context: &Context, rows: usize, columns: usize, block: usize) -> Result<PackedMatrix, Fault> {
     let bits = match context.int("bits", 4)? {
         bits @ (2 | 4 | 8) => bits as usize,
         bits => return Err(Fault::argument("bits", bits, "2, 4 or 8")),
     };
+    // Columns in another order than their blocks.
+    if context.optional(4).is_some() {
+        return Err(Fault::Unsupported("g_idx"));
+    }
     let blocks = columns.div_ceil(block);
     // Each block is padded to whole bytes, the last one to a whole block.
     let width = (block * bits).div_ceil(8);
@@ -230,7 +220,7 @@ fn n_bits(context: &Context, rows: usize, columns: usize, block: usize) -> Resul
         bits_at(block_of, bits, column % block)
     };
     let zeros = zero_points(context, bits, rows, blocks)?;
-    let (are_given, groups) = (context.optional(3).is_some(), groups(context, columns, block, blocks)?);
+    let are_given = context.optional(3).is_some();
     Ok(PackedMatrix {
         rows,
         columns,
@@ -238,7 +228,7 @@ fn n_bits(context: &Context, rows: usize, columns: usize, block: usize) -> Resul
         block,
         codes: (0..rows * columns).map(|at| code(at / columns, at % columns)).collect(),
         scales: elements(context, 2, rows * blocks)?,
-        levels: Levels::Steps { zeros, are_given, groups },
+        levels: Levels::Steps { zeros, are_given },
     })
 }
 

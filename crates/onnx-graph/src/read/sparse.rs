@@ -34,9 +34,9 @@ pub(super) fn read(
     budget.spend(indices.bytes.len() as u64 + size as u64)?;
     let as_value = indices.to_value();
     let numbers = as_value.as_ref().ok().and_then(|value| value.as_slice::<i64>().ok());
-    let width = match indices.shape.as_slice() {
-        &[listed] if listed == count => None,
-        &[listed, rank] if listed == count && rank == shape.len() => Some(rank),
+    let width = match *indices.shape.as_slice() {
+        [listed] if listed == count => None,
+        [listed, rank] if listed == count && rank == shape.len() => Some(rank),
         _ => return Err(wrong(misshaped(&indices, count, shape.len()))),
     };
     let Some(numbers) = numbers else { return Err(wrong(misshaped(&indices, count, shape.len()))) };
