@@ -66,7 +66,8 @@ pub fn exact_graph(model: &Model, program: &Program) -> Result<(Oracle, Vec<Prom
     exact_graph_with(model, program, &HashSet::new())
 }
 
-/// The graph in f64 as it was meant, with these of its constants as they are, since they carry weights.
+/// The graph in f64 as it was meant, with these of its constants as they are, since they carry
+/// weights.
 ///
 /// # Errors
 /// As [`exact_graph`].

@@ -25,7 +25,7 @@ pub(crate) type Known = (Cow<'static, str>, f64);
 /// | √2, 1/√2, √(2/π), 0.044715, 1.702 | activations |
 /// | √d, 1/√d, d^¼, d^-¼ | attention with heads of size d |
 /// | 1/n | the mean over the n features of a layer norm |
-/// | ln 2, ln 3, … ln 256 | buckets of distances, which a distance just below a whole number would miss |
+/// | ln 2, ln 3, … ln 256 | buckets of distances, where just below a whole number is another |
 #[derive(Debug, Default)]
 pub(crate) struct Numbers {
     /// Those that a constant of one element may be.

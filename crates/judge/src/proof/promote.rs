@@ -1,13 +1,13 @@
 //! Which of a graph's constants are the rounding of a number that the reference knows, to f32 or to
 //! half precision.
 //!
-//! A file can hold √2 only as an f32, which alone puts a correct export 1e-7 off in f64. In the proof
-//! such a constant is taken for the number that it is the rounding of. The list of
-//! numbers is short: see [`Numbers`].
+//! A file can hold √2 only as an f32, which alone puts a correct export 1e-7 off in f64. In the
+//! proof such a constant is taken for the number that it is the rounding of. The list of numbers is
+//! short: see [`Numbers`].
 //!
-//! Only constants of one element and attributes are taken for one of them, within one ULP; and for 1/n
-//! also a tensor that has it everywhere, since a mean may be a product with a column of 1/n. What
-//! carries a weight of the checkpoint never is.
+//! Only constants of one element and attributes are taken for one of them, within one ULP; and for
+//! 1/n also a tensor that has it everywhere, since a mean may be a product with a column of 1/n.
+//! What carries a weight of the checkpoint never is.
 
 use std::collections::HashSet;
 
@@ -43,8 +43,8 @@ pub(crate) fn carrying(audit: &Audit) -> HashSet<&str> {
     sure.map(|trace| trace.initializer.as_str()).collect()
 }
 
-/// The promotions for a graph, and a list of them for the report. None of `weights` is promoted: the
-/// names of values that carry a tensor of the checkpoint.
+/// The promotions for a graph, and a list of them for the report. None of `weights` is promoted:
+/// the names of values that carry a tensor of the checkpoint.
 pub fn promotions(
     oracle: &Oracle,
     program: &Program,
@@ -62,8 +62,8 @@ pub(crate) fn promotions_to(
     promoted(oracle, weights, |_, constant| single(numbers, constant))
 }
 
-/// The promotions where constants are of half precision, for a run that does not round them. `eps` are
-/// the values that stand in the place of a layer norm's eps.
+/// The promotions where constants are of half precision, for a run that does not round them. `eps`
+/// are the values that stand in the place of a layer norm's eps.
 pub(crate) fn half_promotions(
     oracle: &Oracle,
     program: &Program,
