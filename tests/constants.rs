@@ -1,5 +1,5 @@
-//! Constants that a graph can only hold as f32: means by a product, logarithms, and what an optimizer
-//! has folded.
+//! Constants that a graph can only hold as f32: means by a product, logarithms, and what an
+//! optimizer has folded.
 
 use crate::against::against;
 use crate::common::{fixture, in_fixture, judged, node};
@@ -18,7 +18,8 @@ fn hold(model: &mut Model, name: &str, value: &Value) {
     model.graph.initializers.insert(name.into(), Tensor::from_value(value));
 }
 
-/// `odd`'s graph with every mean over n features as a sum times 1/n, or as a product with a column of it.
+/// `odd`'s graph with every mean over n features as a sum times 1/n, or as a product with a column
+/// of it.
 fn means_as_products(column: bool, n: f32) -> Model {
     let mut model = Model::open(in_fixture("odd", "onnx/ts14-eager-static.onnx")).unwrap();
     let width = 21;
@@ -73,8 +74,8 @@ fn a_mean_by_a_product_is_a_mean() {
     }
 }
 
-/// The bucket of a distance, 8 · ln(distance/8) / ln 16, as integers: the logarithm is a constant, or
-/// computed of one.
+/// The bucket of a distance, 8 · ln(distance/8) / ln 16, as integers: the logarithm is a constant,
+/// or computed of one.
 fn buckets(held: bool) -> Model {
     let mut nodes = vec![
         node("Div", &["distance", "eight"], "ratio"),

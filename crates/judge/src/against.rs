@@ -104,15 +104,16 @@ impl Original {
         let refused = |source| ParityError::Oracle { onnx: onnx.into(), source: Box::new(source) };
         let in_f32 = |model: &Model| Oracle::with(model, Precision::F32, Limits::default());
         let single = in_f32(raw).map_err(refused)?;
-        // Where the oracle does not take the second graph, there is nothing to hold against the first.
+        // Where the oracle does not take the second graph, there is nothing to hold against the
+        // first.
         let other = exact(optimised, &known, None).and_then(|(double, _)| Ok((double, in_f32(optimised)?)));
         let other = other.as_ref().map(|(double, single)| Pair { double, single }).ok();
         let (double, _) = exact(raw, &known, other).map_err(refused)?;
         Ok(Self { single: Side::new(single), double: Side::new(double), known })
     }
 
-    /// The second graph in f64, with the same numbers for its constants, and what the first computes
-    /// of its own where a constant is the f32 rounding of that.
+    /// The second graph in f64, with the same numbers for its constants, and what the first
+    /// computes of its own where a constant is the f32 rounding of that.
     ///
     /// # Errors
     /// If the oracle does not know an operator of it.

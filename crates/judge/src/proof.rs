@@ -13,6 +13,7 @@
 mod budget;
 pub mod convert;
 pub mod further;
+mod numbers;
 mod promote;
 mod run;
 
@@ -29,10 +30,9 @@ use crate::ParityError;
 use crate::compare::{Answers, OnFailure, Tally, finite};
 use crate::inputs::Case;
 pub use budget::{BUDGET_FACTOR, BUDGET_ULPS, Budget};
+pub(crate) use numbers::{Known, Numbers, logs, mean, of_activations, of_heads};
 pub use promote::promotions;
-pub(crate) use promote::{
-    Known, Numbers, carrying, half_promotions, logs, mean, of_activations, of_heads, promotions_to,
-};
+pub(crate) use promote::{carrying, half_promotions, promotions_to};
 pub(crate) use run::{Oracles, Proven, Runs, rounded};
 
 /// How many tokens the input may have on which values are looked at, if there is one so small:
@@ -66,7 +66,8 @@ pub fn exact_graph(model: &Model, program: &Program) -> Result<(Oracle, Vec<Prom
     exact_graph_with(model, program, &HashSet::new())
 }
 
-/// The graph in f64 as it was meant, with these of its constants as they are, since they carry weights.
+/// The graph in f64 as it was meant, with these of its constants as they are, since they carry
+/// weights.
 ///
 /// # Errors
 /// As [`exact_graph`].

@@ -9,8 +9,8 @@ use onnx_graph::{Attribute, Node, Tensor as Held};
 use crate::Precision;
 use crate::tensor::{Data, Tensor};
 
-/// A node of an [`Oracle`](crate::Oracle), functions written out. Names are no such thing: that of a
-/// node in a function is made of its caller's, and two may come out alike.
+/// A node of an [`Oracle`](crate::Oracle), functions written out. Names are no such thing: that of
+/// a node in a function is made of its caller's, and two may come out alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NodeId(pub(crate) usize);
 
@@ -23,7 +23,8 @@ pub enum Place {
     Node(NodeId),
 }
 
-/// A float constant of an [`Oracle`](crate::Oracle), those of functions and branches with the others.
+/// A float constant of an [`Oracle`](crate::Oracle), those of functions and branches with the
+/// others.
 #[derive(Debug, Clone)]
 pub struct Constant<'a> {
     /// Which it is.

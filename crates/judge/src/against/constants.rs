@@ -13,14 +13,15 @@ const LARGEST_HEAD: usize = 1024;
 /// The epsilons that frameworks have as their defaults.
 const EPSILONS: [f64; 5] = [1e-5, 1e-6, 1e-7, 1e-8, 1e-12];
 
-/// The largest of small integers whose ratio a bucket of distances may be by, and what it is divided
-/// by: powers of two, as a number of buckets is halved.
+/// The largest of small integers whose ratio a bucket of distances may be by, and what it is
+/// divided by: powers of two, as a number of buckets is halved.
 const LARGEST_RATIO: u32 = 256;
 const DIVISORS: [u32; 4] = [2, 4, 8, 16];
 
 /// The numbers that graphs of these weights may hold the f32 rounding of: those of the activations,
-/// usual epsilons, √d, 1/√d, d^¼ and d^-¼ of every d that divides a size of a weight, since a head's
-/// size is such a one, 1/n of every such size n, and logarithms of small integers and their ratios.
+/// usual epsilons, √d, 1/√d, d^¼ and d^-¼ of every d that divides a size of a weight, since a
+/// head's size is such a one, 1/n of every such size n, and logarithms of small integers and their
+/// ratios.
 ///
 /// A constant is taken for the same number in every graph that is looked at, so that one that only
 /// looks like a known number makes no two graphs alike that are not: at most it hides a distance of

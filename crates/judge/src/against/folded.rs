@@ -68,8 +68,9 @@ impl Held<'_> {
 }
 
 impl Pair<'_> {
-    /// Promotes the constants of a graph that are f32 roundings of what constants of this one compute:
-    /// within [`BUDGET_FACTOR`] times what f32 does to the value here, as folders sum in other orders.
+    /// Promotes the constants of a graph that are f32 roundings of what constants of this one
+    /// compute: within [`BUDGET_FACTOR`] times what f32 does to the value here, as folders sum in
+    /// other orders.
     pub fn promote(&self, graph: &Oracle, promotions: &mut Promotions, promoted: &mut Vec<Promoted>) {
         let is_open =
             |constant: &Constant| constant.tensor.dtype == DType::F32 && !promotions.has(&constant.place);

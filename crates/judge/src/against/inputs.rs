@@ -235,7 +235,7 @@ mod tests {
             .graph
             .nodes
             .iter()
-            .position(|node| node.inputs[..1].iter().any(|name| name.ends_with(table)));
+            .position(|node| node.inputs.first().is_some_and(|name| name.ends_with(table)));
         let gather = &mut model.graph.nodes[at.unwrap()];
         let index = std::mem::replace(&mut gather.inputs[1], "shifted".into());
         let first = Value::scalar(2i64);

@@ -7,8 +7,8 @@ use engine::{DType, Engine, NamedValues, ValueSpec};
 use onnx_eval::{Limits, Oracle, Precision};
 use onnx_graph::Model;
 
-/// Operators that take most of a run's time. Whether a text is too long shows before them, where rows
-/// are looked up and added.
+/// Operators that take most of a run's time. Whether a text is too long shows before them, where
+/// rows are looked up and added.
 const PRODUCTS: [&str; 14] = [
     "MatMul",
     "Gemm",
@@ -26,9 +26,9 @@ const PRODUCTS: [&str; 14] = [
     "QAttention",
 ];
 
-/// The longest text of at most `most` tokens that a graph takes before its first product; `most` where
-/// it does not take one token either, so that a run says why. `texts` are its inputs for that many
-/// tokens, of which all must run: an id that is padding may hide what another shows.
+/// The longest text of at most `most` tokens that a graph takes before its first product; `most`
+/// where it does not take one token either, so that a run says why. `texts` are its inputs for that
+/// many tokens, of which all must run: an id that is padding may hide what another shows.
 pub(super) fn longest<E>(
     model: &Model,
     most: usize,

@@ -65,7 +65,8 @@ impl Tables {
                 _ => {}
             }
         }
-        // A table of positions is as wide as that of the ids. So is that of token types, which stands beside it where the graph has no such input.
+        // A table of positions is as wide as that of the ids. So is that of token types, which
+        // stands beside it where the graph has no such input.
         let positions = others.iter().filter(|[_, width]| widths.contains(width)).map(|[rows, _]| *rows);
         tables.positions =
             if tables.rows("token_type_ids").is_some() { positions.min() } else { positions.max() };

@@ -342,8 +342,8 @@ fn the_report_is_json() {
     assert_eq!(json["untraced"], serde_json::json!([]));
 }
 
-/// A graph with logits whose decoder is the table of word embeddings, in a tensor of its own, and the
-/// masked language model that it is of.
+/// A graph with logits whose decoder is the table of word embeddings, in a tensor of its own, and
+/// the masked language model that it is of.
 fn tied() -> (Checkpoint, BertConfig, Model) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/heads/masked_lm");
     let config = BertConfig::from_json(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();

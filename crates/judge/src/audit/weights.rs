@@ -25,8 +25,8 @@ pub(super) struct Weight {
     pub stage: Option<usize>,
     /// Whether the file's f64 had to be rounded.
     pub rounded: bool,
-    /// Whether the file has it once, as the table of word embeddings, and this is the decoder that a
-    /// head multiplies with.
+    /// Whether the file has it once, as the table of word embeddings, and this is the decoder that
+    /// a head multiplies with.
     pub tied: bool,
 }
 
@@ -159,7 +159,8 @@ pub(super) fn weights(
 }
 
 /// The decoders that are tied to the word embeddings in heads that the checkpoint has and the task
-/// does not use: a graph for the features may hold one, and so may one whose head is of its own kind.
+/// does not use: a graph for the features may hold one, and so may one whose head is of its own
+/// kind.
 fn tied_of_others(checkpoint: &Checkpoint, family: &dyn Family, bound: &Bound) -> Vec<Weight> {
     let known = |name: &str| {
         bound.program.copies.iter().any(|copied| copied.name == name)

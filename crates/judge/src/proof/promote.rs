@@ -1,32 +1,24 @@
 //! Which of a graph's constants are the rounding of a number that the reference knows, to f32 or to
 //! half precision.
 //!
-//! A file can hold √2 only as an f32, which alone puts a correct export 1e-7 off in f64. In the proof
-//! such a constant is taken for the number that it is the rounding of. The list of numbers is short:
+//! A file can hold √2 only as an f32, which alone puts a correct export 1e-7 off in f64. In the
+//! proof such a constant is taken for the number that it is the rounding of. The list of numbers is
+//! short: see [`Numbers`].
 //!
-//! | number | for |
-//! | --- | --- |
-//! | `eps` | the layer norms of config.json |
-//! | √2, 1/√2, √(2/π), 0.044715, 1.702 | activations |
-//! | √d, 1/√d, d^¼, d^-¼ | attention with heads of size d |
-//! | 1/n | the mean over the n features of a layer norm |
-//! | ln 2, ln 3, … ln 256 | buckets of distances, which a distance just below a whole number would miss |
-//!
-//! Only constants of one element and attributes are taken for one of them, within one ULP; and for 1/n
-//! also a tensor that has it everywhere, since a mean may be a product with a column of 1/n. What
-//! carries a weight of the checkpoint never is.
+//! Only constants of one element and attributes are taken for one of them, within one ULP; and for
+//! 1/n also a tensor that has it everywhere, since a mean may be a product with a column of 1/n.
+//! What carries a weight of the checkpoint never is.
 
-use std::borrow::Cow;
-use std::collections::{BTreeSet, HashSet};
-use std::f64::consts::{FRAC_1_SQRT_2, PI, SQRT_2};
+use std::collections::HashSet;
 
-use architecture::{Activation, Op, Program};
+use architecture::Program;
 use engine::DType;
 use half::{bf16, f16};
 use onnx_eval::{Oracle, Promotions};
 use onnx_graph::{Attribute, Tensor};
 use report::{Audit, Promoted};
 
+use super::numbers::{EPS, Known, Numbers};
 use crate::audit::F16_CLAMPS;
 use crate::compare::ulp_distance_f32;
 
@@ -34,11 +26,6 @@ use crate::compare::ulp_distance_f32;
 /// for: 1/f32(√d) is one ULP off f32(1/√d) at d = 24 or 96, and exporters compute either.
 const ULPS: u64 = 1;
 
-/// The largest number whose logarithm is known. T5 has its distances in buckets by ln(128/8) or
-/// ln(128/16), and others differ from it by small powers of two.
-const LARGEST_LOG: u32 = 256;
-
-const EPS: &str = "eps of config.json";
 const EPS_CLAMPED: &str = "eps of config.json, clamped by the conversion";
 const EPS_FLUSHED: &str = "eps of config.json, flushed to 0 by the conversion";
 
@@ -50,85 +37,14 @@ const DEFAULTS: [(&str, &str, f32); 4] = [
     ("QuickGelu", "alpha", 1.702),
 ];
 
-/// A number that the reference computes with, and what it is.
-pub(crate) type Known = (Cow<'static, str>, f64);
-
-/// The numbers that constants may be the rounding of.
-#[derive(Debug, Default)]
-pub(crate) struct Numbers {
-    /// Those that a constant of one element may be.
-    pub single: Vec<Known>,
-    /// Those of single constants that f32 alone tells from others: in half precision every third
-    /// number is next to one of these.
-    pub logs: Vec<Known>,
-    /// What a constant of any size may be, the same everywhere.
-    pub means: Vec<Known>,
-}
-
-impl Numbers {
-    /// Those that a reference of this config computes with, and those that exporters make of them.
-    fn of(program: &Program) -> Self {
-        let tanh_factor = match program.activation() {
-            // Its formula has the number with ten digits.
-            Some(Activation::GeluFast) => ("0.7978845608".into(), 0.797_884_560_8),
-            _ => ("√(2/π)".into(), (2.0 / PI).sqrt()),
-        };
-        let mut single: Vec<Known> = vec![(EPS.into(), program.eps().unwrap_or_default()), tanh_factor];
-        single.extend(of_activations());
-        single.extend(of_heads(program.head_size().unwrap_or(1)));
-        let normed = program.steps.iter().filter(|step| matches!(step.op, Op::LayerNorm { .. }));
-        let tensors = normed.flat_map(|step| step.op.tensors());
-        let widths: BTreeSet<usize> =
-            tensors.filter_map(|(_, id)| program.tensors[id].shape.last().copied()).collect();
-        Self { single, logs: logs(), means: widths.into_iter().map(mean).collect() }
-    }
-
-    /// Those for a constant, the likelier first.
-    fn for_constant(&self, constant: Uniform) -> impl Iterator<Item = &Known> {
-        let single = self.single.iter().filter(move |_| constant.elements == 1);
-        let logs = self.logs.iter().filter(move |_| constant.elements == 1 && constant.dtype == DType::F32);
-        single.chain(&self.means).chain(logs)
-    }
-
-    /// The number that an f32 is the rounding of.
-    fn single(&self, constant: Uniform) -> Option<Known> {
-        let Uniform { dtype, number, .. } = constant;
-        let near = |to: f64| number.is_finite() && ulp_distance_f32(number, to as f32) <= ULPS;
-        self.for_constant(constant).find(|(_, to)| dtype == DType::F32 && near(*to)).cloned()
-    }
-}
-
-/// The numbers of GELU's forms, but for the factor of the one with tanh.
-pub(crate) fn of_activations() -> [Known; 4] {
-    [("√2", SQRT_2), ("1/√2", FRAC_1_SQRT_2), ("0.044715", 0.044715), ("1.702", 1.702)]
-        .map(|(meaning, number)| (meaning.into(), number))
-}
-
-/// What attention with heads of a size scales by.
-pub(crate) fn of_heads(size: usize) -> [Known; 4] {
-    let d = size as f64;
-    [("√d", d.sqrt()), ("1/√d", 1.0 / d.sqrt()), ("d^¼", d.powf(0.25)), ("d^-¼", d.powf(-0.25))]
-        .map(|(meaning, number)| (meaning.into(), number))
-}
-
-/// What a sum over n is multiplied with for a mean.
-pub(crate) fn mean(n: usize) -> Known {
-    (format!("1/{n} of a mean").into(), 1.0 / n as f64)
-}
-
-/// The logarithms of small integers.
-pub(crate) fn logs() -> Vec<Known> {
-    (2..=LARGEST_LOG).map(|n| (format!("ln {n}").into(), f64::from(n).ln())).collect()
-}
-
 /// What the audit found to carry a tensor of the checkpoint, element by element.
 pub(crate) fn carrying(audit: &Audit) -> HashSet<&str> {
     let sure = audit.traced.iter().filter(|trace| trace.differing == 0);
     sure.map(|trace| trace.initializer.as_str()).collect()
 }
 
-/// The promotions for a graph, and a list of them for the report. None of `weights` is promoted: the
-/// names of values that carry a tensor of the checkpoint.
+/// The promotions for a graph, and a list of them for the report. None of `weights` is promoted:
+/// the names of values that carry a tensor of the checkpoint.
 pub fn promotions(
     oracle: &Oracle,
     program: &Program,
@@ -143,11 +59,11 @@ pub(crate) fn promotions_to(
     numbers: &Numbers,
     weights: &HashSet<&str>,
 ) -> (Promotions, Vec<Promoted>) {
-    promoted(oracle, weights, |_, constant| numbers.single(constant))
+    promoted(oracle, weights, |_, constant| single(numbers, constant))
 }
 
-/// The promotions where constants are of half precision, for a run that does not round them. `eps` are
-/// the values that stand in the place of a layer norm's eps.
+/// The promotions where constants are of half precision, for a run that does not round them. `eps`
+/// are the values that stand in the place of a layer norm's eps.
 pub(crate) fn half_promotions(
     oracle: &Oracle,
     program: &Program,
@@ -156,7 +72,7 @@ pub(crate) fn half_promotions(
 ) -> (Promotions, Vec<Promoted>) {
     let numbers = Numbers::of(program);
     promoted(oracle, weights, |name, constant| {
-        let Uniform { dtype, number, .. } = constant;
+        let Uniform { dtype, number, elements } = constant;
         match dtype {
             DType::F16 | DType::BF16 if eps.contains(&name) => {
                 let eps = program.eps().unwrap_or_default();
@@ -164,12 +80,19 @@ pub(crate) fn half_promotions(
             }
             // Elsewhere a 0 is a 0, though f16 has no other number for most an eps.
             DType::F16 | DType::BF16 => numbers
-                .for_constant(constant)
+                .of_size(elements, dtype)
                 .find(|(meaning, to)| *meaning != EPS && half_ulps(number, *to, dtype) <= ULPS)
                 .cloned(),
-            _ => numbers.single(constant),
+            _ => single(&numbers, constant),
         }
     })
+}
+
+/// The number that an f32 is the rounding of.
+fn single(numbers: &Numbers, constant: Uniform) -> Option<Known> {
+    let Uniform { dtype, number, elements } = constant;
+    let near = |to: f64| number.is_finite() && ulp_distance_f32(number, to as f32) <= ULPS;
+    numbers.of_size(elements, dtype).find(|(_, to)| dtype == DType::F32 && near(*to)).cloned()
 }
 
 fn promoted(
@@ -261,6 +184,9 @@ fn uniform(tensor: &Tensor) -> Option<Uniform> {
 
 #[cfg(test)]
 mod tests {
+    use std::f64::consts::SQRT_2;
+
+    use super::super::numbers::{logs, mean, of_heads};
     use super::*;
 
     #[test]
@@ -296,7 +222,7 @@ mod tests {
         };
         let numbers = Numbers { means: vec![mean(24)], single: of_heads(3).into(), logs: logs() };
         let of = |elements: Vec<f32>| {
-            uniform(&tensor(elements)).and_then(|held| numbers.single(held)).map(|(meaning, _)| meaning)
+            uniform(&tensor(elements)).and_then(|held| single(&numbers, held)).map(|(meaning, _)| meaning)
         };
         let near = |x: f32| f32::from_bits(x.to_bits() + 1);
         let (n, root) = (1.0 / 24.0, 3f32.sqrt());

@@ -436,8 +436,8 @@ fn attributes_can_be_what_they_were_meant_to_be() {
     assert_eq!(run(Oracle::new(&model).unwrap().promoting(promotions)), 0.1);
 }
 
-/// y = Selu(x) by two nodes that are both called `a/b/c`, written out: one in `a`'s function, which is
-/// called `b/c` there, and one in that of `a/b`, which is called `c`.
+/// y = Selu(x) by two nodes that are both called `a/b/c`, written out: one in `a`'s function, which
+/// is called `b/c` there, and one in that of `a/b`, which is called `c`.
 fn two_nodes_of_one_name() -> Model {
     let function = |name: &str, inner: &str| Function {
         domain: "test".into(),
@@ -513,7 +513,8 @@ fn constants_within_a_branch_are_among_the_others() {
 
 #[test]
 fn what_follows_from_constants_alone_is_shown() {
-    // (√a)·a is one such value; x·√a is none, and neither is what follows from an input that has a default.
+    // (√a)·a is one such value; x·√a is none, and neither is what follows from an input that has a
+    // default.
     let nodes = vec![
         node("root", "Sqrt", &["a"], &["r"]),
         node("product", "Mul", &["r", "a"], &["p"]),
