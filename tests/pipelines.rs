@@ -206,7 +206,7 @@ fn vectors_as_they_are_asked_for() {
     for (row, plain) in unit.iter().zip(&plain) {
         let length = plain.iter().map(|x| x * x).sum::<f64>().sqrt();
         let expected: Vec<f64> = plain.iter().map(|x| x / length).collect();
-        assert!(near(&[row.clone()], &[expected]), "{row:?}");
+        assert!(near(std::slice::from_ref(row), &[expected]), "{row:?}");
     }
     let (_, graph) = bert_tiny::FILES.iter().find(|(name, _)| *name == "onnx/model.onnx").unwrap();
     folder.write("mine.onnx", graph);
