@@ -319,6 +319,7 @@ fn a_run_that_cannot_be() {
     let folder = Folder::new();
     folder.write_values("in.safetensors", &plain_inputs([1, 2], &[1, 2]));
     let (model, graph) = (fixture("baseline"), graph());
+    folder.copy_fixture("baseline", "plain");
     let model = model.to_str().unwrap();
     let run = |args: &[&str], outputs: &str, words: &[&str]| {
         let files = ["--inputs", "in.safetensors", "--outputs", outputs];
@@ -326,7 +327,8 @@ fn a_run_that_cannot_be() {
     };
     run(&[&graph, "--engine", "reference"], "out", &["is a graph", "--engine candle"]);
     run(&[&graph, "--engine", "candle", "--dtype", "f64"], "out", &["candle", "f64", "reference", "oracle"]);
-    run(&[model, "--engine", "candle"], "out", &["no ONNX graph"]);
+    run(&["plain", "--engine", "candle"], "out", &["no ONNX graph"]);
+    run(&[model, "--engine", "candle"], "out", &["has 21 graphs", "--onnx", "and 13 more"]);
     run(&["missing.onnx"], "out", &["missing.onnx"]);
     run(&["nobody/nothing"], "out", &["nobody/nothing"]);
     run(&[model], "no/such/folder/out", &["cannot write no/such/folder/out"]);
@@ -382,7 +384,7 @@ fn a_usage_that_is_wrong() {
         &["bench", "--runs", "3"],
         &["bench", "--threads", "0"],
         &["bench", "--batch", "0"],
-        &["check", "a", "b"],
+        &["check", "a", "b", "c"],
     ] {
         let run = folder.run(args);
         assert_eq!(run.code, 2, "{run}");

@@ -133,7 +133,8 @@ fn a_transform_without_its_activation_is_explained() {
 #[test]
 fn the_task_is_that_of_the_architecture_or_of_the_command_line() {
     let folder = Folder::new();
-    let model = in_fixture("heads", "sequence_classification");
+    folder.copy_fixture("heads/sequence_classification", "model");
+    let model = folder.at("model").display().to_string();
     let (code, report) = folder.report(&[&model]);
     assert_eq!(code, 0, "{report:#}");
     assert_eq!(report["checks"][0]["outputs"][0]["name"], "logits");

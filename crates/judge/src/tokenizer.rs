@@ -78,12 +78,15 @@ pub fn check_tokenizers(files: &ModelFiles) -> Result<Option<TokenizerReport>, P
     }))
 }
 
+/// What is not the same, and what each side has there.
+pub(crate) type Parting = (String, [Option<String>; 2]);
+
 /// Where two models' tokenizers part: on a text, in a token of the vocabulary. Both sides in words,
 /// the first model's first; nothing where they are the same.
 ///
 /// # Errors
 /// If one of them fails on a text.
-pub(crate) fn part([a, b]: [&Tokenizer; 2]) -> Result<Option<(String, [Option<String>; 2])>, ParityError> {
+pub(crate) fn part([a, b]: [&Tokenizer; 2]) -> Result<Option<Parting>, ParityError> {
     let long = long_texts();
     if let Some(first) = differences(a, b, &probes(&long))?.into_iter().next() {
         let TokenDifference { text, position, tokenizer_json, vocab_txt } = first;

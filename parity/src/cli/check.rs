@@ -39,9 +39,9 @@ fn report(args: &CheckArgs) -> anyhow::Result<Report> {
     // Between two graphs the second is no folder.
     let (mut onnx, export) = (args.onnx.clone(), args.export.as_deref());
     onnx.extend(export.filter(|name| is_graph(name)).map(PathBuf::from));
-    let check = Check {
+    let mut check = Check {
         onnx,
-        export: export.filter(|name| !is_graph(name)).map(model::files).transpose()?,
+        export: None,
         task: args.task,
         engines: args.engine.clone(),
         compiled: engines::options(&args.compiled)?,
@@ -76,7 +76,11 @@ fn report(args: &CheckArgs) -> anyhow::Result<Report> {
     // Between two graphs there is no checkpoint.
     let report = match args.model.as_deref().filter(|model| is_graph(model) && !check.onnx.is_empty()) {
         Some(raw) => check.of_graph(raw, &mut step),
-        None => model::open(args.model.as_deref()).and_then(|model| check.of_model(model, &mut step)),
+        None => {
+            let model = model::open(args.model.as_deref())?;
+            check.export = export.filter(|name| !is_graph(name)).map(model::files).transpose()?;
+            check.of_model(model, &mut step)
+        }
     };
     bar.finish_and_clear();
     Ok(report?)

@@ -79,13 +79,20 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     })
 }
 
+/// So much of a list is shown in an error.
+const LISTED: usize = 8;
+
 /// An error and its causes on one line, each cause said once: many messages hold that of their cause already.
 pub(crate) fn one_line(error: &anyhow::Error) -> String {
     if let Some(CheckpointError::SeveralGraphs { model, graphs }) = error.chain().find_map(of_files) {
         let again = |graph: &String| format!("{} --onnx {}", reports::command_line(), reports::quoted(graph));
-        let commands: Vec<String> = graphs.iter().map(again).collect();
+        let commands: Vec<String> = graphs.iter().take(LISTED).map(again).collect();
+        let more = match graphs.len().saturating_sub(LISTED) {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
         return format!(
-            "{model} has {} graphs, and none of them is called onnx/model.onnx or model.onnx; say which is meant: {}",
+            "{model} has {} graphs, and none of them is called onnx/model.onnx or model.onnx; say which is meant: {}{more}",
             graphs.len(),
             commands.join("; ")
         );
@@ -117,7 +124,6 @@ fn of_files<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Chec
 
 /// A message of several lines as one. Of a long list, such as all tensors of another model, the beginning is enough.
 fn joined(message: &str) -> String {
-    const LISTED: usize = 8;
     let mut lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
     let mut line = lines.next().unwrap_or_default().to_string();
     for (number, item) in lines.by_ref().take(LISTED).enumerate() {
