@@ -335,7 +335,7 @@ fn a_run_that_cannot_be() {
     std::fs::create_dir(folder.at("taken")).unwrap();
     run(&[model], "taken", &["cannot write taken"]);
     // No half of a file is left behind either.
-    assert_eq!(folder.listing(), ["in.safetensors", "taken"]);
+    assert_eq!(folder.listing(), ["in.safetensors", "plain", "taken"]);
 }
 
 #[test]

@@ -444,7 +444,8 @@ fn a_tokenizer_that_is_not_done_here_leaves_the_check_without_sentences() {
         all.contains("no sentences are among the inputs") && all.contains("BertJapaneseTokenizer"),
         "{all}"
     );
-    for arguments in [&["embed", "model", "--text", "a"][..], &["check", "model", "--text", "a"]] {
+    let check = ["check", "model", "--onnx", "onnx/optimum.onnx", "--text", "a"];
+    for arguments in [&["embed", "model", "--text", "a"][..], &check] {
         let out = folder.run(arguments);
         assert_eq!(out.code, 2);
         assert!(out.stderr.contains("asks for the tokenizer 'BertJapaneseTokenizer'"), "{}", out.stderr);

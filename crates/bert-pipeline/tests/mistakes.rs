@@ -110,7 +110,7 @@ fn a_graph_without_what_the_task_needs() {
             &head("token_classification"),
             &Options::default().with_engine(EngineChoice::Session(onnx_session::EngineKind::Compiled)),
         ),
-        &["has no ONNX graph"],
+        &["has 2 graphs, and none of them is called", "onnx/ts17-eager.onnx"],
     );
     says(
         Embeddings::from_files(&head("token_classification"), &Options::default().with_onnx("missing.onnx")),

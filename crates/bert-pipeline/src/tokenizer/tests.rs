@@ -390,17 +390,23 @@ fn a_vocabulary_is_one_token_a_line() {
     assert_eq!(ids(&tokenizer(&[("vocab.txt", &windows)]).unwrap(), "cafe ½"), [2, 9, 48, 3]);
 
     let head = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n";
-    assert_eq!(error(&[("vocab.txt", &format!("{head}\na\n"))]), "vocab.txt, line 5: it is empty");
+    assert_eq!(
+        error(&[("vocab.txt", &format!("{head}\na\n"))]),
+        "vocab.txt, line 5: it is empty; take the file that the model was trained with"
+    );
     assert_eq!(
         error(&[("vocab.txt", &format!("{head}a\nb\na\n"))]),
-        "vocab.txt, line 7: 'a' stands on line 5 already"
+        "vocab.txt, line 7: 'a' stands on line 5 already; take the file that the model was trained with"
     );
-    assert_eq!(error(&[("vocab.txt", "\n\n")]), "vocab.txt, line 1: the file is empty");
+    assert_eq!(
+        error(&[("vocab.txt", "\n\n")]),
+        "vocab.txt, line 1: the file is empty; take the file that the model was trained with"
+    );
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("vocab.txt"), b"[PAD]\n\xff\n").unwrap();
     let files = ModelFiles::from_folder(folder.path()).unwrap();
     let error = Tokenizer::from_files(&files, None).unwrap_err().to_string();
-    assert_eq!(error, "vocab.txt, line 2: it is not UTF-8");
+    assert_eq!(error, "vocab.txt, line 2: it is not UTF-8; take the file that the model was trained with");
 }
 
 #[test]
@@ -411,7 +417,9 @@ fn a_missing_special_token_is_named() {
         let vocabulary = vocabulary().replace(missing, "something else");
         assert_eq!(
             error(&[("vocab.txt", &vocabulary)]),
-            format!("the vocabulary of vocab.txt has no '{missing}', the {role} token")
+            format!(
+                "the vocabulary of vocab.txt has no '{missing}', the {role} token: name one that it has in tokenizer_config.json"
+            )
         );
     }
     // A mask token is for filling masks only.

@@ -101,12 +101,17 @@ fn a_file_cut_short_tells_both_sizes() {
     // Anywhere in the data or in the header, down to its first byte.
     assert_eq!(
         message(whole[..size - 1].to_vec()),
-        format!("x.safetensors is truncated: the header promises {size} bytes, the file has {}", size - 1)
+        format!(
+            "x.safetensors is truncated: the header promises {size} bytes, the file has {}; download or copy it again",
+            size - 1
+        )
     );
     let header_end = 8 + TWO.len();
     assert_eq!(
         message(whole[..20].to_vec()),
-        format!("x.safetensors is truncated: the header promises {header_end} bytes, the file has 20")
+        format!(
+            "x.safetensors is truncated: the header promises {header_end} bytes, the file has 20; download or copy it again"
+        )
     );
     assert!(matches!(parse(whole[..8].to_vec()), Err(CheckpointError::Truncated { .. })));
     assert!(message(whole[..7].to_vec()).contains("too short to have a header"));

@@ -51,9 +51,11 @@ pub(super) fn bytes(path: &Path, name: &str, value: &Value) -> Result<Vec<u8>, T
     let Some((dtype, _)) = dtype else {
         return Err(TensorsError::NotNumpy { path: path.into(), name: name.into() });
     };
+    let dims: Vec<String> = value.shape().iter().map(usize::to_string).collect();
     // A tuple of one has a comma, too.
-    let shape: String = value.shape().iter().map(|dim| format!("{dim}, ")).collect();
-    let header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({}), }}", shape.trim_end());
+    let comma = if dims.len() == 1 { "," } else { "" };
+    let shape = dims.join(", ") + comma;
+    let header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({shape}), }}");
     let before = NUMPY.len() + 4;
     let length = (before + header.len() + 1).next_multiple_of(ALIGNMENT) - before;
     let mut bytes = NUMPY.to_vec();

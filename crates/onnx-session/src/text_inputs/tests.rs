@@ -29,8 +29,8 @@ fn with(mut node: Node, name: &str, attribute: Attribute) -> Node {
     node
 }
 
-/// A row of each of two tables, weighed by the mask: y = (words[ids] + types[types]) · mask. `nodes` make
-/// `mask`, f32 `[batch, sequence]`.
+/// A row of each of two tables, weighed by the mask: y = (words[ids] + types[types]) · mask, and the sum
+/// of all tokens. `nodes` make `weights`, f32 `[batch, sequence]`.
 fn model(inputs: Vec<ValueSpec>, nodes: Vec<Node>) -> Model {
     let [ids, _, types] = [0, 1, 2].map(|at| inputs[at].name.clone());
     let initializer = |name: &str, value: Value| (name.to_string(), Tensor::from_value(&value));
@@ -41,15 +41,17 @@ fn model(inputs: Vec<ValueSpec>, nodes: Vec<Node>) -> Model {
         node("Add", &["word", "type"], "sum"),
     ];
     all.extend(nodes);
-    all.push(node("Unsqueeze", &["mask", "minus one"], "weights"));
-    all.push(node("Mul", &["sum", "weights"], "y"));
+    all.push(node("Unsqueeze", &["weights", "minus one"], "column"));
+    all.push(node("Mul", &["sum", "column"], "y"));
+    all.push(node("ReduceSum", &["y", "one"], "total"));
     let graph = Graph {
         inputs,
-        outputs: vec![spec("y", DType::F32, &["b", "s", "2"])],
+        outputs: vec![spec("y", DType::F32, &["b", "s", "2"]), spec("total", DType::F32, &["b", "1", "2"])],
         initializers: [
             initializer("words", Value::new([5, 2], words).unwrap()),
             initializer("types", Value::new([2, 2], vec![0f32, 0., 100., 100.]).unwrap()),
             initializer("minus one", Value::new([1], vec![-1i64]).unwrap()),
+            initializer("one", Value::new([1], vec![1i64]).unwrap()),
             initializer("zero", Value::scalar(0i64)),
             initializer("zero.f32", Value::scalar(0f32)),
         ]
@@ -69,7 +71,7 @@ fn cast(input: &str, output: &str) -> Node {
 /// With these names, all int64 of two axes.
 fn named(names: [&str; 3]) -> Model {
     let inputs = names.map(|name| spec(name, DType::I64, &["b", "s"]));
-    model(inputs.to_vec(), vec![cast(names[1], "mask")])
+    model(inputs.to_vec(), vec![cast(names[1], "weights")])
 }
 
 /// What it gives for two rows of three tokens, the last of which is masked in the first.
@@ -139,13 +141,13 @@ fn what_is_said_of_inputs_goes_before_their_names() {
 fn masks_of_every_form() {
     let reshaped = |inner: &str| {
         let first = with(node("Gather", &[inner, "zero"], "first"), "axis", Attribute::Int(1));
-        vec![first, cast("first", "mask")]
+        vec![first, cast("first", "weights")]
     };
     let inputs = |dtype, shape: &[&str]| {
         let ids = |name| spec(name, DType::I64, &["b", "s"]);
         vec![ids("input_ids"), spec("attention_mask", dtype, shape), ids("token_type_ids")]
     };
-    let flat = vec![cast("attention_mask", "mask")];
+    let flat = vec![cast("attention_mask", "weights")];
     // Of rank 4 the first of its heads, and of those who attend, is taken.
     let of_four = || {
         let head = with(node("Gather", &["attention_mask", "zero"], "head"), "axis", Attribute::Int(1));
@@ -155,7 +157,7 @@ fn masks_of_every_form() {
     let added = || {
         let mut nodes = of_four();
         nodes.pop();
-        nodes.extend([node("Equal", &["first", "zero.f32"], "is zero"), cast("is zero", "mask")]);
+        nodes.extend([node("Equal", &["first", "zero.f32"], "is zero"), cast("is zero", "weights")]);
         nodes
     };
     for (dtype, shape, nodes, says) in [
@@ -184,7 +186,7 @@ fn positions_are_numbered() {
         let nodes = vec![
             cast("attention_mask", "own"),
             cast("position_ids", "position"),
-            node("Add", &["own", "position"], "mask"),
+            node("Add", &["own", "position"], "weights"),
         ];
         let (model, notes) = usual(model(inputs, nodes)).unwrap();
         assert_eq!(model.graph.inputs.len(), 3);
@@ -200,7 +202,7 @@ fn positions_are_numbered() {
 fn what_no_text_has_is_an_error_with_its_cure() {
     let mut inputs = named(["input_ids", "attention_mask", "token_type_ids"]).graph.inputs;
     inputs.push(spec("pixels", DType::F32, &["b", "3"]));
-    let error = usual(model(inputs, vec![cast("attention_mask", "mask")])).unwrap_err().to_string();
+    let error = usual(model(inputs, vec![cast("attention_mask", "weights")])).unwrap_err().to_string();
     assert!(error.starts_with("the graph wants input 'pixels f32[b, 3]', which by its name"), "{error}");
     assert!(error.ends_with("say which it is, as in --input attention_mask=pixels"), "{error}");
 

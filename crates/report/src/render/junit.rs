@@ -2,6 +2,7 @@
 
 use super::words::{
     MESSAGE, NAME, complaint, distance, escaped, number, or_dash, proof_word, relation_word, some, strained,
+    turned,
 };
 use super::{Graph, graphs};
 use crate::proof::each_once;
@@ -247,6 +248,7 @@ fn engine(check: &EngineCheck, atol: f64) -> Suite {
         let lines: Vec<String> = check.failure.iter().chain(&check.not_compared).cloned().collect();
         cases.push(Case { name: "run".into(), verdict: check.verdict, lines });
     }
-    let out = check.not_compared.iter().map(|reason| format!("not compared: {reason}")).collect();
+    let missing = check.not_compared.iter().map(|reason| format!("not compared: {reason}"));
+    let out = turned(check).chain(missing).collect();
     Suite { name: format!("{} on {}", check.onnx, check.engine), cases, out }
 }

@@ -210,6 +210,27 @@ fn names_are_shown_as_they_are() {
 }
 
 #[test]
+fn changed_labels_stand_in_every_form() {
+    let mut report = everything();
+    let decisions = report.checks[0].outputs[0].decisions.as_mut().unwrap();
+    decisions.flipped = 1;
+    for form in documents(&report).into_iter().chain([on_terminal(&report)]) {
+        assert!(form.is_empty() || form.contains("chooses otherwise 1 of 3 times"), "{form}");
+    }
+}
+
+#[test]
+fn what_nothing_is_held_against_stands_in_the_headline() {
+    let mut report = pass(2);
+    report.unheld = vec!["spread".into()];
+    // JUnit has no headline; there it is among what was not compared.
+    for form in [markdown(&report), html(&report), on_terminal(&report)] {
+        let form = form.replace("&#39;", "'");
+        assert!(form.is_empty() || form.contains("nothing was held against output 'spread'"), "{form}");
+    }
+}
+
+#[test]
 fn a_table_of_markdown_keeps_its_columns() {
     for name in HOSTILE {
         let markdown = markdown(&named(name));

@@ -185,15 +185,22 @@ pub(super) fn complaint(output: &OutputReport, atol: f64) -> String {
     }
 }
 
-/// What there is to say about the outputs of a check: those that do not pass, those that were not
-/// compared, and which side is nearer to f64.
+/// The outputs by which something else is chosen: other labels.
+pub(super) fn turned(check: &EngineCheck) -> impl Iterator<Item = String> {
+    let decided = check.outputs.iter().filter_map(|output| Some((&output.name, output.decisions.as_ref()?)));
+    let turned = decided.filter(|(_, decisions)| decisions.flipped > 0);
+    turned.map(|(name, decisions)| format!("{name} {decisions}"))
+}
+
+/// What there is to say about the outputs of a check: those that do not pass or choose otherwise,
+/// those that were not compared, and which side is nearer to f64.
 pub(super) fn remarks(check: &EngineCheck, atol: f64) -> impl Iterator<Item = String> {
     let failing = check.outputs.iter().filter(|output| output.verdict > Verdict::Rounding);
     let nearer = check.outputs.iter().filter_map(|output| {
         Some(format!("{}: {}", output.name, nearer(output.truth.as_ref()?, "the checkpoint")?))
     });
     let missing = check.not_compared.iter().map(|reason| format!("not compared: {reason}"));
-    failing.map(move |output| complaint(output, atol)).chain(missing).chain(nearer)
+    failing.map(move |output| complaint(output, atol)).chain(turned(check)).chain(missing).chain(nearer)
 }
 
 /// The first of some names, as they are shown, and how many more there are.
