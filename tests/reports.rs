@@ -118,7 +118,7 @@ fn a_file_that_cannot_be_written_is_an_error_and_keeps_no_other_from_it() {
 fn a_saved_report_is_rendered_as_it_was() {
     let folder = Folder::new();
     let [baseline, raw] = ["", "onnx/ts17-eager-dynamic.onnx"].map(|file| in_fixture("baseline", file));
-    let head = in_fixture("heads", "question_answering");
+    let head = in_fixture("heads", "masked_lm_untied");
     let [int8, wrong, other] = ["int8", "ort-transformers-ts14-approximation", "onnxsim-ts17"]
         .map(|form| in_fixture("forms", &format!("baseline/{form}.onnx")));
     let checks: [(&[&str], i32); 6] = [

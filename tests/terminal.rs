@@ -120,9 +120,10 @@ fn errors_and_expected_outputs() {
     let mut inputs = plain_inputs([1, 4], &[1, 2, 3, 4]);
     inputs.insert(HOSTILE, inputs.get("input_ids").unwrap().clone());
     folder.write_values("more.safetensors", &inputs);
+    folder.copy_fixture("baseline", "plain");
     for args in [
-        &["check", &model, "--inputs", "more.safetensors"][..],
-        &["bench", &model, "--inputs", "more.safetensors"],
+        &["check", "plain", "--inputs", "more.safetensors"][..],
+        &["bench", "plain", "--inputs", "more.safetensors"],
     ] {
         let run = folder.run(args);
         assert_eq!(run.code, 2, "{run}");

@@ -286,10 +286,10 @@ impl Judge<'_> {
     ) -> Result<Distance, ParityError> {
         // How many tokens there are, how many values each has, and how often the tokens are counted.
         let (tokens, tokens_now) = match layout {
-            Layout::ByRow => (1, 1),
-            Layout::ByToken | Layout::ByPair => (self.grid.sequence(), changed.sequence()),
+            Layout::Rows => (1, 1),
+            Layout::Tokens | Layout::Pairs => (self.grid.sequence(), changed.sequence()),
         };
-        let times = if layout == Layout::ByPair { before.shape()[1] } else { 1 };
+        let times = if layout == Layout::Pairs { before.shape()[1] } else { 1 };
         let [width, width_now] =
             [(before, self.grid.batch() * tokens), (after, changed.batch() * tokens_now)]
                 .map(|(value, positions)| value.len() / (positions * times).max(1));
@@ -323,8 +323,8 @@ impl Judge<'_> {
         let Some(mask) = self.grid.input("attention_mask") else { return true };
         let mask = &self.grid.rows[row][mask];
         match layout {
-            Layout::ByRow => mask.contains(&1),
-            Layout::ByToken | Layout::ByPair => mask[at] != 0,
+            Layout::Rows => mask.contains(&1),
+            Layout::Tokens | Layout::Pairs => mask[at] != 0,
         }
     }
 }
@@ -333,11 +333,11 @@ impl Judge<'_> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Layout {
     /// `[batch, …]`
-    ByRow,
+    Rows,
     /// `[batch, sequence, …]`
-    ByToken,
+    Tokens,
     /// `[batch, heads, sequence, sequence]`: who attends to whom.
-    ByPair,
+    Pairs,
 }
 
 impl Layout {
@@ -350,7 +350,7 @@ impl Layout {
         if let [_, from, to] = rest
             && [from, to] == [&grid.sequence(); 2]
         {
-            return Some(Layout::ByPair);
+            return Some(Layout::Pairs);
         }
         let second = spec.shape.as_ref().and_then(|dims| dims.get(1));
         let by_token = match rest {
@@ -363,7 +363,7 @@ impl Layout {
             [size, _, ..] => *size == grid.sequence(),
             _ => false,
         };
-        Some(if by_token { Layout::ByToken } else { Layout::ByRow })
+        Some(if by_token { Layout::Tokens } else { Layout::Rows })
     }
 
     /// The shape of an output on a changed input.
@@ -371,9 +371,9 @@ impl Layout {
         let mut shape = before.to_vec();
         shape[0] = changed.batch();
         let tokens = match self {
-            Layout::ByRow => 0..0,
-            Layout::ByToken => 1..2,
-            Layout::ByPair => 2..4,
+            Layout::Rows => 0..0,
+            Layout::Tokens => 1..2,
+            Layout::Pairs => 2..4,
         };
         shape[tokens].fill(changed.sequence());
         shape

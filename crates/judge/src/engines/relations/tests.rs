@@ -238,7 +238,7 @@ fn a_row_of_as_many_values_as_tokens_is_no_row_of_tokens() {
         optional: false,
     };
     let value = Value::new([3, 3], vec![0f64; 9]).unwrap();
-    let by_token = |spec: &ValueSpec| Layout::of(spec, &value, &grid) == Some(Layout::ByToken);
+    let by_token = |spec: &ValueSpec| Layout::of(spec, &value, &grid) == Some(Layout::Tokens);
     assert!(!by_token(&spec("pooler_output", Dim::Fixed(3))));
     assert!(by_token(&spec("start_logits", Dim::Fixed(3))));
     assert!(by_token(&spec("logits", Dim::Symbol("sequence".into()))));

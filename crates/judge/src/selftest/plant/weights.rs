@@ -160,6 +160,18 @@ impl Plants<'_> {
                 initializers.into_iter().map(|(name, tensor)| (renamed(&name), tensor)).collect();
             Some(())
         });
+        self.add(25, "all outputs renamed", None, None, |edit| {
+            for index in 0..edit.model.graph.outputs.len() {
+                let old = edit.model.graph.outputs[index].name.clone();
+                let new = format!("renamed_{index}");
+                for node in &mut edit.model.graph.nodes {
+                    let names = node.inputs.iter_mut().chain(&mut node.outputs);
+                    names.filter(|name| **name == old).for_each(|name| name.clone_from(&new));
+                }
+                edit.model.graph.outputs[index].name = new;
+            }
+            Some(())
+        });
         let dense = self.widening(0).and_then(|step| Some((self.sound.path(step), self.sound.output(step)?)));
         if let Some((dense, value)) = dense {
             self.add(25, format!("{dense} negated twice"), None, None, |edit| {
