@@ -115,8 +115,7 @@ impl Plants<'_> {
         let module = Some(self.sound.path(step));
         self.add(8, "token types ignored", module, Some("token types"), |edit| {
             let zero = Value::new([1usize], vec![0i64]).ok()?;
-            let integers =
-                |spec: &ValueSpec| spec.name == "token_type_ids" && spec.dtype == DType::I64;
+            let integers = |spec: &ValueSpec| spec.name == "token_type_ids" && spec.dtype == DType::I64;
             edit.model.graph.inputs.iter().find(|spec| integers(spec))?;
             edit.replace_input("token_type_ids", |nodes, types| {
                 let zero = nodes.constant(&zero);
