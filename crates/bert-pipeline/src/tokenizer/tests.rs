@@ -428,7 +428,10 @@ fn a_missing_special_token_is_named() {
 
     let config = r#"{"pad_token": "<pad>"}"#;
     let error = error(&[("tokenizer.json", &fast().to_string()), ("tokenizer_config.json", config)]);
-    assert_eq!(error, "the vocabulary of tokenizer.json has no '<pad>', the padding token");
+    assert_eq!(
+        error,
+        "the vocabulary of tokenizer.json has no '<pad>', the padding token: name one that it has in tokenizer_config.json"
+    );
     let mut json = fast();
     json["model"]["unk_token"] = "<unk>".into();
     assert!(matches!(from_json(json), Err(PipelineError::MissingToken { role: "unknown", .. })));
