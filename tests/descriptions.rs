@@ -2,12 +2,13 @@
 //! contradict something that PyTorch recorded.
 //!
 //! Reference and exporter read the same description, so that an error in it would be on both sides.
-//! Three records judge it: the outputs and modules' outputs of PyTorch in f64, its modules and their
-//! classes, and the checkpoints' own tensors. Of a model without a head, the modules are those that
-//! torch's exporter writes beside each operator; of a model with one, those of `named_modules()`.
+//! Three records judge it: the outputs and modules' outputs of PyTorch in f64, its modules and
+//! their classes, and the checkpoints' own tensors. Of a model without a head, the modules are
+//! those that torch's exporter writes beside each operator; of a model with one, those of
+//! `named_modules()`.
 //!
-//! What they do not reach is not changed here, and stands where it is left out: the module of a step
-//! that PyTorch has neither an operator nor a module for.
+//! What they do not reach is not changed here, and stands where it is left out: the module of a
+//! step that PyTorch has neither an operator nor a module for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -191,8 +192,8 @@ fn longer(tag: &str, class: &str, name: &str) -> String {
     }
 }
 
-/// What `named_modules()` gave for a head. A module of PyTorch's own is one operator; what is written
-/// between modules, such as a sum or attention, is not told.
+/// What `named_modules()` gave for a head. A module of PyTorch's own is one operator; what is
+/// written between modules, such as a sum or attention, is not told.
 fn named_modules(modules: &BTreeMap<String, String>) -> Scopes {
     let (mut classes, mut operators) = (BTreeMap::new(), BTreeMap::new());
     let class = |name: &str| modules[name].as_str();

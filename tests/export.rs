@@ -101,6 +101,22 @@ fn near(fixture: &str, what: &str, found: &NamedValues, expected: &NamedValues) 
 }
 
 #[test]
+fn what_is_left_out_is_said_first() {
+    let folder = Folder::new();
+    folder.copy_fixture("baseline", "model");
+    let first = || folder.run(&["export", "model", "-o", "out.onnx"]).exits(0).stdout;
+    assert!(first().starts_with("out.onnx: opset 17, "), "{}", first());
+    let module = |kind: &str, path: &str| serde_json::json!({ "type": format!("sentence_transformers.models.{kind}"), "path": path });
+    let modules =
+        [module("Transformer", ""), module("Pooling", "1_Pooling"), module("Normalize", "2_Normalize")];
+    folder.write("model/modules.json", serde_json::json!(modules).to_string());
+    folder.write("model/1_Pooling/config.json", r#"{ "pooling_mode": "cls" }"#);
+    let says =
+        "out.onnx: the transformer alone, without what modules.json lists after it (cls pooling, normalized)";
+    assert!(first().starts_with(says), "{}", first());
+}
+
+#[test]
 fn the_candle_engine_takes_every_graph() {
     for (name, _) in index() {
         let subject = subject(&name);

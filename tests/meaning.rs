@@ -1,5 +1,6 @@
-//! What a graph takes and gives is known by meaning: whatever its inputs are called and however it wants its mask, and whatever
-//! its outputs are called, hidden states, attentions and the vector of a text among them.
+//! What a graph takes and gives is known by meaning: whatever its inputs are called and however it
+//! wants its mask, and whatever its outputs are called, hidden states, attentions and the vector of
+//! a text among them.
 
 use engine::{DType, Dim, Value, ValueSpec};
 use onnx_graph::{Attribute, Model, Node, Tensor};
@@ -36,8 +37,8 @@ fn with(mut node: Node, name: &str, number: i64) -> Node {
     node
 }
 
-/// Lets the graph take its mask as another type and shape, of which `nodes` make the usual one, under
-/// the name `usual`.
+/// Lets the graph take its mask as another type and shape, of which `nodes` make the usual one,
+/// under the name `usual`.
 fn take_mask(model: &mut Model, dtype: DType, shape: &[&str], nodes: Vec<Node>) {
     reroute(model, "attention_mask", "usual");
     let dim = |dim: &&str| dim.parse().map_or_else(|_| Dim::Symbol((*dim).into()), Dim::Fixed);
@@ -173,8 +174,8 @@ fn values_of(model: &Model, op: &str) -> Vec<String> {
     model.graph.nodes.iter().filter(|node| node.op == op).map(|node| node.outputs[0].clone()).collect()
 }
 
-/// The states before and after each layer, and who attends to whom in it. An export at opset 17 has one
-/// LayerNormalization before the layers, two in each, and a Softmax in each.
+/// The states before and after each layer, and who attends to whom in it. An export at opset 17 has
+/// one LayerNormalization before the layers, two in each, and a Softmax in each.
 fn states(model: &Model) -> (Vec<String>, Vec<String>) {
     let norms = values_of(model, "LayerNormalization");
     (norms.into_iter().step_by(2).collect(), values_of(model, "Softmax"))

@@ -1,5 +1,5 @@
-//! sentence-transformers' graphs, whose outputs have other names and are pooled; a model with two tokenizers; and
-//! engines whose answer depends on what is beside a text.
+//! sentence-transformers' graphs, whose outputs have other names and are pooled; a model with two
+//! tokenizers; and engines whose answer depends on what is beside a text.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -235,8 +235,8 @@ fn weight(model: &Model) -> String {
     name.unwrap().clone()
 }
 
-/// Says that embeddings are made by a pooling, a dense layer 16 → 6 with tanh, and brought to length 1;
-/// gives that layer's weight, `[16, 6]`, and its bias.
+/// Says that embeddings are made by a pooling, a dense layer 16 → 6 with tanh, and brought to
+/// length 1; gives that layer's weight, `[16, 6]`, and its bias.
 fn declare_dense(folder: &Folder, pooling: &Json) -> [Value; 2] {
     use candle_core::{Device, Tensor};
     let module = |kind: &str, path: &str| json!({ "type": format!("sentence_transformers.models.{kind}"), "path": path });

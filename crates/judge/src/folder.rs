@@ -23,8 +23,8 @@ const LABELS: [&str; 2] = ["labels", "problem_type"];
 /// Reads one kind of settings.
 type Read = fn(&ModelFiles) -> Result<Vec<Setting>, PipelineError>;
 
-/// The exported folder that a graph lies in, at its top or in `onnx`: one with a config.json that is
-/// not the checkpoint's own.
+/// The exported folder that a graph lies in, at its top or in `onnx`: one with a config.json that
+/// is not the checkpoint's own.
 pub(crate) fn around(graph: &Path, checkpoint: &ModelFiles) -> Option<ModelFiles> {
     // What is not here is in the model's own repository.
     let graph = Some(graph).filter(|graph| graph.is_file())?;

@@ -146,7 +146,8 @@ impl Subject {
         Self { task: Ok(task), ..self }
     }
 
-    /// Says of inputs of its graphs what they are, by the usual name: `attention_mask` is `input.2`.
+    /// Says of inputs of its graphs what they are, by the usual name: `attention_mask` is
+    /// `input.2`.
     pub fn naming_inputs(self, inputs: BTreeMap<String, String>) -> Self {
         Self { inputs, ..self }
     }
@@ -214,8 +215,8 @@ impl Subject {
     /// the checkpoint may have any name, if it is the only one.
     ///
     /// # Errors
-    /// If there is none, or several and none with a usual name, it is malformed, or it insists on an
-    /// input that a text does not have.
+    /// If there is none, or several and none with a usual name, it is malformed, or it insists on
+    /// an input that a text does not have.
     pub fn open_graph(&self, onnx: Option<&Path>) -> Result<Opened, ParityError> {
         self.open_among(&self.files, onnx)
     }
@@ -242,8 +243,8 @@ impl Subject {
         Ok((onnx, model))
     }
 
-    /// As [`Subject::open_graph`], but where there is none, one is made of the checkpoint, in memory:
-    /// see [`Subject::has_graph`].
+    /// As [`Subject::open_graph`], but where there is none, one is made of the checkpoint, in
+    /// memory: see [`Subject::has_graph`].
     ///
     /// # Errors
     /// As [`Subject::open_graph`], or if no graph can be made of the checkpoint.

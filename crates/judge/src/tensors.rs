@@ -1,5 +1,5 @@
-//! Named values in files: safetensors, numpy's `.npz` and `.npy`, and ONNX's test folders. They are the inputs and outputs of `parity run`, and the inputs
-//! of `check` and `bench`.
+//! Named values in files: safetensors, numpy's `.npz` and `.npy`, and ONNX's test folders. They are
+//! the inputs and outputs of `parity run`, and the inputs of `check` and `bench`.
 
 mod folder;
 mod npy;
@@ -96,7 +96,8 @@ pub fn read(path: impl AsRef<Path>) -> Result<NamedValues, TensorsError> {
     read_for(path.as_ref(), &[])
 }
 
-/// Reads all tensors of a file; a `.npy` file holds the one that is specified, if there is only one.
+/// Reads all tensors of a file; a `.npy` file holds the one that is specified, if there is only
+/// one.
 fn read_for(path: &Path, specs: &[ValueSpec]) -> Result<NamedValues, TensorsError> {
     let bytes = read_file(path).map_err(CheckpointError::from)?;
     if path.extension().is_some_and(|extension| extension == "npz") || bytes.starts_with(ZIP) {

@@ -125,8 +125,9 @@ impl<'a> Trial<'a> {
         })
     }
 
-    /// What a graph gives beyond the model's own outputs, such as a `sentence_embedding`, or gives by
-    /// other names; nothing if it has none of those. See [`Extended`](crate::proof::further::Extended).
+    /// What a graph gives beyond the model's own outputs, such as a `sentence_embedding`, or gives
+    /// by other names; nothing if it has none of those. See
+    /// [`Extended`](crate::proof::further::Extended).
     pub fn further(&self, model: &Model, engines: &[&dyn Engine]) -> Option<Further> {
         let reference = &self.references.double.engine;
         Further::of(model, engines, self.subject.files(), reference, &self.truth)

@@ -1,10 +1,11 @@
-//! What a text encoder's graph takes, by meaning: whatever its inputs are called and however it wants
-//! its mask, it is given `input_ids`, `attention_mask` and `token_type_ids`, int64 of the tokens' shape.
+//! What a text encoder's graph takes, by meaning: whatever its inputs are called and however it
+//! wants its mask, it is given `input_ids`, `attention_mask` and `token_type_ids`, int64 of the
+//! tokens' shape.
 //!
-//! Exporters and the tools before them call these three `input_mask`, `segment_ids`, `input_ids:0` or
-//! `input.1`, want masks of floats or bools, one for each pair of tokens, or positions. A graph is
-//! changed to take the usual ones: inputs are renamed, and a few nodes make of the usual mask the one
-//! that the graph wants. So every engine runs it, and nobody after this needs to know.
+//! Exporters and the tools before them call these three `input_mask`, `segment_ids`, `input_ids:0`
+//! or `input.1`, want masks of floats or bools, one for each pair of tokens, or positions. A graph
+//! is changed to take the usual ones: inputs are renamed, and a few nodes make of the usual mask
+//! the one that the graph wants. So every engine runs it, and nobody after this needs to know.
 
 mod adapt;
 mod meaning;

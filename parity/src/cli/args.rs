@@ -173,12 +173,13 @@ pub struct CheckArgs {
     /// A folder, the id of a model on the hub, or a graph that the one in --onnx was made of [default: the embedded bert-tiny]
     pub model: Option<String>,
 
-    /// An exported folder: its graph is taken, and its labels, tokenizer, lengths, pooling and prompts are held against
-    /// the checkpoint's
+    /// An exported folder: its graph is taken, and its labels, tokenizer, lengths, pooling and
+    /// prompts are held against the checkpoint's
     pub export: Option<String>,
 
-    /// The graph, a file or one of the model's such as onnx/model_O4.onnx [default: onnx/model.onnx or model.onnx beside the checkpoint, else the
-    /// only .onnx file there, else one made of the checkpoint in memory]
+    /// The graph, a file or one of the model's such as onnx/model_O4.onnx [default: onnx/model.onnx
+    /// or model.onnx beside the checkpoint, else the only .onnx file there, else one made of the
+    /// checkpoint in memory]
     #[arg(long, value_name = "FILE")]
     pub onnx: Vec<PathBuf>,
 
@@ -247,7 +248,8 @@ pub struct CheckArgs {
 /// What the inputs of a graph are.
 #[derive(Args)]
 pub struct InputArgs {
-    /// What an input of the graph is, where neither its name nor its use tells (may be repeated): attention_mask=input.2
+    /// What an input of the graph is, where neither its name nor its use tells (may be repeated):
+    /// attention_mask=input.2
     #[arg(long, value_name = "USUAL=NAME", value_parser = input_name)]
     pub input: Vec<(String, String)>,
 }
@@ -290,7 +292,8 @@ pub struct RunArgs {
     /// A folder, the id of a model on the hub, or a graph (FILE.onnx)
     pub model: String,
 
-    /// The inputs, named as the model's: .safetensors, .npz, .npy for a single one, or one of ONNX's test folders
+    /// The inputs, named as the model's: .safetensors, .npz, .npy for a single one, or one of
+    /// ONNX's test folders
     #[arg(long, value_name = "IN.safetensors")]
     pub inputs: PathBuf,
 
@@ -427,8 +430,8 @@ pub struct EmbedArgs {
     #[arg(long, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub batch_size: u32,
 
-    /// The graph, a file or one of the model's such as onnx/model_O4.onnx [default: onnx/model.onnx or model.onnx beside
-    /// the checkpoint; where there is no checkpoint, the only .onnx file]
+    /// The graph, a file or one of the model's such as onnx/model_O4.onnx [default: onnx/model.onnx
+    /// or model.onnx beside the checkpoint; where there is no checkpoint, the only .onnx file]
     #[arg(long, value_name = "FILE")]
     pub onnx: Option<PathBuf>,
 
@@ -458,8 +461,9 @@ pub struct GraphArgs {
     /// A folder, or the id of a model on the hub [default: the embedded bert-tiny]
     pub model: Option<String>,
 
-    /// The graph, a file or one of the model's such as onnx/model_O4.onnx [default: onnx/model.onnx or model.onnx beside the checkpoint, else the
-    /// only .onnx file there, else one made of the checkpoint in memory]
+    /// The graph, a file or one of the model's such as onnx/model_O4.onnx [default: onnx/model.onnx
+    /// or model.onnx beside the checkpoint, else the only .onnx file there, else one made of the
+    /// checkpoint in memory]
     #[arg(long, value_name = "FILE")]
     pub onnx: Option<PathBuf>,
 

@@ -35,8 +35,9 @@ pub struct PredictArgs {
     #[arg(long, value_name = "TEXT", required_unless_present = "file", conflicts_with = "file")]
     pub text: Vec<String>,
 
-    /// A file with one text a line, or `-` for stdin, and one answer for each; if it is called .jsonl or .ndjson, one object
-    /// a line: "text", and with it "pair", "context", "choices" or "documents", as the task needs them
+    /// A file with one text a line, or `-` for stdin, and one answer for each; if it is called
+    /// .jsonl or .ndjson, one object a line: "text", and with it "pair", "context", "choices" or
+    /// "documents", as the task needs them
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
 
@@ -61,8 +62,8 @@ pub struct PredictArgs {
     #[arg(long, value_name = "ENGINE", value_parser = any_engine())]
     pub engine: Option<AnyEngine>,
 
-    /// The graph, a file or one of the model's such as onnx/model_O4.onnx [default: onnx/model.onnx or model.onnx beside
-    /// the checkpoint; where there is no checkpoint, the only .onnx file]
+    /// The graph, a file or one of the model's such as onnx/model_O4.onnx [default: onnx/model.onnx
+    /// or model.onnx beside the checkpoint; where there is no checkpoint, the only .onnx file]
     #[arg(long, value_name = "FILE")]
     pub onnx: Option<PathBuf>,
 

@@ -200,8 +200,8 @@ fn graph(files: &ModelFiles, options: &Options) -> Result<Option<OnnxSource>, Pi
     }
 }
 
-/// What a model is for: what the `architectures` of config.json say, or, where they say nothing, what
-/// the outputs of its graph are those of; without either its features.
+/// What a model is for: what the `architectures` of config.json say, or, where they say nothing,
+/// what the outputs of its graph are those of; without either its features.
 ///
 /// # Errors
 /// If a file is missing or malformed, the architecture is none that is done here, or the outputs do

@@ -55,7 +55,8 @@ impl Embeddings {
         Ok(Self { encoder: self.encoder.with_prompt(prompt)?, ..self })
     }
 
-    /// This pipeline with every vector brought to length 1 at the end, after it was cut where it is.
+    /// This pipeline with every vector brought to length 1 at the end, after it was cut where it
+    /// is.
     #[must_use]
     pub fn normalized(mut self) -> Self {
         self.normalizes = true;

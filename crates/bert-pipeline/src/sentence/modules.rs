@@ -8,8 +8,8 @@ use super::{Kind, Program, Sentence};
 use crate::PipelineError;
 
 /// What a model's modules.json makes of the transformer's states: pooling, dense layers,
-/// normalisation, one after the other. This is what a graph with an output `sentence_embedding` should
-/// compute behind its encoder.
+/// normalisation, one after the other. This is what a graph with an output `sentence_embedding`
+/// should compute behind its encoder.
 ///
 /// ```
 /// use bert_pipeline::Modules;
@@ -55,14 +55,15 @@ impl Modules {
         self.program.modules().iter().map(super::Module::words)
     }
 
-    /// All but the module of that number; nothing where the others cannot do without it, or there is
-    /// no such module.
+    /// All but the module of that number; nothing where the others cannot do without it, or there
+    /// is no such module.
     pub fn without(&self, module: usize) -> Option<Self> {
         Some(Self { program: self.program.without(module)?, ..self.clone() })
     }
 
-    /// The same modules, but a row's first token is what stands at its start, masked or not, where they
-    /// take the first real one: so older versions of sentence-transformers had it, and most exports.
+    /// These modules, but a row's first token is what stands at its start, masked or not, where
+    /// they take the first real one: so older versions of sentence-transformers had it, and most
+    /// exports.
     pub fn first_at_start(&self) -> Self {
         Self { program: self.program.first_at_start(), ..self.clone() }
     }
@@ -73,9 +74,10 @@ impl Modules {
         self.program.changes_tokens()
     }
 
-    /// All features, by name, of a batch of `last_hidden_state` `[batch, sequence, hidden]`, its mask
-    /// `[batch, sequence]` of any numbers, and `pooler_output` `[batch, hidden]`; in their dtype, f32
-    /// or f64. A row without any real token means nothing; its tokens are all taken for real.
+    /// All features, by name, of a batch of `last_hidden_state` `[batch, sequence, hidden]`, its
+    /// mask `[batch, sequence]` of any numbers, and `pooler_output` `[batch, hidden]`; in their
+    /// dtype, f32 or f64. A row without any real token means nothing; its tokens are all taken for
+    /// real.
     ///
     /// # Errors
     /// If shapes do not fit, a classifier is asked for, or there is no `pooler_output` and it is

@@ -67,7 +67,9 @@ impl Places<'_> {
                 let carrier = &self.carriers[found.carrier];
                 let named = &self.weights[carrier.named?];
                 let whole = found.placement.len() == carrier.elements.len();
-                if carrier.named == Some(found.weight) || !whole || !named.is_used() {
+                // A tied decoder is the table of word embeddings, whichever of the two names it has.
+                let is_tied = named.tied && named.elements == self.weight(found).elements;
+                if carrier.named == Some(found.weight) || !whole || is_tied || !named.is_used() {
                     return None;
                 }
                 let tensor = &self.weight(found).name;

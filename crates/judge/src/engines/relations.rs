@@ -284,7 +284,8 @@ impl Judge<'_> {
         changed: &Grid,
         row_now: &[Option<usize>],
     ) -> Result<Distance, ParityError> {
-        // How many tokens there are, how many values each has, and how often the tokens are counted.
+        // How many tokens there are, how many values each has, and how often the tokens are
+        // counted.
         let (tokens, tokens_now) = match layout {
             Layout::Rows => (1, 1),
             Layout::Tokens | Layout::Pairs => (self.grid.sequence(), changed.sequence()),

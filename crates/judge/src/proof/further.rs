@@ -1,8 +1,10 @@
-//! Outputs that a graph has beyond the reference's: hidden states and attentions, the states of tokens and a vector of the text as
-//! sentence-transformers' exports have them, and the reference's own outputs under other names.
+//! Outputs that a graph has beyond the reference's: hidden states and attentions, the states of
+//! tokens and a vector of the text as sentence-transformers' exports have them, and the reference's
+//! own outputs under other names.
 //!
-//! What each is held against follows from its name, as transformers and optimum give them; of a name that tells nothing, from its
-//! shape, and among values of that shape from which the reference has that is nearest. A wrong one is far from all of them, and fails.
+//! What each is held against follows from its name, as transformers and optimum give them; of a
+//! name that tells nothing, from its shape, and among values of that shape from which the reference
+//! has that is nearest. A wrong one is far from all of them, and fails.
 
 mod embedding;
 mod states;
@@ -64,8 +66,8 @@ struct Seen<'a> {
 }
 
 impl Further {
-    /// What the graph has beyond the reference; nothing if all its outputs are the reference's, by name.
-    /// `reference` is the one in f64, and `truth` what it gives.
+    /// What the graph has beyond the reference; nothing if all its outputs are the reference's, by
+    /// name. `reference` is the one in f64, and `truth` what it gives.
     pub(crate) fn of(
         model: &Model,
         engines: &[&dyn Engine],
@@ -122,8 +124,8 @@ impl Further {
         self.embedding = Some(embedding);
     }
 
-    /// Where modules change the tokens' states, `token_embeddings` may be those before or after them:
-    /// the nearer ones.
+    /// Where modules change the tokens' states, `token_embeddings` may be those before or after
+    /// them: the nearer ones.
     fn hold_changed_tokens(&mut self, Seen { case, found, truth }: &Seen) {
         let Some(at) = self.held.iter().position(|(name, _)| name == TOKENS) else { return };
         let changed = || {
@@ -140,8 +142,8 @@ impl Further {
         }
     }
 
-    /// Outputs whose names say nothing: first those that are missing by name, each the nearest of its
-    /// shape; then vectors of texts, and values within.
+    /// Outputs whose names say nothing: first those that are missing by name, each the nearest of
+    /// its shape; then vectors of texts, and values within.
     fn hold_nameless(
         &mut self,
         mut names: Vec<&str>,
@@ -308,8 +310,8 @@ fn with_width(mut spec: ValueSpec, width: Dim) -> ValueSpec {
 }
 
 impl<'a> Seen<'a> {
-    /// On a telling input, the graph in f64, or else as the first engine has it: that is enough to tell
-    /// one value from another. Nothing where it does not run.
+    /// On a telling input, the graph in f64, or else as the first engine has it: that is enough to
+    /// tell one value from another. Nothing where it does not run.
     fn of(
         model: &Model,
         engines: &[&dyn Engine],
@@ -347,8 +349,8 @@ fn telling<'a>(truth: &'a Answers) -> Option<(&'a Case, &'a NamedValues)> {
         .or_else(|| truth.iter().min_by_key(|(case, _)| tokens(case)))
 }
 
-/// How far a value is from the reference's of the same shape, where it decides; infinite where it is not
-/// finite, or nothing decides.
+/// How far a value is from the reference's of the same shape, where it decides; infinite where it
+/// is not finite, or nothing decides.
 fn distance(reference: &Value, found: &Value, inputs: &NamedValues) -> f64 {
     let sequence = inputs.get("input_ids").and_then(|ids| ids.shape().last().copied());
     let dim = |size: &usize| match Some(*size) == sequence {

@@ -34,7 +34,8 @@ fn inner(what: &str) -> String {
 }
 
 impl Adapted {
-    /// A graph whose inputs mean these, and which has a value of another meaning under no usual name.
+    /// A graph whose inputs mean these, and which has a value of another meaning under no usual
+    /// name.
     pub fn new(mut model: Model, meanings: &[Option<Meaning>]) -> Self {
         let ids = meanings.iter().position(|meaning| *meaning == Some(Meaning::Ids));
         let tokens = ids.and_then(|ids| model.graph.inputs[ids].shape.clone());
@@ -143,8 +144,8 @@ impl Adapted {
         Some(self.cast(value, spec.dtype))
     }
 
-    /// A value `[batch, 1, …, sequence]` with its inner axes as the graph declares them; the last of
-    /// those that it leaves open is as long as the tokens.
+    /// A value `[batch, 1, …, sequence]` with its inner axes as the graph declares them; the last
+    /// of those that it leaves open is as long as the tokens.
     fn expanded(&mut self, value: &str, inner: &[Dim]) -> String {
         let sequence = self.sequence(vec![1]);
         let size = |dim: &Dim, at: usize| match dim {
@@ -163,7 +164,8 @@ impl Adapted {
         self.node("Expand", &[value, &shape], None)
     }
 
-    /// The numbers of the tokens, in the form that the graph wants them; nothing where nobody knows it.
+    /// The numbers of the tokens, in the form that the graph wants them; nothing where nobody knows
+    /// it.
     fn positions(&mut self, spec: &ValueSpec) -> Option<String> {
         if self.tokens.as_ref().is_some_and(|dims| dims.len() != 2)
             || !matches!(spec.dtype, DType::I64 | DType::I32)
@@ -229,8 +231,8 @@ fn with_nodes(model: &Model, nodes: &[Node]) -> Model {
     model
 }
 
-/// Whether the last token of each row, which is masked, is not seen by the others: two ids there give
-/// the same in all their outputs.
+/// Whether the last token of each row, which is masked, is not seen by the others: two ids there
+/// give the same in all their outputs.
 fn hides_what_is_masked(model: &Model) -> bool {
     /// The size where the graph leaves one open: rows, and tokens.
     const SMALL: [usize; 2] = [1, 3];

@@ -29,8 +29,8 @@ fn with(mut node: Node, name: &str, attribute: Attribute) -> Node {
     node
 }
 
-/// A row of each of two tables, weighed by the mask: y = (words[ids] + types[types]) · mask, and the sum
-/// of all tokens. `nodes` make `weights`, f32 `[batch, sequence]`.
+/// A row of each of two tables, weighed by the mask: y = (words[ids] + types[types]) · mask, and
+/// the sum of all tokens. `nodes` make `weights`, f32 `[batch, sequence]`.
 fn model(inputs: Vec<ValueSpec>, nodes: Vec<Node>) -> Model {
     let [ids, _, types] = [0, 1, 2].map(|at| inputs[at].name.clone());
     let initializer = |name: &str, value: Value| (name.to_string(), Tensor::from_value(&value));

@@ -11,8 +11,9 @@ use crate::subject::{HIDDEN, SENTENCE, TOKENS};
 
 const MODULES: &str = "modules.json";
 
-/// How near an embedding must be to a way of pooling to be taken for it, over the embedding's largest element. Two ways that are not the same
-/// differ by 1e-2 and more on an input with padding; f32 alone makes 1e-7.
+/// How near an embedding must be to a way of pooling to be taken for it, over the embedding's
+/// largest element. Two ways that are not the same differ by 1e-2 and more on an input with
+/// padding; f32 alone makes 1e-7.
 const SAME: f64 = 1e-6;
 
 /// The graph's output that is one vector for each text.
@@ -48,7 +49,8 @@ impl Made {
         }
     }
 
-    /// The embeddings, f64 `[batch, width]`; nothing where the values are none that they can be made of.
+    /// The embeddings, f64 `[batch, width]`; nothing where the values are none that they can be
+    /// made of.
     pub fn embed(&self, states: &Value, pooled: Option<&Value>, mask: Option<&Value>) -> Option<Value> {
         match self {
             Self::Pooled(way) => {
@@ -91,8 +93,8 @@ impl Embedding {
     /// What an output of the graph is and should be.
     ///
     /// # Errors
-    /// Why nobody can tell: modules.json asks for something that is not known here, and the graph does
-    /// not show what it is.
+    /// Why nobody can tell: modules.json asks for something that is not known here, and the graph
+    /// does not show what it is.
     pub fn of(name: &str, seen: Option<&Seen>, files: &ModelFiles) -> Result<Self, String> {
         let seen = seen.and_then(|seen| Looked::at(name, seen));
         let distances = seen.as_ref().map(Looked::distances).unwrap_or_default();
@@ -193,7 +195,8 @@ impl Embedding {
     }
 }
 
-/// How modules.json says that embeddings are made; nothing if there is none, or why it is not followed.
+/// How modules.json says that embeddings are made; nothing if there is none, or why it is not
+/// followed.
 fn declared(files: &ModelFiles) -> Result<Option<Made>, String> {
     let Some(modules) = Modules::from_files(files).map_err(|error| error.to_string())? else {
         return Ok(None);
@@ -229,8 +232,8 @@ struct Looked {
 }
 
 impl Looked {
-    /// The states are the graph's own where it gives them, so that a fault in the encoder does not hide
-    /// how the embedding is made.
+    /// The states are the graph's own where it gives them, so that a fault in the encoder does not
+    /// hide how the embedding is made.
     fn at(name: &str, Seen { case, found, truth }: &Seen) -> Option<Self> {
         let of = |values: &NamedValues, name: &str| values.get(name).cloned();
         let meant = of(truth, HIDDEN)?;

@@ -11,12 +11,13 @@ use super::rounded;
 pub(super) enum Inner {
     /// What a module gives, `[batch, sequence, width]`.
     State { module: String, width: Option<usize> },
-    /// Who attends to whom, `[batch, heads, sequence, sequence]`: the softmax of what these modules give.
+    /// Who attends to whom, `[batch, heads, sequence, sequence]`: the softmax of what these modules
+    /// give.
     Attention { query: String, key: String, heads: usize },
 }
 
-/// All of a model's, under transformers' and optimum's names: `hidden_states.0` is what goes into the
-/// first layer, `hidden_states.1` what comes out of it, `attentions.0` its attention.
+/// All of a model's, under transformers' and optimum's names: `hidden_states.0` is what goes into
+/// the first layer, `hidden_states.1` what comes out of it, `attentions.0` its attention.
 pub(super) fn all(program: &Program) -> Vec<(String, Inner)> {
     let layers = || (0..program.layers()).filter_map(|layer| layer_end(program, layer));
     let states = before_layers(program).into_iter().chain(layers());
@@ -95,8 +96,8 @@ impl Inner {
     }
 }
 
-/// softmax(q kᵀ / √d) over the real tokens, in f64. In a row without any, every token attends to all of
-/// them equally, as in transformers.
+/// softmax(q kᵀ / √d) over the real tokens, in f64. In a row without any, every token attends to
+/// all of them equally, as in transformers.
 fn attention(query: &Value, key: &Value, heads: usize, mask: Option<&Value>) -> Result<Tensor> {
     let split = |value: &Value| {
         let x = value.to_tensor(&Device::Cpu)?.to_dtype(CandleDType::F64)?;
