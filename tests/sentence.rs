@@ -45,17 +45,36 @@ fn check(folder: &Folder) -> (i32, Json) {
     folder.report(&["model", "--onnx", "changed.onnx"])
 }
 
-/// Says in sentence-transformers' files that embeddings are the mean, of length 1.
+/// Says in sentence-transformers' files that these modules stand behind the transformer.
+fn declare_modules(folder: &Folder, kinds: &[&str], pooling: &Json) {
+    let module = |(at, kind): (usize, &&str)| {
+        let path = if at == 0 { String::new() } else { format!("{at}_{kind}") };
+        json!({ "type": format!("sentence_transformers.models.{kind}"), "path": path })
+    };
+    let modules: Vec<Json> = ["Transformer"].iter().chain(kinds).enumerate().map(module).collect();
+    folder.write("model/modules.json", json!(modules).to_string());
+    folder.write("model/1_Pooling/config.json", pooling.to_string());
+}
+
+/// Says that embeddings are pooled so, and of length 1.
 fn declare(folder: &Folder, pooling: &str) {
-    let module = |kind: &str, path: &str| json!({ "type": format!("sentence_transformers.models.{kind}"), "path": path });
-    let modules = json!([
-        module("Transformer", ""),
-        module("Pooling", "1_Pooling"),
-        module("Normalize", "2_Normalize")
-    ]);
-    folder.write("model/modules.json", modules.to_string());
-    folder
-        .write("model/1_Pooling/config.json", json!({ format!("pooling_mode_{pooling}"): true }).to_string());
+    let pooling = json!({ format!("pooling_mode_{pooling}"): true });
+    declare_modules(folder, &["Pooling", "Normalize"], &pooling);
+}
+
+fn constant(model: &mut Model, name: &str, value: Value) {
+    model.graph.initializers.insert(name.into(), onnx_graph::Tensor::from_value(&value));
+}
+
+fn along(mut node: Node, axis: i64) -> Node {
+    node.attributes.insert("axis".into(), Attribute::Int(axis));
+    node
+}
+
+/// The state of each row's first token.
+fn first_of(model: &mut Model, states: &str, output: &str) -> Node {
+    constant(model, "first", Value::scalar(0i64));
+    along(node("Gather", &[states, "first"], output), 1)
 }
 
 /// Lets other nodes give the embedding; the last one does.
@@ -65,6 +84,8 @@ fn embed_by(model: &mut Model, mut nodes: Vec<Node>) {
     *sound.unwrap() = "sound".into();
     nodes.last_mut().unwrap().outputs = vec![SENTENCE.into()];
     model.graph.nodes.extend(nodes);
+    // It may be of another width.
+    model.graph.outputs.iter_mut().filter(|spec| spec.name == SENTENCE).for_each(|spec| spec.shape = None);
 }
 
 fn reduce(op: &str, input: &str, output: &str, axis: i64, keep: i64) -> Node {
@@ -239,12 +260,7 @@ fn weight(model: &Model) -> String {
 /// length 1; gives that layer's weight, `[16, 6]`, and its bias.
 fn declare_dense(folder: &Folder, pooling: &Json) -> [Value; 2] {
     use candle_core::{Device, Tensor};
-    let module = |kind: &str, path: &str| json!({ "type": format!("sentence_transformers.models.{kind}"), "path": path });
-    let modules =
-        [("Transformer", ""), ("Pooling", "1_Pooling"), ("Dense", "2_Dense"), ("Normalize", "3_Normalize")];
-    let modules: Vec<Json> = modules.into_iter().map(|(kind, path)| module(kind, path)).collect();
-    folder.write("model/modules.json", json!(modules).to_string());
-    folder.write("model/1_Pooling/config.json", json!({ "pooling_mode": pooling }).to_string());
+    declare_modules(folder, &["Pooling", "Dense", "Normalize"], &json!({ "pooling_mode": pooling }));
     let config = json!({ "in_features": 16, "out_features": 6, "bias": true, "activation_function": "torch.nn.modules.activation.Tanh" });
     folder.write("model/2_Dense/config.json", config.to_string());
     let weight: Vec<f32> = (0..96).map(|at| ((at * 37 % 101) as f32 - 50.) / 80.).collect();
@@ -264,12 +280,9 @@ fn a_graph_is_held_to_all_that_modules_json_lists() {
     let dense = |folder: &Folder, name: &str, with_dense: bool| {
         let [weight, bias] = declare_dense(folder, &json!("cls"));
         let mut model = Model::open(form("baseline", FORMS[0])).unwrap();
-        for (name, value) in [("W", weight), ("b", bias), ("first", Value::scalar(0i64))] {
-            model.graph.initializers.insert(name.into(), onnx_graph::Tensor::from_value(&value));
-        }
-        let mut cls = node("Gather", &["token_embeddings", "first"], "cls");
-        cls.attributes = [("axis".to_string(), Attribute::Int(1))].into();
-        let mut nodes = vec![cls];
+        constant(&mut model, "W", weight);
+        constant(&mut model, "b", bias);
+        let mut nodes = vec![first_of(&mut model, "token_embeddings", "cls")];
         let last = if with_dense {
             nodes.push(node("MatMul", &["cls", "W"], "product"));
             nodes.push(node("Add", &["product", "b"], "sum"));
@@ -281,12 +294,6 @@ fn a_graph_is_held_to_all_that_modules_json_lists() {
         nodes.push(reduce("ReduceL2", last, "norm", 1, 1));
         nodes.push(node("Div", &[last, "norm"], "embedding"));
         embed_by(&mut model, nodes);
-        model
-            .graph
-            .outputs
-            .iter_mut()
-            .filter(|spec| spec.name == SENTENCE)
-            .for_each(|spec| spec.shape = None);
         model.save(folder.at(name)).unwrap();
     };
     let folder = Folder::new();
@@ -317,25 +324,12 @@ fn a_graph_is_held_to_all_that_modules_json_lists() {
 #[test]
 fn several_poolings_are_put_side_by_side() {
     let folder = changed(|model| {
-        model.graph.initializers.insert("first".into(), onnx_graph::Tensor::from_value(&Value::scalar(0i64)));
-        let mut cls = node("Gather", &["token_embeddings", "first"], "cls");
-        cls.attributes = [("axis".to_string(), Attribute::Int(1))].into();
-        let mean = before_normalisation(model);
-        let mut both = node("Concat", &["cls", &mean], "both");
-        both.attributes = [("axis".to_string(), Attribute::Int(1))].into();
+        let cls = first_of(model, "token_embeddings", "cls");
+        let both = along(node("Concat", &["cls", &before_normalisation(model)], "both"), 1);
         embed_by(model, vec![cls, both]);
-        model
-            .graph
-            .outputs
-            .iter_mut()
-            .filter(|spec| spec.name == SENTENCE)
-            .for_each(|spec| spec.shape = None);
     });
     for (modes, code) in [(json!(["cls", "mean"]), 0), (json!(["mean", "cls"]), 1)] {
-        let module = |kind: &str, path: &str| json!({ "type": format!("sentence_transformers.models.{kind}"), "path": path });
-        let modules = json!([module("Transformer", ""), module("Pooling", "1_Pooling")]);
-        folder.write("model/modules.json", modules.to_string());
-        folder.write("model/1_Pooling/config.json", json!({ "pooling_mode": modes }).to_string());
+        declare_modules(&folder, &["Pooling"], &json!({ "pooling_mode": modes }));
         assert_eq!(check(&folder).0, code, "{modes}");
     }
 }
@@ -343,18 +337,9 @@ fn several_poolings_are_put_side_by_side() {
 #[test]
 fn a_vector_that_is_no_pooling_is_held_against_nothing() {
     let folder = changed(|model| {
-        let mut both = node("Concat", &["token_embeddings", "token_embeddings"], "both");
-        both.attributes = [("axis".to_string(), Attribute::Int(2))].into();
-        model.graph.initializers.insert("first".into(), onnx_graph::Tensor::from_value(&Value::scalar(0i64)));
-        let mut cls = node("Gather", &["both", "first"], "embedding");
-        cls.attributes = [("axis".to_string(), Attribute::Int(1))].into();
-        embed_by(model, vec![both, cls]);
-        model
-            .graph
-            .outputs
-            .iter_mut()
-            .filter(|spec| spec.name == SENTENCE)
-            .for_each(|spec| spec.shape = None);
+        let both = along(node("Concat", &["token_embeddings", "token_embeddings"], "both"), 2);
+        let wide = first_of(model, "both", "embedding");
+        embed_by(model, vec![both, wide]);
     });
     let (code, report) = check(&folder);
     assert_eq!((code, &report["unheld"]), (0, &json!([SENTENCE])));

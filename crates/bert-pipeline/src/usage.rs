@@ -114,7 +114,7 @@ fn kind(files: &ModelFiles) -> Result<Kind, PipelineError> {
     Ok(if is_encoder { Kind::CrossEncoder } else { Kind::SentenceTransformer })
 }
 
-/// Shapes, and a number that other elements do not have.
+/// Shapes, and a number that other elements hardly have.
 fn fingerprint(tensors: &[Tensor]) -> Result<String, PipelineError> {
     let mut hasher = DefaultHasher::new();
     for tensor in tensors {

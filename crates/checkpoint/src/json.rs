@@ -27,7 +27,7 @@ pub fn from_json<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<T> {
     serde_json::from_slice(&plain(json))
 }
 
-/// The same as JSON has it.
+/// This JSON with Python's words as strings, and without a byte order mark.
 fn plain(json: &[u8]) -> Cow<'_, [u8]> {
     let json = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json);
     let mut quoted: Vec<u8> = Vec::new();

@@ -11,7 +11,6 @@ mod inputs;
 mod longest;
 mod orders;
 mod parting;
-mod tables;
 
 use std::collections::HashSet;
 

@@ -8,6 +8,7 @@
 //! the one that the graph wants. So every engine runs it, and nobody after this needs to know.
 
 mod adapt;
+mod lookup;
 mod meaning;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use engine::{DType, Dim, ValueSpec};
 use onnx_graph::Model;
 
 use adapt::Adapted;
+pub use lookup::Lookup;
 use meaning::{Meaning, meanings};
 
 /// What the tables of a model hold: inputs of unknown names are told apart by the tables that they
@@ -48,6 +50,9 @@ pub enum InputError {
     /// A text has no such input.
     #[error("--input {usual}={given}: '{usual}' is none of {USUAL}")]
     NoMeaning { usual: String, given: String },
+    /// An input is said to be two things.
+    #[error("--input: '{given}' is said to be {one} and {other}: say which")]
+    Twice { given: String, one: &'static str, other: &'static str },
     /// An input is wanted in a form that nobody knows.
     #[error(
         "the graph wants input '{wanted}', which cannot be made of ids and a mask [batch, sequence]: \

@@ -2,20 +2,73 @@
 
 use std::cell::RefCell;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use bert_pipeline::pipeline::{Embeddings, EngineChoice, Options};
+use clap::Args;
 use parity::{Subject, Verdict};
 use serde::Deserialize;
 
-use super::args::{CompiledArgs, EmbedArgs, Precision};
+use super::args::{AnyEngine, CompiledArgs, InputArgs, Precision, any_engine};
 use super::lines::{self, Lines};
 use super::vectors::{Form, Vectors};
 use super::{engines, is_stdout, model, progress, show, terminal};
 
 /// The table shows so many vectors; files hold them all.
 const SHOWN: usize = 100;
+
+#[derive(Args)]
+pub struct EmbedArgs {
+    /// A folder, or the id of a model on the hub [default: the embedded bert-tiny]
+    pub model: Option<String>,
+
+    /// A text (may be repeated)
+    #[arg(long, value_name = "TEXT", required_unless_present = "file", conflicts_with = "file")]
+    pub text: Vec<String>,
+
+    /// A file with one text a line, or `-` for stdin; if it is called .jsonl or .ndjson, one
+    /// {"text": …} a line
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+
+    /// The prompt before every text, by its name in config_sentence_transformers.json [default: the
+    /// one named there]
+    #[arg(long, value_name = "NAME")]
+    pub prompt_name: Option<String>,
+
+    /// Give every vector length 1, also where the model's files do not ask for it
+    #[arg(long)]
+    pub normalize: bool,
+
+    /// So many texts are run at once, at most
+    #[arg(long, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub batch_size: u32,
+
+    /// The graph, a file or one of the model's such as onnx/model_O4.onnx [default: onnx/model.onnx
+    /// or model.onnx beside the checkpoint; where there is no checkpoint, the only .onnx file]
+    #[arg(long, value_name = "FILE")]
+    pub onnx: Option<PathBuf>,
+
+    /// What computes the features [default: the fastest that takes the graph, where there is one, else reference]
+    #[arg(long, value_name = "ENGINE", value_parser = any_engine())]
+    pub engine: Option<AnyEngine>,
+
+    /// Write the vectors as JSON; `-` for stdout
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Write {"text", "embedding"} of each text on a line of its own; `-` for stdout
+    #[arg(long, value_name = "FILE")]
+    pub jsonl: Option<PathBuf>,
+
+    /// Write the vectors as one tensor `embeddings`, f32 [texts, dimension]
+    #[arg(long, value_name = "FILE")]
+    pub safetensors: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub inputs_of: InputArgs,
+}
 
 pub fn command(args: &EmbedArgs) -> anyhow::Result<Verdict> {
     let targets =

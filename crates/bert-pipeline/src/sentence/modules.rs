@@ -17,8 +17,11 @@ use crate::PipelineError;
 /// use candle_core::{DType, Device, Tensor};
 /// use checkpoint::ModelFiles;
 ///
-/// let module = |class: &str, path: &str| format!(r#"{{"path": "{path}", "type": "sentence_transformers.models.{class}"}}"#);
-/// let modules = [module("Transformer", ""), module("Pooling", "1_Pooling"), module("Normalize", "2_Normalize")];
+/// let module = |class: &str, path: &str| {
+///     format!(r#"{{"path": "{path}", "type": "sentence_transformers.models.{class}"}}"#)
+/// };
+/// let modules = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")];
+/// let modules = modules.map(|(class, path)| module(class, path));
 /// let files = ModelFiles::from_memory("mine", [
 ///     ("modules.json", Bytes::from(format!("[{}]", modules.join(",")))),
 ///     ("1_Pooling/config.json", Bytes::from(r#"{"pooling_mode": "mean"}"#)),

@@ -6,11 +6,11 @@ use architecture::{Limits, Task};
 use engine::{DType, Dim, NamedValues, Value, ValueError, ValueSpec};
 use half::{bf16, f16};
 use onnx_graph::Model;
+use onnx_session::text_inputs::Lookup;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use super::longest::longest;
-use super::tables::Tables;
 use crate::ParityError;
 use crate::inputs::{Case, FixedShape, LONGEST as LONGEST_CASE, as_choices, cases_for, fit_inputs};
 
@@ -33,7 +33,7 @@ const BERT: [&str; 3] = ["input_ids", "attention_mask", "token_type_ids"];
 /// # Errors
 /// If a value cannot be made, which shapes that are declared in good faith rule out.
 pub fn cases(raw: &Model, optimised: &Model) -> Result<Vec<Case>, ParityError> {
-    let tables = Tables::of(raw);
+    let tables = Lookup::of(raw);
     let specs: Vec<&ValueSpec> = raw.graph.inputs.iter().filter(|spec| !spec.optional).collect();
     let mut rng = ChaCha8Rng::seed_from_u64(SEED);
     let Some(ids) = specs.iter().find(|spec| spec.name == "input_ids" && is_index(spec.dtype)) else {
@@ -90,7 +90,7 @@ fn texts(
     limits: &Limits,
     length: usize,
     specs: &[&ValueSpec],
-    tables: &Tables,
+    tables: &Lookup,
 ) -> Result<Vec<NamedValues>, ParityError> {
     let batch = FixedShape::of(ids).batch.unwrap_or(1);
     let text = |id: usize| {
@@ -113,7 +113,7 @@ fn texts(
 fn completed(
     given: &NamedValues,
     specs: &[&ValueSpec],
-    tables: &Tables,
+    tables: &Lookup,
     rng: &mut ChaCha8Rng,
 ) -> Result<NamedValues, ValueError> {
     let shape = given.get("input_ids").map(|ids| ids.shape().to_vec()).unwrap_or_default();

@@ -67,7 +67,7 @@ impl Places<'_> {
                 let carrier = &self.carriers[found.carrier];
                 let named = &self.weights[carrier.named?];
                 let whole = found.placement.len() == carrier.elements.len();
-                // A tied decoder is the table of word embeddings, whichever of the two names it has.
+                // A tied decoder is the table of words, whichever of the two names it has.
                 let is_tied = named.tied && named.elements == self.weight(found).elements;
                 if carrier.named == Some(found.weight) || !whole || is_tied || !named.is_used() {
                     return None;

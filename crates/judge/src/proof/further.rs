@@ -16,6 +16,7 @@ use engine::{DType, Dim, Engine, EngineError, NamedValues, Value, ValueSpec};
 use onnx_eval::{Limits, Oracle, Precision};
 use onnx_graph::Model;
 
+use super::TELLING;
 use crate::ParityError;
 use crate::bounds::Bounds;
 use crate::compare::{Answers, OnFailure, compare, deciding, widened};
@@ -26,9 +27,6 @@ use states::Inner;
 
 /// The reference's name for what the pooler gives.
 const POOLED: &str = "pooler_output";
-
-/// The largest input, in tokens, that such outputs are looked at on, if there is one so small.
-const TELLING: usize = 256;
 
 /// What a graph with such outputs is held against.
 #[derive(Debug, Clone)]
@@ -104,7 +102,7 @@ impl Further {
             }
         }
         if let Some(seen) = &seen {
-            this.hold_changed_tokens(seen);
+            this.hold_changed_tokens(seen, truth.specs());
             this.hold_nameless(nameless, seen, &inner, truth.specs(), files);
         }
         let taps = this.held.iter().filter_map(|(_, source)| match source {
@@ -126,7 +124,7 @@ impl Further {
 
     /// Where modules change the tokens' states, `token_embeddings` may be those before or after
     /// them: the nearer ones.
-    fn hold_changed_tokens(&mut self, Seen { case, found, truth }: &Seen) {
+    fn hold_changed_tokens(&mut self, Seen { case, found, truth }: &Seen, specs: &[ValueSpec]) {
         let Some(at) = self.held.iter().position(|(name, _)| name == TOKENS) else { return };
         let changed = || {
             let mask = case.inputs.get("attention_mask");
@@ -136,7 +134,8 @@ impl Further {
         else {
             return;
         };
-        let far = |value: &Value| distance(value, found, &case.inputs);
+        let Some(spec) = specs.iter().find(|spec| spec.name == HIDDEN) else { return };
+        let far = |value: &Value| distance(spec, value, found, &case.inputs);
         if far(&changed) < far(states) {
             self.held[at].1 = Source::Tokens;
         }
@@ -153,9 +152,9 @@ impl Further {
         files: &ModelFiles,
     ) {
         let Seen { case, found, truth } = seen;
-        let far = |name: &str, value: &Value| {
+        let far = |name: &str, spec: &ValueSpec, value: &Value| {
             let found = found.get(name).filter(|found| found.shape() == value.shape())?;
-            Some(distance(value, found, &case.inputs))
+            Some(distance(spec, value, found, &case.inputs))
         };
         if self.embedding.is_none() && specs.iter().any(|spec| spec.name == HIDDEN) {
             let made =
@@ -169,17 +168,22 @@ impl Further {
             this.held.iter().any(|(_, source)| matches!(source, Source::Output(held) if held == own))
         };
         loop {
-            let free: Vec<&String> = self.missing.iter().filter(|own| !is_held(self, own)).collect();
+            let is_free = |spec: &&ValueSpec| self.missing.contains(&spec.name) && !is_held(self, &spec.name);
+            let free: Vec<&ValueSpec> = specs.iter().filter(is_free).collect();
             let pairs = free.iter().flat_map(|own| names.iter().map(move |name| (*own, *name)));
-            let pairs =
-                pairs.filter_map(|(own, name)| Some((far(name, truth.get(own)?)?, own.clone(), name)));
+            let pairs = pairs.filter_map(|(own, name)| {
+                Some((far(name, own, truth.get(&own.name)?)?, own.name.clone(), name))
+            });
             let Some((_, own, name)) = pairs.min_by(|a, b| a.0.total_cmp(&b.0)) else { break };
             self.hold(name, Source::Output(own));
             names.retain(|other| *other != name);
         }
         let mask = case.inputs.get("attention_mask");
         for name in names {
-            let all = inner.iter().filter_map(|of| Some((far(name, &of.1.value(truth, mask)?)?, of)));
+            let all = inner.iter().filter_map(|of| {
+                let spec = of.1.spec(name, DType::F64);
+                Some((far(name, &spec, &of.1.value(truth, mask)?)?, of))
+            });
             if let Some((_, (usual, inner))) = all.min_by(|a, b| a.0.total_cmp(&b.0)) {
                 self.hold(name, Source::Inner(usual.clone(), inner.clone()));
             }
@@ -349,17 +353,10 @@ fn telling<'a>(truth: &'a Answers) -> Option<(&'a Case, &'a NamedValues)> {
         .or_else(|| truth.iter().min_by_key(|(case, _)| tokens(case)))
 }
 
-/// How far a value is from the reference's of the same shape, where it decides; infinite where it
-/// is not finite, or nothing decides.
-fn distance(reference: &Value, found: &Value, inputs: &NamedValues) -> f64 {
-    let sequence = inputs.get("input_ids").and_then(|ids| ids.shape().last().copied());
-    let dim = |size: &usize| match Some(*size) == sequence {
-        true => Dim::Symbol("sequence".into()),
-        false => Dim::Fixed(*size),
-    };
-    let shape = Some(reference.shape().iter().map(dim).collect());
-    let spec = ValueSpec { name: String::new(), dtype: DType::F64, shape, optional: false };
-    let comparison = compare(&widened(reference), &widened(found), &deciding(&spec, inputs), 0.0);
+/// How far a value is from the reference's of the same shape, where it decides; infinite where it is
+/// not finite, or nothing decides.
+fn distance(spec: &ValueSpec, reference: &Value, found: &Value, inputs: &NamedValues) -> f64 {
+    let comparison = compare(&widened(reference), &widened(found), &deciding(spec, inputs), 0.0);
     comparison.ok().and_then(|comparison| comparison.deciding.max_abs()).unwrap_or(f64::INFINITY)
 }
 
@@ -408,9 +405,11 @@ impl Engine for Extended<'_> {
         let Some(further) = self.further.filter(|_| !names.iter().all(own)) else {
             return self.engine.run_for(inputs, names);
         };
-        let taps: Vec<&str> = further.taps.iter().map(String::as_str).collect();
-        let taps = self.engine.run_for(inputs, &taps)?;
-        let all = further.outputs(inputs, &self.engine.run(inputs)?, &taps);
+        let outputs = self.engine.outputs().iter().map(|spec| &spec.name);
+        let wanted: Vec<&str> = outputs.chain(&further.taps).map(String::as_str).collect();
+        let mut found = self.engine.run_for(inputs, &wanted)?;
+        let taps = further.taps.iter().filter_map(|tap| Some((tap.clone(), found.remove(tap)?))).collect();
+        let all = further.outputs(inputs, &found, &taps);
         let unknown = |name: &str| EngineError::UnknownValue { name: name.into() };
         names.iter().map(|&name| Ok((name, all.get(name).cloned().ok_or_else(|| unknown(name))?))).collect()
     }

@@ -278,7 +278,8 @@ fn hides_what_is_masked(model: &Model) -> bool {
     })
 }
 
-fn node(op: &str, inputs: &[&str], output: &str) -> Node {
+/// A node that is called as its only output.
+pub(super) fn node(op: &str, inputs: &[&str], output: &str) -> Node {
     Node {
         name: output.into(),
         op: op.into(),
@@ -288,7 +289,7 @@ fn node(op: &str, inputs: &[&str], output: &str) -> Node {
     }
 }
 
-/// Gives a value another name, wherever it is meant.
+/// Gives a value another name, in branches, too: no other value of a checked graph has its name.
 fn rename(graph: &mut Graph, from: &str, to: &str) {
     let change = |name: &mut String| {
         if name == from {
@@ -306,18 +307,10 @@ fn rename(graph: &mut Graph, from: &str, to: &str) {
         node.inputs.iter_mut().chain(&mut node.outputs).for_each(change);
         for attribute in node.attributes.values_mut() {
             match attribute {
-                Attribute::Graph(inner) => rename_within(inner, from, to),
-                Attribute::Graphs(all) => all.iter_mut().for_each(|inner| rename_within(inner, from, to)),
+                Attribute::Graph(inner) => rename(inner, from, to),
+                Attribute::Graphs(all) => all.iter_mut().for_each(|inner| rename(inner, from, to)),
                 _ => {}
             }
         }
-    }
-}
-
-/// In a branch, unless the name is another value's there.
-fn rename_within(inner: &mut Graph, from: &str, to: &str) {
-    let is_own = inner.initializers.contains_key(from) || inner.inputs.iter().any(|spec| spec.name == from);
-    if !is_own {
-        rename(inner, from, to);
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use onnx_graph::{Model, Node};
+use onnx_graph::Model;
 
-use super::{InputError, Tables};
+use super::{InputError, Lookup, Tables};
 
 /// What a text encoder is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,9 @@ pub(super) fn meanings(
             let known: Vec<&str> = inputs.iter().map(|spec| spec.name.as_str()).collect();
             return Err(InputError::NoInput { usual, given, known: known.join(", ") });
         };
-        found[at] = Some(meaning);
+        if let Some(one) = found[at].replace(meaning) {
+            return Err(InputError::Twice { given, one: one.name(), other: meaning.name() });
+        }
     }
     // What a name says exactly goes before what it says in other words, and that before use.
     let exact = |name: &str, meaning: Meaning| name == meaning.name();
@@ -76,8 +78,10 @@ pub(super) fn meanings(
     }
     let unknown: Vec<usize> =
         (0..inputs.len()).filter(|&at| found[at].is_none() && !inputs[at].optional).collect();
+    // Most graphs have names that tell.
+    let lookup = if unknown.is_empty() { Lookup::default() } else { Lookup::of(model) };
     let uses: Vec<Option<Meaning>> =
-        unknown.iter().map(|&at| by_use(model, &inputs[at].name, tables)).collect();
+        unknown.iter().map(|&at| by_use(&lookup, &inputs[at].name, tables)).collect();
     for (&at, meaning) in unknown.iter().zip(&uses) {
         // Two of one use are none.
         let is_alone = uses.iter().filter(|other| *other == meaning).count() == 1;
@@ -100,45 +104,11 @@ fn bare(name: &str) -> String {
 }
 
 /// By the table that an input looks rows up in; one that looks nothing up is a mask.
-fn by_use(model: &Model, input: &str, tables: Tables) -> Option<Meaning> {
-    let mut names = vec![input];
-    let mut looked_up = None;
-    for node in &model.graph.nodes {
-        let Some(place) = node.inputs.iter().position(|name| names.contains(&name.as_str())) else {
-            continue;
-        };
-        match (node.op.as_str(), place) {
-            // Its values go on as they are, or some of them.
-            ("Cast" | "Identity" | "Reshape" | "Unsqueeze" | "Squeeze" | "Expand" | "Slice", 0) => {
-                names.extend(node.outputs.iter().map(String::as_str));
-            }
-            ("Gather", 1) => looked_up = looked_up.or(Some(meaning_of_table(model, node, tables)?)),
-            ("EmbedLayerNormalization", 0) => return Some(Meaning::Ids),
-            ("EmbedLayerNormalization", 1) => return Some(Meaning::Types),
-            ("EmbedLayerNormalization", 8) => return Some(Meaning::Positions),
-            _ => {}
-        }
+fn by_use(lookup: &Lookup, input: &str, tables: Tables) -> Option<Meaning> {
+    match lookup.rows(input) {
+        Some(rows) if rows == tables.vocabulary => Some(Meaning::Ids),
+        Some(rows) if rows == tables.token_types => Some(Meaning::Types),
+        Some(_) => Some(Meaning::Positions),
+        None => (!lookup.is_by(input)).then_some(Meaning::Mask),
     }
-    Some(looked_up.unwrap_or(Meaning::Mask))
-}
-
-/// What the rows of the table stand for that a Gather reads.
-fn meaning_of_table(model: &Model, gather: &Node, tables: Tables) -> Option<Meaning> {
-    let mut name = gather.inputs.first()?;
-    let rows = loop {
-        if let Some(tensor) = model.graph.initializers.get(name) {
-            break *tensor.shape.first()?;
-        }
-        // A table in another precision.
-        let before = model.graph.nodes.iter().find(|node| node.outputs.first() == Some(name))?;
-        name = before
-            .inputs
-            .first()
-            .filter(|_| matches!(before.op.as_str(), "Cast" | "Identity" | "DequantizeLinear"))?;
-    };
-    Some(match rows {
-        rows if rows == tables.vocabulary => Meaning::Ids,
-        rows if rows == tables.token_types => Meaning::Types,
-        _ => Meaning::Positions,
-    })
 }

@@ -2,6 +2,7 @@ use engine::{Engine, NamedValues, Value, ValueSpec};
 use onnx_eval::Oracle;
 use onnx_graph::{Attribute, Graph, Node, Tensor};
 
+use super::adapt::node;
 use super::*;
 
 const TABLES: Tables = Tables { vocabulary: 5, token_types: 2 };
@@ -12,16 +13,6 @@ fn dims(names: &[&str]) -> Vec<Dim> {
 
 fn spec(name: &str, dtype: DType, shape: &[&str]) -> ValueSpec {
     ValueSpec { name: name.into(), dtype, shape: Some(dims(shape)), optional: false }
-}
-
-fn node(op: &str, inputs: &[&str], output: &str) -> Node {
-    Node {
-        name: output.into(),
-        op: op.into(),
-        inputs: inputs.iter().map(ToString::to_string).collect(),
-        outputs: vec![output.into()],
-        ..Node::default()
-    }
 }
 
 fn with(mut node: Node, name: &str, attribute: Attribute) -> Node {
@@ -215,6 +206,9 @@ fn what_no_text_has_is_an_error_with_its_cure() {
         given("attention_mask", "m"),
         "--input attention_mask=m: the graph has no input 'm'; it has input_ids, attention_mask, token_type_ids"
     );
+    let both = ["attention_mask", "token_type_ids"].map(|usual| (usual.to_string(), "x".to_string()));
+    let error = with_text_inputs(named(["input_ids", "x", "y"]), &both.into(), TABLES).unwrap_err();
+    assert_eq!(error.to_string(), "--input: 'x' is said to be attention_mask and token_type_ids: say which");
     assert!(given("ids", "input_ids").contains("'ids' is none of input_ids, attention_mask,"));
     let mut floats = named(["input_ids", "attention_mask", "token_type_ids"]);
     floats.graph.inputs[2].dtype = DType::F32;

@@ -19,16 +19,22 @@ const PASSES: [&str; 9] = [
 
 /// What a graph looks its inputs up in.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Tables {
-    /// The rows of the smallest table that an input is looked up in.
-    rows: BTreeMap<String, usize>,
+pub struct Lookup {
+    /// For each input that is looked up, the rows of the smallest table, as far as they are known.
+    rows: BTreeMap<String, Option<usize>>,
     /// How many positions there are, if a table says so.
     pub positions: Option<usize>,
 }
 
-impl Tables {
+impl Lookup {
+    /// The rows of the smallest table that an input is looked up in: so many ids there are.
     pub fn rows(&self, input: &str) -> Option<usize> {
-        self.rows.get(input).copied()
+        self.rows.get(input).copied().flatten()
+    }
+
+    /// Whether rows are looked up by an input, in whatever table.
+    pub fn is_by(&self, input: &str) -> bool {
+        self.rows.contains_key(input)
     }
 
     /// The tables of the main graph's nodes.
@@ -40,27 +46,27 @@ impl Tables {
         let mut widths = HashSet::new();
         let mut look_up = |index: &str, table: &str, tables: &mut Self| {
             // A table without rows takes no id: the graph says so when it runs.
-            let Some([rows, width]) = trace.table(table).map(|[rows, width]| [rows.max(1), width]) else {
-                return;
-            };
-            match trace.input(index) {
-                Some(input) => {
-                    let least = tables.rows.entry(input.into()).or_insert(rows);
-                    *least = rows.min(*least);
-                    widths.insert(width);
+            let table = trace.table(table).map(|[rows, width]| [rows.max(1), width]);
+            match (trace.input(index), table) {
+                (Some(input), table) => {
+                    let least = tables.rows.entry(input.into()).or_default();
+                    *least = (*least).into_iter().chain(table.map(|[rows, _]| rows)).min();
+                    widths.extend(table.map(|[_, width]| width));
                 }
-                None => others.push([rows, width]),
+                (None, Some(table)) => others.push(table),
+                (None, None) => {}
             }
         };
         let input = |node: &Node, at: usize| node.inputs.get(at).map_or("", String::as_str).to_string();
         for node in &model.graph.nodes {
             match node.op.as_str() {
                 "Gather" => look_up(&input(node, 1), &input(node, 0), &mut tables),
-                // input_ids, segment_ids, then the tables of words, positions and segments.
+                // input_ids, segment_ids, then the tables of words, positions and segments; last
+                // position_ids, where they are not counted.
                 "EmbedLayerNormalization" => {
                     look_up(&input(node, 0), &input(node, 2), &mut tables);
                     look_up(&input(node, 1), &input(node, 4), &mut tables);
-                    look_up("", &input(node, 3), &mut tables);
+                    look_up(&input(node, 8), &input(node, 3), &mut tables);
                 }
                 _ => {}
             }
@@ -148,7 +154,7 @@ mod tests {
             ("forms/types3/ort-transformers-dynamo20.onnx", 48, 3, 24),
             ("forms/types3/onnxsim-ts14.onnx", 48, 3, 24),
         ] {
-            let tables = Tables::of(&fixture(file));
+            let tables = Lookup::of(&fixture(file));
             let found = (tables.rows("input_ids"), tables.rows("token_type_ids"), tables.positions);
             assert_eq!(found, (Some(ids), Some(types), Some(positions)), "{file}");
             assert_eq!(tables.rows("attention_mask"), None, "{file}");
