@@ -207,7 +207,7 @@ fn what_no_text_has_is_an_error_with_its_cure() {
         "--input attention_mask=m: the graph has no input 'm'; it has input_ids, attention_mask, token_type_ids"
     );
     let both = ["attention_mask", "token_type_ids"].map(|usual| (usual.to_string(), "x".to_string()));
-    let error = with_text_inputs(named(["input_ids", "x", "y"]), &both.into(), TABLES).unwrap_err();
+    let error = with_text_inputs(named(["input_ids", "x", "z"]), &both.into(), TABLES).unwrap_err();
     assert_eq!(error.to_string(), "--input: 'x' is said to be attention_mask and token_type_ids: say which");
     assert!(given("ids", "input_ids").contains("'ids' is none of input_ids, attention_mask,"));
     let mut floats = named(["input_ids", "attention_mask", "token_type_ids"]);
