@@ -51,16 +51,20 @@ pub struct BertConfig {
     pub tie_word_embeddings: bool,
 }
 
+/// What can be done all the same with a model that is not run here.
+const ON_GRAPHS: &str =
+    "two ONNX graphs of it can be held against each other: 'parity ONE.onnx --onnx OTHER.onnx'";
+
 /// Why a config.json is refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the messages show what the fields are")]
 pub enum ConfigError {
     /// The bytes are not JSON.
-    #[error("config.json is not JSON: {0}")]
+    #[error("config.json is not JSON: {0}; download it again, or save the model again")]
     NotJson(#[from] serde_json::Error),
     /// They are JSON, but not an object.
-    #[error("config.json must be a JSON object, got {found}")]
+    #[error("config.json must be a JSON object, got {found}; download it again, or save the model again")]
     NotAnObject { found: String },
     /// A field is of another type than `transformers` writes.
     #[error("config.json: {field} must be {expected}, got {found}")]
@@ -105,23 +109,26 @@ pub enum ConfigError {
     ProblemType { found: String },
     /// The config of another kind of model.
     #[error(
-        "config.json: model_type is '{found}'; only 'bert' is run here, and similar models compute something else"
+        "config.json: model_type is '{found}'; only 'bert' is run here, and similar models compute something \
+         else; {ON_GRAPHS}"
     )]
     ModelType { found: String },
     /// Relative positions.
     #[error(
         "config.json: position_embedding_type is '{found}'; only 'absolute' is run here, \
-         relative positions change the attention scores"
+         relative positions change the attention scores; {ON_GRAPHS}"
     )]
     PositionEmbeddingType { found: String },
     /// A decoder.
     #[error(
-        "config.json: {field} is true; only encoders are run here, a decoder attends to earlier tokens alone"
+        "config.json: {field} is true; only encoders are run here, a decoder attends to earlier tokens \
+         alone; {ON_GRAPHS}"
     )]
     Decoder { field: &'static str },
     /// A model that had heads removed.
     #[error(
-        "config.json: pruned_heads names heads that were removed; only models with all their heads are run here"
+        "config.json: pruned_heads names heads that were removed; only models with all their heads are run \
+         here; {ON_GRAPHS}"
     )]
     PrunedHeads,
 }

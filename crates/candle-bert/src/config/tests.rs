@@ -76,7 +76,10 @@ fn every_field_is_read_and_others_are_ignored() {
 fn what_is_not_a_config_is_refused() {
     assert!(message("{").starts_with("config.json is not JSON: "));
     assert!(message("\u{0}").starts_with("config.json is not JSON: "));
-    assert_eq!(message("[768]"), "config.json must be a JSON object, got [768]");
+    assert_eq!(
+        message("[768]"),
+        "config.json must be a JSON object, got [768]; download it again, or save the model again"
+    );
 }
 
 #[test]
@@ -175,14 +178,20 @@ fn models_that_compute_something_else_are_refused() {
             r#"{"pruned_heads": {"1": [0, 2]}}"#,
             "pruned_heads names heads that were removed; only models with all their heads are run here",
         ),
-        (
-            r#"{"hidden_act": "gleu"}"#,
-            "hidden_act 'gleu' is not known; known are gelu, gelu_python, gelu_new, gelu_pytorch_tanh, gelu_python_tanh, \
-             gelu_accurate, gelu_fast, quick_gelu, relu, silu, swish, tanh",
-        ),
     ] {
-        assert_eq!(message(json), format!("config.json: {expected}"));
+        assert_eq!(
+            message(json),
+            format!(
+                "config.json: {expected}; two ONNX graphs of it can be held against each other: \
+                 'parity ONE.onnx --onnx OTHER.onnx'"
+            )
+        );
     }
+    assert_eq!(
+        message(r#"{"hidden_act": "gleu"}"#),
+        "config.json: hidden_act 'gleu' is not known; known are gelu, gelu_python, gelu_new, \
+         gelu_pytorch_tanh, gelu_python_tanh, gelu_accurate, gelu_fast, quick_gelu, relu, silu, swish, tanh"
+    );
 }
 
 #[test]
