@@ -45,7 +45,8 @@ pub enum BindError {
     Config(Box<dyn Error + Send + Sync>),
     /// Not one tensor of the checkpoint has the name it has in the model.
     #[error(
-        "the checkpoint has none of a {family}'s tensors, with or without a prefix such as '{base}.'; its {total} tensors begin with {}",
+        "the checkpoint has none of a {family}'s tensors, with or without a prefix such as '{base}.'; its \
+         {total} tensors begin with {}; give the checkpoint of a {family}, as save_pretrained writes it",
         .found.join(", ")
     )]
     NoTensors { family: &'static str, base: &'static str, found: Vec<String>, total: usize },
@@ -243,7 +244,8 @@ impl fmt::Display for Misfits {
         let count = missing.len() + misshaped.len() + not_float.len();
         write!(
             f,
-            "the checkpoint does not fit config.json in {count} place{}",
+            "the checkpoint does not fit config.json in {count} place{}; take both from one save of the \
+             model, or name another task",
             if count == 1 { "" } else { "s" }
         )?;
         for Missing { name, shape } in missing {

@@ -241,7 +241,8 @@ fn a_head_that_is_not_there_is_named() {
         from("sequence_classification", Task::SequenceClassification, &checkpoint).unwrap_err().to_string();
     assert_eq!(
         error,
-        "the checkpoint does not fit config.json in 4 places\
+        "the checkpoint does not fit config.json in 4 places; take both from one save of the model, \
+         or name another task\
          \n  bert.pooler.dense.weight [16, 16] is missing\
          \n  bert.pooler.dense.bias [16] is missing\
          \n  classifier.weight is [5, 16], config.json makes it [3, 16]\

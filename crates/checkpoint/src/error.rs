@@ -21,7 +21,8 @@ pub enum CheckpointError {
     NoSuchFolder { model: String },
     /// What was given is neither a folder nor spelled as a hub id.
     #[error(
-        "there is no folder '{model}' here, nor is it a hub id such as 'name', 'org/name', 'org/name@revision' or 'org/name/folder'"
+        "there is no folder '{model}' here, nor is it a hub id such as 'name', 'org/name', \
+         'org/name@revision' or 'org/name/folder': check the spelling"
     )]
     NotAModel { model: String },
     /// There is no folder of that name here, and the hub cache does not have the model.
@@ -32,7 +33,11 @@ pub enum CheckpointError {
     )]
     NotCached { model: String, cache: PathBuf, folder: String },
     /// The hub cache has the model, but not at this revision.
-    #[error("the hub cache has '{model}' at {available}, but not at revision '{revision}' (looked in {})", repository.display())]
+    #[error(
+        "the hub cache has '{model}' at {available}, but not at revision '{revision}' (looked in {}): name \
+         one that it has, or download that one",
+        repository.display()
+    )]
     RevisionNotCached { model: String, revision: String, repository: PathBuf, available: String },
     /// The hub cache has the model, but not that folder of it.
     #[error("the hub cache has '{model}', but no folder '{subfolder}' in it; it has {has}")]

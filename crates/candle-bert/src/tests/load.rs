@@ -86,7 +86,8 @@ fn all_that_does_not_fit_is_listed_at_once() {
     };
     assert_eq!(
         misfits.to_string(),
-        "the checkpoint does not fit config.json in 5 places\
+        "the checkpoint does not fit config.json in 5 places; take both from one save of the model, \
+         or name another task\
          \n  bert.embeddings.LayerNorm.bias [6] is missing\
          \n  bert.encoder.layer.3.attention.self.key.weight [6, 6] is missing\
          \n  bert.embeddings.word_embeddings.weight is [10, 6], config.json makes it [11, 6]\

@@ -44,7 +44,9 @@ pub enum HubError {
     )]
     Unreachable { host: String, source: Box<ureq::Error> },
     /// An answer that the hub would not give.
-    #[error("{url} does not answer as the hub does: {reason}")]
+    #[error(
+        "{url} does not answer as the hub does: {reason}; check the network, and HF_ENDPOINT where it is set"
+    )]
     Answer { url: String, reason: String },
     /// The transfer ended early, again and again.
     #[error(
@@ -55,7 +57,7 @@ pub enum HubError {
     #[error("no space left for {file} in the hub cache {}: make room, or set HF_HOME to a place that has some", cache.display())]
     NoSpace { file: String, cache: PathBuf },
     /// The cache cannot be written.
-    #[error("cannot write {} in the hub cache: {source}", path.display())]
+    #[error("cannot write {} in the hub cache: {source}{}", path.display(), elsewhere(source))]
     Store { path: PathBuf, source: io::Error },
     /// Another process has been downloading the same file for too long.
     #[error("another process is downloading {file} (it holds {}): wait for it, or end it", lock.display())]
@@ -68,6 +70,16 @@ pub enum HubError {
     /// The cache does not have it, and the hub was not asked.
     #[error("{missing}; it was not downloaded, because {why}")]
     NotAsked { missing: String, why: String },
+}
+
+/// What helps where the cache may not be written.
+fn elsewhere(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            ": set HF_HOME to a place that can be written"
+        }
+        _ => "",
+    }
 }
 
 impl HubError {
