@@ -52,8 +52,8 @@ pub enum Fault {
     DivisionByZero,
     /// A value that would be too large, by itself or together with those that are alive.
     #[error(
-        "shape {shape:?} would take more than the limit of {limit} bytes, of which {alive} are in use; raise \
-         Limits::max_bytes if that is meant"
+        "shape {shape:?} would take more than the limit of {limit} bytes, of which {alive} are in use; give \
+         less at once, or raise Limits::max_bytes if that is meant"
     )]
     TooLarge { shape: Vec<usize>, alive: usize, limit: usize },
     /// Dropout in training mode, of a model that was exported without being set to evaluation first.

@@ -32,16 +32,23 @@ pub enum GraphError {
     )]
     Truncated { file: String, field: &'static str, missing: u64 },
     /// The file starts as ONNX does, but protobuf cannot read it.
-    #[error("{file} is damaged: {source}")]
+    #[error("{file} is damaged: {source}; fetch the file again, or export it again")]
     Damaged { file: String, source: prost::DecodeError },
     /// A model without a graph.
-    #[error("{file} has no graph; it may have been cut short")]
+    #[error("{file} has no graph; it may have been cut short: fetch the file again")]
     NoGraph { file: String },
     /// A version of the file format that is not known here.
-    #[error("{file} has IR version {version}; supported are {first} to {last}", first = crate::IR_VERSIONS.start(), last = crate::IR_VERSIONS.end())]
+    #[error(
+        "{file} has IR version {version}; supported are {first} to {last}: export it again for one of these",
+        first = crate::IR_VERSIONS.start(),
+        last = crate::IR_VERSIONS.end()
+    )]
     IrVersion { file: String, version: i64 },
     /// A model without operator sets.
-    #[error("the model imports no operator set (opset_import is empty); the file may have been cut short")]
+    #[error(
+        "the model imports no operator set (opset_import is empty); the file may have been cut short: fetch \
+         it again"
+    )]
     NoOpsets,
     /// An operator set of an impossible version.
     #[error("the operator set of domain '{domain}' is imported in version {version}, which does not exist")]
@@ -121,7 +128,8 @@ pub enum GraphError {
     TooDeep,
     /// A domain whose operators nobody here knows.
     #[error(
-        "node '{node}' uses operator '{op}' of domain '{domain}', which is not supported and for which the model has no functions"
+        "node '{node}' uses operator '{op}' of domain '{domain}', which is not supported and for which the \
+         model has no functions: export the model without that operator"
     )]
     UnknownDomain { node: String, op: String, domain: String },
     /// A function that the model does not have.
@@ -167,13 +175,13 @@ pub enum GraphError {
 #[allow(missing_docs, reason = "the messages show what the fields are")]
 pub enum NotOnnx {
     /// No bytes at all.
-    #[error("it is empty")]
+    #[error("it is empty; fetch the file again")]
     Empty,
     /// What git holds in place of a large file.
     #[error("it is a git-lfs pointer; fetch the file itself with `git lfs pull`")]
     GitLfs,
     /// A web page.
-    #[error("it is an HTML page, perhaps the answer to a failed download")]
+    #[error("it is an HTML page, perhaps the answer to a failed download; fetch the file again")]
     Html,
     /// A format that is known by its first bytes.
     #[error("it is {0}")]

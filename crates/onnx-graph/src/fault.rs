@@ -73,7 +73,11 @@ pub enum ExternalFault {
     #[error("cannot read {}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
     /// A link to somewhere else.
-    #[error("it is a link to {}, which lies neither below the model's folder nor in the same hub cache", .0.display())]
+    #[error(
+        "it is a link to {}, which lies neither below the model's folder nor in the same hub cache: put \
+         the file itself beside the model",
+        .0.display()
+    )]
     Outside(PathBuf),
     /// The file could not be mapped.
     #[error(transparent)]
@@ -86,7 +90,8 @@ pub enum ExternalFault {
     Length { expected: usize, found: u64 },
     /// Data beyond the file's end.
     #[error(
-        "{length} bytes from offset {offset} reach beyond the file's end at {size}; the file may have been cut short"
+        "{length} bytes from offset {offset} reach beyond the file's end at {size}; the file may have been \
+         cut short: fetch it again"
     )]
     OutOfFile { offset: u64, length: usize, size: usize },
 }

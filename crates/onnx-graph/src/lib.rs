@@ -46,7 +46,11 @@
 //! assert_eq!(Model::from_bytes(model.to_bytes().into())?, model);
 //!
 //! let error = Model::from_bytes("<!DOCTYPE html><title>404</title>".into()).unwrap_err();
-//! assert_eq!(error.to_string(), "the byte buffer is not an ONNX model: it is an HTML page, perhaps the answer to a failed download");
+//! assert_eq!(
+//!     error.to_string(),
+//!     "the byte buffer is not an ONNX model: it is an HTML page, perhaps the answer to a failed download; \
+//!      fetch the file again"
+//! );
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

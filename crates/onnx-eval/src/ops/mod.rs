@@ -148,7 +148,11 @@ pub(crate) fn find(node: &Node, opset: i64) -> Result<&'static Op, OracleError> 
             op: node.op.clone(),
             domain: if node.domain.is_empty() { "ai.onnx".into() } else { node.domain.clone() },
             opset,
-            hint: if known.is_empty() { String::new() } else { format!(", only of {}", known.join(", ")) },
+            hint: if known.is_empty() {
+                String::new()
+            } else {
+                format!(", only of {}: export the graph for one of these", known.join(", "))
+            },
         });
     };
     for (what, found, least, most) in [

@@ -68,7 +68,8 @@ fn what_is_not_known_is_refused_by_name() {
     );
     assert_eq!(
         load_error(&one(17, node("n", "Gelu", &["x"], &["y"]))),
-        "node 'n': there is no Gelu of ai.onnx opset 17 here, only of 20 to 28"
+        "node 'n': there is no Gelu of ai.onnx opset 17 here, only of 20 to 28: export the graph for one \
+         of these"
     );
     assert_eq!(
         load_error(&one(17, node("n", "Sqrt", &["x", "x"], &["y"]))),
@@ -263,7 +264,7 @@ fn values_that_are_alive_are_counted_together() {
     assert_eq!(
         error,
         "node 'v3' (Expand, opset 13) failed: shape [1024, 1024] would take more than the limit of 37748736 bytes, of which 25165864 are \
-         in use; raise Limits::max_bytes if that is meant"
+         in use; give less at once, or raise Limits::max_bytes if that is meant"
     );
     // What nothing reads any more is not counted.
     let y = open(&large_values(50, false)).run(&x(1.0)).unwrap();

@@ -136,7 +136,8 @@ fn tensors_have_the_bytes_they_need() {
 fn operator_sets_are_imported() {
     assert_eq!(
         refused(|m| m.opsets.clear()),
-        "the model imports no operator set (opset_import is empty); the file may have been cut short"
+        "the model imports no operator set (opset_import is empty); the file may have been cut short: \
+         fetch it again"
     );
     assert_eq!(
         refused(|m| {
@@ -166,7 +167,8 @@ fn operator_sets_are_imported() {
 fn domains_are_known() {
     assert_eq!(
         refused(|m| m.graph.nodes[2].domain = "ai.onnx.contrib".into()),
-        "node 'rich' uses operator 'Anything' of domain 'ai.onnx.contrib', which is not supported and for which the model has no functions"
+        "node 'rich' uses operator 'Anything' of domain 'ai.onnx.contrib', which is not supported and for \
+         which the model has no functions: export the model without that operator"
     );
     assert_eq!(
         refused(|m| m.graph.nodes[0].op = "Sub".into()),
