@@ -67,10 +67,12 @@ pub enum ParityError {
     #[error("{0}")]
     Asked(&'static str),
     /// An input is given that no side takes.
-    #[error("there is no input '{name}': this model takes {known}")]
+    #[error("there is no input '{name}': this model takes {known}; rename it, or leave it out")]
     UnknownInput { name: String, known: String },
     /// An output is expected that no side gives.
-    #[error("something is expected of output '{name}', and this model gives {known}")]
+    #[error(
+        "something is expected of output '{name}', and this model gives {known}; rename it, or leave it out"
+    )]
     UnknownOutput { name: String, known: String },
     /// The folder for a replay is not new.
     #[error("{} is not empty, and nothing is overwritten: give a new folder", .dir.display())]
@@ -109,10 +111,13 @@ fn with_file(onnx: &str, source: &GraphError) -> String {
 #[allow(missing_docs, reason = "the messages show what the fields are")]
 pub enum FitError {
     /// The graph wants an input that is not there.
-    #[error("input '{0}' is wanted, and is not among those given")]
+    #[error("input '{0}' is wanted, and is not among those given: give that, too")]
     Missing(ValueSpec),
     /// The graph wants an input in a dtype that the given one cannot be converted to exactly.
-    #[error("input '{spec}' is wanted, and the one given is {found}")]
+    #[error(
+        "input '{spec}' is wanted, and the one given is {found}, of which it cannot be made \
+         exactly: convert it before"
+    )]
     DType { spec: ValueSpec, found: DType },
     /// A converted value could not be made.
     #[error(transparent)]

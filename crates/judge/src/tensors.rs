@@ -50,10 +50,14 @@ pub enum TensorsError {
     #[error("{0}")]
     Proto(String),
     /// A test folder has more tensors than the model takes or gives.
-    #[error("{} has no place: this model has {count} {kind}s", path.display())]
+    #[error("{} has no place: this model has {count} {kind}s; take it out of the folder", path.display())]
     Surplus { path: PathBuf, kind: String, count: usize },
     /// A folder is not a test folder.
-    #[error("{} has no {kind}_0.pb, so it is not one of ONNX's test folders", path.display())]
+    #[error(
+        "{} has no {kind}_0.pb, so it is not one of ONNX's test folders: give one, or a .safetensors, \
+         .npz or .npy file",
+        path.display()
+    )]
     NoTestData { path: PathBuf, kind: String },
     /// The file could not be written.
     #[error("cannot write {}: {source}", path.display())]

@@ -22,7 +22,10 @@ pub fn command(args: &RunArgs) -> anyhow::Result<Verdict> {
     let given = |name: &str| engine.outputs().iter().any(|spec| spec.name == name);
     if let Some(name) = expected.iter().flat_map(|expected| expected.names()).find(|name| !given(name)) {
         let outputs: Vec<&str> = engine.outputs().iter().map(|spec| spec.name.as_str()).collect();
-        bail!("something is expected of output '{name}', and this model gives {}", outputs.join(", "));
+        bail!(
+            "something is expected of output '{name}', and this model gives {}; rename it, or leave it out",
+            outputs.join(", ")
+        );
     }
     let outputs = engine.run(&fit_inputs(&inputs, engine.inputs())?)?;
     tensors::write(&args.outputs, &outputs)?;

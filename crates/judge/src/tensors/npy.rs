@@ -72,11 +72,14 @@ pub(super) fn array(mut reader: impl Read) -> Result<Value, String> {
     let header = header(&mut reader)?;
     let file = NpyFile::new(header.chain(reader)).map_err(|error| format!("is damaged: {error}"))?;
     let npyz::DType::Plain(kind) = file.dtype() else {
-        return Err("has fields, and is not a plain array".into());
+        return Err("has fields, and is not a plain array; save each field as an array of its own".into());
     };
     let kind = kind.to_string();
     let Some((_, dtype)) = DTYPES.into_iter().find(|(name, _)| *name == kind) else {
-        return Err(format!("is of dtype '{kind}', which is not one that graphs take here"));
+        return Err(format!(
+            "is of dtype '{kind}', which is not one that graphs take here; save it \
+             as another, as astype('<f4') makes it"
+        ));
     };
     let dims: Result<Vec<usize>, _> = file.shape().iter().map(|&dim| usize::try_from(dim)).collect();
     let shape = dims.map_err(|_| "is too large for this machine".to_string())?;
