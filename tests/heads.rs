@@ -290,7 +290,8 @@ fn what_a_task_cannot_have_is_named() {
     let shape = Shape::Static { batch: 2, sequence: 8 };
     assert_eq!(
         message("multiple_choice", &Options { shape, ..choice }),
-        "the inputs of multiple-choice are [batch, choices, sequence], which [2, 8] are not the sizes of"
+        "the inputs of multiple-choice are [batch, choices, sequence], which [2, 8] are not the sizes of: \
+         give one for each"
     );
     let shape = Shape::StaticChoices { batch: 2, choices: 0, sequence: 8 };
     assert_eq!(

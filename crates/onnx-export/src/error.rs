@@ -25,7 +25,10 @@ pub enum ExportError {
     )]
     Shape { axes: &'static [&'static str], found: Vec<usize>, positions: usize },
     /// A fixed shape of another number of axes.
-    #[error("the inputs of {task} are [{}], which {found:?} are not the sizes of", axes.join(", "))]
+    #[error(
+        "the inputs of {task} are [{}], which {found:?} are not the sizes of: give one for each",
+        axes.join(", ")
+    )]
     Axes { task: Task, axes: &'static [&'static str], found: Vec<usize> },
     /// The checkpoint does not fit the config.
     #[error(transparent)]
@@ -45,7 +48,10 @@ pub enum ExportError {
     #[error("'{tensor}' must be a matrix, it has shape {shape:?}")]
     NotAMatrix { tensor: String, shape: Vec<usize> },
     /// A weight in another dtype, where the graph is to use it as it is.
-    #[error("'{tensor}' is {dtype}; a graph can point only at weights in f32, so let it have a copy of them")]
+    #[error(
+        "'{tensor}' is {dtype}; a graph can point only at weights in f32, so let it have a copy of them, \
+         without --weights-from"
+    )]
     NotF32 { tensor: String, dtype: DType },
     /// A weight that half precision cannot hold.
     #[error("'{tensor}' has {value:e}, and f16 ends at 65504; export it in f32")]
@@ -57,7 +63,8 @@ pub enum ExportError {
     HalfForCandle,
     /// Half precision with the checkpoint's own weights.
     #[error(
-        "a graph in f16 cannot point at the checkpoint's weights, which are in f32; let it have a copy of them, rounded"
+        "a graph in f16 cannot point at the checkpoint's weights, which are in f32; let it have a copy of \
+         them, rounded, without --weights-from"
     )]
     HalfAsStored,
     /// A tensor whose bytes do not fit its shape.
@@ -65,7 +72,8 @@ pub enum ExportError {
     Tensor { tensor: String, source: TensorFault },
     /// A file that a graph cannot point into.
     #[error(
-        "the weights lie in '{file}', which is not a safetensors file, so that a graph cannot point at them; let it have a copy of them"
+        "the weights lie in '{file}', which is not a safetensors file, so that a graph cannot point at them; \
+         let it have a copy of them, without --weights-from"
     )]
     NotSafetensors { file: String },
     /// The graph was to be written elsewhere than beside its weights.

@@ -124,7 +124,8 @@ fn verify(reference: &dyn Engine, engine: &dyn Engine, onnx: &str, cases: &[Case
     let check = check(&expected, engine, onnx, &bounds, None, |_| ())?;
     if check.verdict != Verdict::Pass {
         bail!(
-            "the engines do not agree, so their times mean nothing: {}",
+            "the engines do not agree, so their times mean nothing ('parity check' tells where they \
+             part): {}",
             check.complaints(SANE_ATOL).join("; ")
         );
     }

@@ -213,6 +213,9 @@ fn refuse_strangers(args: &PredictArgs, asked: Asked) -> anyhow::Result<()> {
             "{argument} means nothing to {name}: leave it out, or name another --task"
         );
     }
-    ensure!(ranks || args.pair.len() < 2, "a text has one --pair");
+    ensure!(
+        ranks || args.pair.len() < 2,
+        "a text has one --pair: leave the others out, or rank them all with --task text-ranking"
+    );
     Ok(())
 }

@@ -109,7 +109,7 @@ impl Runner {
             return Err(PipelineError::UnknownInput { engine: shown(), input: spec.to_string() });
         }
         let Some(ids) = input("input_ids") else {
-            let what = "it cannot be given a text";
+            let what = "it cannot be given a text: say which input that is, as in --input input_ids=NAME";
             return Err(PipelineError::NoInput { engine: shown(), input: "input_ids", what });
         };
         let size = |dim: Option<&Dim>| match dim {
@@ -121,7 +121,8 @@ impl Runner {
         let has_mask = input("attention_mask").is_some();
         let has_types = input("token_type_ids").is_some();
         if fixed_sequence.is_some() && !has_mask {
-            let what = "texts cannot be padded to the one length that it takes";
+            let what = "texts cannot be padded to the one length that it takes: export it with that, or run \
+                        the checkpoint";
             return Err(PipelineError::NoInput { engine: shown(), input: "attention_mask", what });
         }
         let wanted = wanted.to_vec();
@@ -256,7 +257,8 @@ impl Runner {
             return Err(PipelineError::NoInput {
                 engine: shown(self.engine.as_ref()),
                 input: "token_type_ids",
-                what: "it cannot tell the two texts of a pair apart",
+                what: "it cannot tell the two texts of a pair apart: export it with that, or run the \
+                       checkpoint",
             });
         }
         let mut inputs = NamedValues::new();
