@@ -141,7 +141,8 @@ pub enum PipelineError {
     NoOutput { engine: String, output: &'static str, task: &'static str, has: Vec<String> },
     /// A graph wants an input that no tokenizer gives.
     #[error(
-        "{engine} wants an input '{input}', which cannot be made of a text here: `parity run` takes it from a file"
+        "{engine} wants an input '{input}', which cannot be made of a text here: `parity run` takes it from a \
+         file; where it is one of the usual inputs, --input input_ids=NAME says so"
     )]
     UnknownInput { engine: String, input: String },
     /// A graph cannot be told what it needs to know.

@@ -109,7 +109,7 @@ impl Runner {
             return Err(PipelineError::UnknownInput { engine: shown(), input: spec.to_string() });
         }
         let Some(ids) = input("input_ids") else {
-            let what = "it cannot be given a text: say which input that is, as in --input input_ids=NAME";
+            let what = "it cannot be given a text: export it with that, or run the checkpoint";
             return Err(PipelineError::NoInput { engine: shown(), input: "input_ids", what });
         };
         let size = |dim: Option<&Dim>| match dim {
