@@ -46,6 +46,7 @@ mod repro;
 mod selftest;
 mod sentence;
 mod streams;
+mod structure;
 mod supported_ops;
 mod tasks;
 mod terminal;

@@ -1,4 +1,4 @@
-//! Every correct graph of every fixture is proven, and no wrong one is, with the same verdict on the engines `candle` and `compiled`: all
+//! Every correct graph of every fixture is proven for every input, and no wrong one is proven, with the same verdict on the engines `candle` and `compiled`: all
 //! exporters, opsets and attention forms, static and dynamic, simplified, and optimised by ONNX Runtime.
 
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use candle_bert::Activation;
 use engine::Engine;
 use onnx_eval::{Limits, Oracle, Precision};
 use onnx_session::{EngineKind, Session};
-use parity::proof::BUDGET_FACTOR;
+use parity::proof::{BUDGET_FACTOR, Scope};
 use parity::report::GraphReport;
 use parity::{Bounds, Subject, Verdict};
 use serde_json::Value as Json;
@@ -120,6 +120,8 @@ fn complaint(graph: &Graph, report: &GraphReport) -> Option<String> {
     let allowed = if graph.fixture == "stiff" { BUDGET_SHARE_STIFF } else { BUDGET_SHARE };
     if largest > PROVEN {
         Some(format!("is {largest:.1e} off in f64"))
+    } else if report.proof.scope != Scope::EveryInput {
+        Some(format!("is not proven for every input: {:?}", report.proof.unexplained))
     } else if !verdict {
         Some(format!("comes out {}", report.verdict))
     } else if !report.culprits.is_empty() {

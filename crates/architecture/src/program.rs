@@ -396,7 +396,7 @@ impl Program {
     }
 
     /// The input that a wire is, as it is or as rows.
-    fn input_of(&self, wire: Wire) -> Option<usize> {
+    pub fn input_of(&self, wire: Wire) -> Option<usize> {
         match wire {
             Wire::Input(input) => Some(input),
             Wire::Step(step) if self.steps[step].op == Op::Rows => {

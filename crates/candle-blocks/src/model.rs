@@ -166,6 +166,43 @@ impl Model {
         });
         Ok(outputs.collect())
     }
+
+    /// What some steps of the program give, by their numbers, where others give what is said here:
+    /// nothing that only those depend on is computed. Inputs are as in [`Model::run`].
+    ///
+    /// # Errors
+    /// As [`Model::run`]; and if a step gives no tensor, as a mask does.
+    pub fn steps(
+        &self,
+        given: &[(&str, &Tensor)],
+        instead: &HashMap<usize, Tensor>,
+        wanted: &[usize],
+    ) -> std::result::Result<Vec<Tensor>, ModelError> {
+        let Inner { program, blocks, device, .. } = &*self.0;
+        let inputs = inputs::check(program, device, given)?;
+        let mut needed = vec![false; blocks.len()];
+        wanted.iter().for_each(|&step| needed[step] = true);
+        for (at, step) in program.steps.iter().enumerate().rev() {
+            if needed[at] && !instead.contains_key(&at) {
+                step.inputs.iter().filter_map(|wire| wire.step()).for_each(|before| needed[before] = true);
+            }
+        }
+        let mut values: Vec<Value> = Vec::with_capacity(blocks.len());
+        for (at, (step, block)) in program.steps.iter().zip(blocks).enumerate() {
+            let pass = Pass { step, inputs: &inputs, values: &values, dtype: self.0.dtype };
+            let value = match instead.get(&at) {
+                Some(tensor) => Value::Tensor(tensor.clone()),
+                None if needed[at] => pass.compute(block)?,
+                None => Value::None,
+            };
+            values.push(value);
+        }
+        let tensor = |&step: &usize| match &values[step] {
+            Value::Tensor(tensor) => Ok(tensor.clone()),
+            _ => candle_core::bail!("step {step} of the program gives no tensor"),
+        };
+        Ok(wanted.iter().map(tensor).collect::<Result<_>>()?)
+    }
 }
 
 /// Reads tensors.

@@ -168,7 +168,7 @@ pub fn judge(
     }
     let verdict = verdict::on_graph(&proof, &parts, &checks, false);
     let report = GraphReport { onnx: onnx.into(), verdict, proof, checks, parts, notes: Vec::new() };
-    Ok(Judged { report, budget: runs.map(|runs| runs.budget) })
+    Ok(Judged { report, budget: runs.map(|runs| runs.budget), witnesses: Vec::new() })
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use report::{Audit, Culprit, Located, Proof, Verdict};
 
 use self::culprits::{Facts, culprits};
 use self::explain::{Weights, explain_whole};
-use self::locate::{Findings, locate};
+use self::locate::{Carried, Findings, locate};
 use crate::compare::Answers;
 use crate::engines::stress::Norm;
 use crate::inputs::{Case, fit_inputs};
@@ -47,6 +47,8 @@ pub(crate) struct Blame {
     pub located: Option<Located>,
     /// The LayerNorms among the values of the graph.
     pub norms: Vec<Norm>,
+    /// What of the reference lies where in the graph.
+    pub carried: Vec<Carried>,
 }
 
 /// Where it parts, and why, as it shows on a single input.
@@ -94,11 +96,12 @@ pub(crate) fn blame(evidence: &Evidence) -> Blame {
         }
     }
     let norms = findings.iter().flat_map(Findings::norms).collect();
+    let carried = findings.iter().flat_map(|findings| findings.carried.clone()).collect();
     let located = findings.map(|findings| match engine {
         Some(engine) => findings.measured(engine, case),
         None => findings.located,
     });
-    Blame { culprits: named, explanation, located, norms }
+    Blame { culprits: named, explanation, located, norms, carried }
 }
 
 /// Two explanations, this one first.

@@ -173,6 +173,16 @@ impl Check {
                 opens.iter().map(|open| Part { deployed: &candidate.model, open }).collect();
             let graph = Graph { parts: &parts, ..candidate.graph(&engines, bounds) };
             let judged = trial.judge(graph, &mut step)?;
+            // Inputs that were found to tell more are run as the others are.
+            let more = [&cases[..], &judged.witnesses].concat();
+            let (cases, trial, judged) = match judged.witnesses.is_empty() {
+                true => (&cases, trial, judged),
+                false => {
+                    let trial = Trial::new(subject, &references, &more, &mut step)?;
+                    let judged = trial.judge(graph, &mut step)?;
+                    (&more, trial, judged)
+                }
+            };
             let weights = judged.report.parts.weights.as_ref().map(proof::carrying).unwrap_or_default();
             let exact = || proof::exact_graph_with(&candidate.model, subject.program(), &weights).ok();
             let exact = found.needs_exact(&judged).then(exact).flatten().map(|(oracle, _)| oracle);
@@ -181,8 +191,8 @@ impl Check {
                 .map(|side| Extended::new(&side.engine, further.as_ref()));
             let exact = exact.as_ref();
             let sides = Sides { single: &single, double: &double, exact, engines: &engines };
-            found.add(candidate, judged, sides, &cases)?;
-            found.time(reference, &engines, &cases)?;
+            found.add(candidate, judged, sides, cases)?;
+            found.time(reference, &engines, cases)?;
             found.show(trial.expected());
         }
         let tokenizer = tokenizer::check_tokenizers(subject.files()).unwrap_or_else(|error| {

@@ -38,6 +38,7 @@ pub mod inspect;
 pub mod proof;
 pub mod repro;
 pub mod selftest;
+mod structure;
 mod subject;
 pub mod tensors;
 pub mod tokenizer;

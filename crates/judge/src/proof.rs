@@ -24,7 +24,7 @@ use engine::{Engine, ValueSpec};
 use onnx_eval::{Limits, Oracle, OracleError};
 use onnx_graph::Model;
 use report::Verdict;
-pub use report::{DEFAULT_PROOF_TOL, Promoted, Proof, ProofOutput};
+pub use report::{DEFAULT_PROOF_TOL, Promoted, Proof, ProofOutput, Scope, Unexplained};
 
 use crate::ParityError;
 use crate::compare::{Answers, OnFailure, Tally, finite};
@@ -113,6 +113,9 @@ pub fn prove<'a>(
         max_rel: largest(|output| output.max_rel),
         tol,
         outputs,
+        scope: Scope::Tried,
+        guards: Vec::new(),
+        unexplained: Vec::new(),
         promoted: Vec::new(),
         failure,
     };

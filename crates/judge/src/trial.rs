@@ -8,6 +8,7 @@ use onnx_graph::Model;
 use report::{EngineCheck, Expect, FindingKind, GraphReport, Parts, Relation, Verdict};
 
 use crate::audit::{Audit, audit};
+use crate::blame::locate::Carried;
 use crate::blame::{self, Blame, Evidence, before};
 use crate::bounds::Bounds;
 use crate::compare::Answers;
@@ -17,7 +18,11 @@ use crate::engines::{Exact, check, refused};
 use crate::inputs::Case;
 use crate::proof::convert::{self, NotFinite, not_finite};
 use crate::proof::further::Further;
-use crate::proof::{Budget, Oracles, Proof, Proven, Runs, TELLING, carrying, exact_graph_with, telling_case};
+use crate::proof::{
+    Budget, Oracles, Proof, ProofOutput, Proven, Runs, Scope, TELLING, carrying, exact_graph_with, prove,
+    telling_case,
+};
+use crate::structure::{Held, Structure};
 use crate::subject::References;
 use crate::{ParityError, Subject, verdict};
 
@@ -76,6 +81,9 @@ pub struct Judged {
     pub report: GraphReport,
     /// What rounding alone may do to each output; nothing where the oracle does not take the graph.
     pub budget: Option<Budget>,
+    /// Inputs beside those of the trial on which the graph is another function. A trial with them
+    /// shows where.
+    pub witnesses: Vec<Case>,
 }
 
 /// The inputs of a trial with what the checkpoint makes of them, for as many graphs as take these
@@ -192,14 +200,15 @@ impl<'a> Trial<'a> {
         let Graph { onnx, engines, bounds, .. } = graph;
         let (expected, truth) = (&self.expected, &self.truth);
         let oracles = self.oracles(graph, &weights);
-        let Proven { proof, runs } = Proven::of(oracles, expected, truth, bounds.proof_tol, &mut progress)?;
+        let Proven { mut proof, runs } =
+            Proven::of(oracles, expected, truth, bounds.proof_tol, &mut progress)?;
         let checks = graph.checks(expected, truth, runs.as_ref(), progress)?;
 
         // What to say if the conversion was meant.
         let hints = weights.findings.iter().filter(|finding| finding.kind == FindingKind::Precision);
         let hints = hints.map(ToString::to_string).chain(convert::in_vain(bounds.expect, &weights));
         let mut notes: Vec<String> = hints.collect();
-        let (mut parts, mut overflow) = (Parts::default(), None);
+        let (mut parts, mut overflow, mut witnesses) = (Parts::default(), None, Vec::new());
         if let Some(runs) = &runs {
             let mut precision = None;
             if let Some((_, meant)) = &self.unconverted {
@@ -215,8 +224,11 @@ impl<'a> Trial<'a> {
                     Vec::new()
                 });
             }
-            let looked = self.look_closer(runs, graph, &proof, &weights, overflow.as_ref());
+            let (looked, carried) = self.look_closer(runs, graph, &proof, &weights, overflow.as_ref());
             parts = Parts { precision, relations, ..looked };
+            if proof.verdict == Verdict::Pass && bounds.expect == Expect::Exact {
+                witnesses = self.for_every_input(runs, graph, further, &carried, &mut proof)?;
+            }
         }
         parts.weights = Some(weights);
         parts.unheld = graph.unheld(expected);
@@ -234,7 +246,53 @@ impl<'a> Trial<'a> {
         let verdict = verdict::on_graph(&proof, &parts, &checks, overflow.is_some());
         let notes = notes.into_iter().map(|note| format!("{onnx}: {note}")).collect();
         let report = GraphReport { onnx: onnx.into(), verdict, proof, checks, parts, notes };
-        Ok(Judged { report, budget: runs.map(|runs| runs.budget) })
+        Ok(Judged { report, budget: runs.map(|runs| runs.budget), witnesses })
+    }
+
+    /// Whether what holds on the inputs that were run holds for every input: by the structure of the
+    /// graph. What it says goes into the proof. Gives inputs on which it does not hold.
+    fn for_every_input(
+        &self,
+        runs: &Runs,
+        Graph { model, bounds, .. }: Graph,
+        further: Option<&Further>,
+        carried: &[Carried],
+        proof: &mut Proof,
+    ) -> Result<Vec<Case>, ParityError> {
+        let (oracle, reference) = (&runs.oracles.double, &self.references.double.engine);
+        let specs = self.truth.specs();
+        let tol = bounds.proof_tol;
+        let held = Held { model, oracle, reference, further, specs, carried, tol };
+        let Some(Structure { proven, guards, unexplained, mut suspicious }) = Structure::of(&held) else {
+            return Ok(Vec::new());
+        };
+        let is_proven = |output: &ProofOutput| proven.contains(&output.name);
+        if !proof.outputs.is_empty() && proof.outputs.iter().all(is_proven) {
+            proof.scope = Scope::EveryInput;
+            proof.guards = guards;
+        }
+        if suspicious.is_empty() {
+            proof.note_unexplained(unexplained);
+            return Ok(Vec::new());
+        }
+        let mut truth = Answers::of(reference, &suspicious, |_| ())?;
+        if let Some(further) = further {
+            truth = further.answers(reference, &truth)?;
+        }
+        let (off, _) = prove(&truth, oracle, tol, |_| ())?;
+        let failing: Vec<String> = off.failing_inputs().into_iter().map(str::to_owned).collect();
+        suspicious.retain(|case| failing.contains(&case.name));
+        if let Some(first) = suspicious.first() {
+            proof.verdict = Verdict::Fail;
+            let off = off.max_abs.map_or(String::new(), |off| format!(", {off:.1e} off"));
+            proof.failure = Some(format!(
+                "it is another function{off} on an input that its own nodes led to: {}",
+                first.name
+            ));
+        } else {
+            proof.note_unexplained(unexplained);
+        }
+        Ok(suspicious)
     }
 
     /// What shows on a single input: who is to blame, where in a text, and each LayerNorm alone.
@@ -245,15 +303,15 @@ impl<'a> Trial<'a> {
         proof: &Proof,
         weights: &Audit,
         overflow: Option<&NotFinite>,
-    ) -> Parts {
-        let Some(case) = telling_case(proof, self.truth.cases()) else { return Parts::default() };
+    ) -> (Parts, Vec<Carried>) {
+        let Some(case) = telling_case(proof, self.truth.cases()) else { return Default::default() };
         let (oracle, engine) = (&runs.oracles.double, graph.engines.first().copied());
         let integers = matches!(graph.bounds.expect, Expect::Int8 | Expect::Int4);
         let lost = match proof.verdict {
             Verdict::Fail if integers => convert::lost(graph.model, oracle, case),
             _ => Vec::new(),
         };
-        let Blame { culprits, explanation, located, norms } = blame::blame(&Evidence {
+        let Blame { culprits, explanation, located, norms, carried } = blame::blame(&Evidence {
             subject: self.subject,
             references: self.references,
             truth: &self.truth,
@@ -266,14 +324,15 @@ impl<'a> Trial<'a> {
             case,
         });
         let stress = |part: &Part| stress::stress(&norms, graph.model, part);
-        Parts {
+        let parts = Parts {
             culprits,
             explanation,
             located,
             tokens: blame::tokens::token_errors(case, &self.truth, oracle, engine),
             stress: graph.parts.iter().flat_map(stress).collect(),
             ..Parts::default()
-        }
+        };
+        (parts, carried)
     }
 
     /// What must not change the answer: of both sides in f64, and of the first engine, unless it

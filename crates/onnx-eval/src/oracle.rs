@@ -137,6 +137,20 @@ impl Oracle {
         names: &[&str],
         substitutes: &NamedValues,
     ) -> Result<NamedValues, EngineError> {
+        Ok(self.run_forced(inputs, names, substitutes)?.0)
+    }
+
+    /// [`Oracle::run_with`], and what the nodes compute where the substitutes stand: each from the
+    /// substitutes before it.
+    ///
+    /// # Errors
+    /// As `run_with`.
+    pub fn run_forced(
+        &self,
+        inputs: &NamedValues,
+        names: &[&str],
+        substitutes: &NamedValues,
+    ) -> Result<(NamedValues, NamedValues), EngineError> {
         let specs = self.inputs.iter().map(|spec| spec.name.as_str());
         let known: HashSet<&str> = self.values().chain(specs).collect();
         let is_known = |name: &str| known.contains(name) || self.constants.get(name).is_some();
@@ -150,15 +164,18 @@ impl Oracle {
         } else {
             run.steps(&self.program, &Plan::new(&self.program.steps, names.iter().copied()))?;
         }
-        names
-            .iter()
-            .map(|&name| {
-                // An input that was left out, and has no default.
-                let tensor = run.value(name).ok_or(EngineError::UnknownValue { name: name.into() })?;
-                let value = tensor.to_value(self.precision);
-                Ok((name, value.map_err(|source| EngineError::Output { name: name.into(), source })?))
-            })
-            .collect()
+        let handed_out = |name: &str, tensor: &Tensor| {
+            let value = tensor.to_value(self.precision);
+            value.map_err(|source| EngineError::Output { name: name.into(), source })
+        };
+        let values = names.iter().map(|&name| {
+            // An input that was left out, and has no default.
+            let tensor = run.value(name).ok_or(EngineError::UnknownValue { name: name.into() })?;
+            Ok((name, handed_out(name, tensor)?))
+        });
+        let values = values.collect::<Result<_, EngineError>>()?;
+        let computed = run.replaced.iter().map(|(name, tensor)| Ok((name, handed_out(name, tensor)?)));
+        Ok((values, computed.collect::<Result<_, EngineError>>()?))
     }
 
     /// A run that has its inputs.
@@ -213,13 +230,15 @@ pub(crate) struct Run<'a> {
     /// How many nodes have been computed.
     nodes: usize,
     substitutes: Option<&'a NamedValues>,
+    /// What nodes computed where substitutes stand.
+    replaced: Vec<(String, Tensor)>,
 }
 
 impl<'a> Run<'a> {
     /// One without inputs.
     pub fn new(oracle: &'a Oracle) -> Self {
         let memory = oracle.constants.memory;
-        Self { oracle, values: HashMap::new(), memory, nodes: 0, substitutes: None }
+        Self { oracle, values: HashMap::new(), memory, nodes: 0, substitutes: None, replaced: Vec::new() }
     }
 
     pub fn value(&self, name: &str) -> Option<&Tensor> {
@@ -241,7 +260,7 @@ impl<'a> Run<'a> {
     }
 
     /// What stands for a value that a node has computed.
-    fn instead(&self, step: &Step, name: &str, computed: Tensor) -> Result<Tensor, Fault> {
+    fn instead(&mut self, step: &Step, name: &str, computed: Tensor) -> Result<Tensor, Fault> {
         let Some(substitute) = self.substitutes.and_then(|substitutes| substitutes.get(name)) else {
             let meant = |computed| self.meant(&Place::Node(step.id), computed);
             return Ok(if holds(&step.node) { meant(computed) } else { computed });
@@ -256,6 +275,7 @@ impl<'a> Run<'a> {
             return Err(Fault::Mixed { first, second });
         }
         tensor.dtype = computed.dtype;
+        self.replaced.push((name.into(), computed));
         Ok(tensor)
     }
 

@@ -28,11 +28,40 @@ pub struct Proof {
     pub tol: f64,
     /// The outputs that both sides have.
     pub outputs: Vec<ProofOutput>,
+    /// For which inputs it holds.
+    #[serde(default)]
+    pub scope: Scope,
+    /// What that takes to hold beside the premises of every such proof.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guards: Vec<String>,
+    /// The nodes that no step of the model explains though something of the inputs reaches them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unexplained: Vec<Unexplained>,
     /// The graph's constants that were taken for the numbers they are the f32 rounding of.
     pub promoted: Vec<Promoted>,
     /// Why the oracle did not take the graph, or failed on an input that the graph declares.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+}
+
+/// For which inputs a proof holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// For every input: the graph is the model, step by step.
+    EveryInput,
+    /// For those that were run.
+    #[default]
+    Tried,
+}
+
+/// A node that no step of the model explains.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unexplained {
+    /// Its name.
+    pub node: String,
+    /// What is not understood.
+    pub why: String,
 }
 
 /// One output, over all inputs, at the positions that decide.
@@ -64,6 +93,14 @@ pub struct ProofOutput {
 }
 
 impl Proof {
+    /// Nodes that no step of the model explains: what holds on some inputs says nothing of others.
+    pub fn note_unexplained(&mut self, unexplained: Vec<Unexplained>) {
+        if !unexplained.is_empty() {
+            self.verdict = self.verdict.max(Verdict::Inconclusive);
+        }
+        self.unexplained = unexplained;
+    }
+
     /// A proof that could not be made.
     pub fn impossible(why: String, tol: f64) -> Self {
         Self {
@@ -72,6 +109,9 @@ impl Proof {
             max_rel: None,
             tol,
             outputs: Vec::new(),
+            scope: Scope::Tried,
+            guards: Vec::new(),
+            unexplained: Vec::new(),
             promoted: Vec::new(),
             failure: Some(why),
         }

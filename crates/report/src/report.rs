@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::read::or_nan;
 use crate::{
-    Audit, Conversion, Culprit, EngineCheck, FolderDifference, Located, Proof, Recorded, Relation, Stress,
-    TokenErrors, TokenizerReport, Verdict,
+    Audit, Conversion, Culprit, EngineCheck, FolderDifference, Located, Proof, Recorded, Relation, Scope,
+    Stress, TokenErrors, TokenizerReport, Verdict,
 };
 
 /// The name and version of the JSON form. A field may be added under the same version; none changes
@@ -126,6 +126,17 @@ pub struct Parts {
     /// What it costs that the graph was converted on purpose; left out of one that was not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub precision: Option<Conversion>,
+}
+
+impl Report {
+    /// Whether every graph is proven for every input.
+    pub fn is_for_every_input(&self) -> bool {
+        let is_proven = |proof: Option<&Proof>| proof.is_some_and(|proof| proof.scope == Scope::EveryInput);
+        match &self.graphs[..] {
+            [] => is_proven(self.proof.as_ref()),
+            graphs => graphs.iter().all(|graph| is_proven(Some(&graph.proof))),
+        }
+    }
 }
 
 impl Deref for Report {

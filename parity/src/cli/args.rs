@@ -203,6 +203,10 @@ pub struct CheckArgs {
     #[arg(long)]
     pub strict: bool,
 
+    /// Exit with 3 where the proof holds on the inputs tried alone
+    #[arg(long, value_name = "SCOPE")]
+    pub require: Option<Require>,
+
     /// What the graph was converted to on purpose: it is held against the checkpoint rounded the same way, and the loss is told apart
     #[arg(long, value_name = "PRECISION", value_parser = conversion())]
     pub expect: Option<Expect>,
@@ -528,6 +532,14 @@ fn runs(text: &str) -> Result<usize, String> {
         Ok(runs) if runs >= MIN_RUNS => Ok(runs),
         _ => Err(format!("a whole number, {MIN_RUNS} or more: fewer runs say nothing on a noisy machine")),
     }
+}
+
+/// For which inputs a proof must hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Require {
+    /// For all: the graph is the model, step by step
+    EveryInput,
 }
 
 #[cfg(test)]

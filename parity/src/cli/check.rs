@@ -31,6 +31,9 @@ pub fn command(args: &CheckArgs) -> anyhow::Result<Verdict> {
     Ok(match report.verdict {
         // The report stays as it is: only the exit code is stricter.
         Verdict::Rounding if args.strict => Verdict::Fail,
+        Verdict::Pass | Verdict::Rounding if args.require.is_some() && !report.is_for_every_input() => {
+            Verdict::Inconclusive
+        }
         verdict => verdict,
     })
 }

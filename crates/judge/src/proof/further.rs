@@ -276,7 +276,19 @@ impl Further {
         all
     }
 
-    fn outputs(&self, inputs: &NamedValues, outputs: &NamedValues, taps: &NamedValues) -> NamedValues {
+    /// The modules of the reference whose outputs are needed for [`Further::outputs`].
+    pub(crate) fn taps(&self) -> Vec<&str> {
+        self.taps.iter().map(String::as_str).collect()
+    }
+
+    /// What the reference gives, by the graph's names, made of its outputs and of what some of its
+    /// modules give.
+    pub(crate) fn outputs(
+        &self,
+        inputs: &NamedValues,
+        outputs: &NamedValues,
+        taps: &NamedValues,
+    ) -> NamedValues {
         let renamed = |name: &str| self.renamed(name).unwrap_or(name).to_string();
         let mut all: NamedValues =
             outputs.iter().map(|(name, value)| (renamed(name), value.clone())).collect();

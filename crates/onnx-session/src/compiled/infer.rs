@@ -22,6 +22,7 @@ pub fn infer(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>]) -> Vec<
     let look = Look { ir, operation, inputs };
     let first = || vec![Known { dtype: look.dtype(), shape: look.shape() }];
     match (&*operation.node().domain, &*operation.node().op) {
+        ("", "Split") => look.parts().unwrap_or_default(),
         // The further outputs of these are of other shapes.
         ("", _) | ("com.microsoft", "EmbedLayerNormalization" | "SkipLayerNormalization" | "Attention") => {
             first()
@@ -93,9 +94,9 @@ impl Look<'_> {
             "EmbedLayerNormalization" => self.ir.values[self.id(2)?].dtype,
             "Abs" | "Add" | "Attention" | "Clip" | "Concat" | "Div" | "Dropout" | "Erf" | "Exp"
             | "Expand" | "Flatten" | "Gather" | "Gelu" | "Gemm" | "Identity" | "LayerNormalization"
-            | "MatMul" | "Max" | "Min" | "Mul" | "Neg" | "Pow" | "ReduceL2" | "ReduceMax" | "ReduceMean"
-            | "ReduceSum" | "Relu" | "Reshape" | "Sigmoid" | "Slice" | "Softmax" | "Sqrt" | "Squeeze"
-            | "Sub" | "Tanh" | "Transpose" | "Unsqueeze" => first(),
+            | "MatMul" | "Max" | "Min" | "Mul" | "Neg" | "Pow" | "Range" | "ReduceL2" | "ReduceMax"
+            | "ReduceMean" | "ReduceSum" | "Relu" | "Reshape" | "Sigmoid" | "Slice" | "Softmax" | "Sqrt"
+            | "Squeeze" | "Sub" | "Tanh" | "Transpose" | "Unsqueeze" => first(),
             // ONNX Runtime's own.
             "BiasGelu"
             | "FastGelu"
@@ -108,9 +109,36 @@ impl Look<'_> {
         }
     }
 
+    /// What a `Split` gives.
+    fn parts(&self) -> Option<Vec<Known>> {
+        let (source, count) = (self.id(0)?, self.operation.node().outputs.len());
+        let dims = self.ir.shape(source)?;
+        let along = axis(self.int("axis").unwrap_or(0), dims.len())?;
+        let whole = dims[along].known()?;
+        let sizes: Vec<usize> = match self.list("split", 1)? {
+            Some(given) => given.iter().map(|&size| usize::try_from(size).ok()).collect::<Option<_>>()?,
+            None => shape::split(whole, count),
+        };
+        if sizes.len() != count || sizes.iter().sum::<usize>() != whole {
+            return None;
+        }
+        let part = |size: usize| {
+            let mut shape = dims.to_vec();
+            shape[along] = Dim::fixed(size);
+            Known { dtype: self.ir.values[source].dtype, shape: Some(shape) }
+        };
+        Some(sizes.into_iter().map(part).collect())
+    }
+
     fn shape(&self) -> Option<Vec<Dim>> {
         let node = self.operation.node();
         match &*node.op {
+            "Range" => {
+                let known = |index: usize| known_ints(self.ir, self.id(index)?);
+                let counts = known(0)? == [0] && known(2)? == [1];
+                let [limit] = &ints(self.ir, self.id(1)?)?[..] else { return None };
+                limit.to_size().filter(|_| counts).map(|limit| vec![limit])
+            }
             "Abs" | "Cast" | "CastLike" | "Clip" | "Dropout" | "Erf" | "Exp" | "Gelu" | "Identity"
             | "LayerNormalization" | "Neg" | "Not" | "Relu" | "Sigmoid" | "Softmax" | "Sqrt" | "Tanh"
             | "IsNaN" => Some(self.of(0)?.to_vec()),

@@ -40,6 +40,7 @@ mod engine;
 mod facts;
 mod infer;
 mod ir;
+mod known;
 mod ops;
 mod options;
 mod passes;
@@ -50,5 +51,6 @@ mod share;
 mod step;
 
 pub use self::engine::{CompiledEngine, StepInfo};
+pub use self::known::{Dim, Known};
 pub use ::kernels::Pool;
 pub use options::{Options, Passes, Threads, UnknownPass};

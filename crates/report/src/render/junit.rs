@@ -2,7 +2,7 @@
 
 use super::words::{
     MESSAGE, NAME, complaint, distance, escaped, number, or_dash, proof_word, relation_word, some, strained,
-    turned,
+    structure, turned,
 };
 use super::{Graph, graphs};
 use crate::proof::each_once;
@@ -177,7 +177,8 @@ fn proof(proof: &Proof, culprits: &[String]) -> Vec<Case> {
     // It fails or does not conclude for a reason that no output shows.
     if cases.iter().all(Case::passed) && proof.verdict > Verdict::Rounding {
         let why = proof.failure.clone().unwrap_or_else(|| format!("the proof {}", proof_word(proof.verdict)));
-        cases.push(Case { name: "proof".into(), verdict: proof.verdict, lines: vec![why] });
+        let lines = std::iter::once(why).chain(structure(proof)).collect();
+        cases.push(Case { name: "proof".into(), verdict: proof.verdict, lines });
     }
     cases
 }

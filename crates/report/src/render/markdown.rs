@@ -3,7 +3,7 @@
 use super::heat::Grid;
 use super::words::{
     MESSAGE, NAME, capital, count, dimensions, distance, headline, or_dash, proof_word, relation_word,
-    remarks, shown, some, strained,
+    remarks, scope_word, shown, some, strained, structure,
 };
 use super::{Graph, graphs};
 use crate::{
@@ -177,8 +177,14 @@ fn culprits(graph: &Graph) -> String {
 
 fn proof(out: &mut Document, proof: &Proof) {
     let word = proof_word(proof.verdict);
-    let mut text =
-        format!("#### The proof in f64 {word}\n\nAt most {:e}, relative to values above 1.\n", proof.tol);
+    let mut text = format!(
+        "#### The proof in f64 {word}{}\n\nAt most {:e}, relative to values above 1.\n",
+        scope_word(proof),
+        proof.tol
+    );
+    for sentence in structure(proof) {
+        text += &format!("\n{}.\n", plain(&capital(&sentence), MESSAGE));
+    }
     if let Some(failure) = &proof.failure {
         text += &format!("\n{}\n", plain(failure, MESSAGE));
     }

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use super::{Graph, graphs};
 use crate::{
-    EngineCheck, FromTruth, OutputReport, ReferenceKind, Relation, Report, Stress, TokenizerReport, Trace,
-    Verdict,
+    EngineCheck, FromTruth, OutputReport, Proof, ReferenceKind, Relation, Report, Scope, Stress,
+    TokenizerReport, Trace, Unexplained, Verdict,
 };
 
 /// Names of nodes and files are shown this long, in characters.
@@ -14,9 +14,26 @@ pub(super) const NAME: usize = 120;
 /// Messages are shown this long, in characters.
 pub(super) const MESSAGE: usize = 1000;
 
+/// For which inputs a check holds; nothing where it does not.
+pub fn scope(report: &Report) -> Option<String> {
+    if !matches!(report.verdict, Verdict::Pass | Verdict::Rounding) {
+        return None;
+    }
+    Some(match report.is_for_every_input() {
+        true => "for every input".into(),
+        false => match report.inputs.len() {
+            1 => "on the one input tried".into(),
+            inputs => format!("on the {inputs} inputs tried"),
+        },
+    })
+}
+
 /// What a check came to, in one sentence without a full stop.
 pub fn headline(report: &Report) -> String {
-    let mut outcome = outcome(report);
+    let mut outcome = match scope(report) {
+        Some(scope) => format!("{scope}: {}", outcome(report)),
+        None => outcome(report),
+    };
     let mut unheld: Vec<&String> = Vec::new();
     for name in graphs(report).iter().flat_map(|graph| &graph.parts.unheld) {
         if !unheld.contains(&name) {
@@ -42,20 +59,28 @@ fn outcome(report: &Report) -> String {
     };
     let model =
         reference(report) + report.precision.as_ref().map_or("", |conversion| conversion.of_checkpoint());
+    // What holds for every input was still run on some.
+    let over = if report.is_for_every_input() { format!(", over {inputs}") } else { String::new() };
     let single = if report.precision.is_some() { "As the graph runs" } else { "In f32" };
     match report.verdict {
         Verdict::Pass => format!(
-            "the ONNX graph computes what {model} does: {proven}, and within {:e} in f32, over {inputs}",
+            "the ONNX graph computes what {model} does: {proven}, and within {:e} in f32{over}",
             report.atol
         ),
         Verdict::Rounding => format!(
-            "the ONNX graph computes what {model} does: {proven}, over {inputs}. {single} they are further apart than {:e}, by \
-             rounding alone",
+            "the ONNX graph computes what {model} does: {proven}{over}. {single} they are further apart \
+             than {:e}, by rounding alone",
             report.atol
         ),
-        Verdict::Inconclusive => {
-            format!("nothing, or not everything that was asked for, was compared for {}", report.model)
-        }
+        Verdict::Inconclusive => match unexplained(report) {
+            Some(Unexplained { node, why }) => format!(
+                "the ONNX graph gives what {model} does on the {inputs} tried, and may give something else \
+                 on others: no step of the model explains node '{node}': {why}"
+            ),
+            None => {
+                format!("nothing, or not everything that was asked for, was compared for {}", report.model)
+            }
+        },
         Verdict::Error => {
             format!(
                 "the check of {} could not be run: {}",
@@ -93,6 +118,28 @@ fn outcome(report: &Report) -> String {
             };
             format!("{what} {model} over {inputs}{starts}")
         }
+    }
+}
+
+/// The first node of a graph that no step of its model explains.
+fn unexplained(report: &Report) -> Option<Unexplained> {
+    let first = |graph: &Graph| graph.proof?.unexplained.first().cloned();
+    graphs(report).iter().find_map(first)
+}
+
+/// What the structure of a graph says of a proof, beside its scope.
+pub(crate) fn structure(proof: &Proof) -> Vec<String> {
+    let guards = proof.guards.iter().map(|guard| format!("as long as {guard}"));
+    let nodes = proof.unexplained.iter();
+    let nodes = nodes.map(|Unexplained { node, why }| format!("not explained: node '{node}': {why}"));
+    guards.chain(nodes).collect()
+}
+
+/// How far a proof goes, in words.
+pub(crate) fn scope_word(proof: &Proof) -> &'static str {
+    match (proof.verdict, proof.scope) {
+        (Verdict::Pass | Verdict::Rounding, Scope::EveryInput) => " for every input",
+        _ => "",
     }
 }
 

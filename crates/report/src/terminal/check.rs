@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::{BOLD, DIM, color, milliseconds, modules, table};
 use crate::render::headline;
-use crate::render::words::{count, dimensions, nearer, proof_word};
+use crate::render::words::{count, dimensions, nearer, proof_word, scope, scope_word, structure};
 use crate::{
     Conversion, EngineCheck, Expect, Feature, Features, InputSummary, Loss, OutputReport, Proof, ProofOutput,
     Recorded, Report, Similar, Similarity, Timing, TimingReport, Verdict,
@@ -17,7 +17,9 @@ use crate::{
 pub fn report(out: &mut impl Write, report: &Report) -> io::Result<()> {
     let style = color(report.verdict);
     let verdict = report.verdict.to_string().to_uppercase();
-    writeln!(out, "{style}{verdict}{style:#}  {}", headline(report))?;
+    // The words after a verdict that holds belong to it.
+    let gap = if scope(report).is_some() { " " } else { "  " };
+    writeln!(out, "{style}{verdict}{style:#}{gap}{}", headline(report))?;
     writeln!(out)?;
     let reference = report.reference.as_ref().map_or(String::new(), |side| format!(", {}", side.text));
     writeln!(out, "  {DIM}reference{DIM:#}  {}{reference}", report.model)?;
@@ -66,9 +68,13 @@ fn proof(out: &mut impl Write, proof: &Proof, converted: bool) -> io::Result<()>
     writeln!(out)?;
     writeln!(
         out,
-        "{BOLD}Proof in f64{BOLD:#}  {style}{word}{style:#} {DIM}(at most {:e}, relative to values above 1){DIM:#}",
+        "{BOLD}Proof in f64{BOLD:#}  {style}{word}{}{style:#} {DIM}(at most {:e}, relative to values above 1){DIM:#}",
+        scope_word(proof),
         proof.tol
     )?;
+    for sentence in structure(proof) {
+        writeln!(out, "  {sentence}")?;
+    }
     if let Some(failure) = &proof.failure {
         writeln!(out, "  {failure}")?;
     }

@@ -2,8 +2,8 @@
 
 use super::super::heat::Grid;
 use super::super::words::{
-    MESSAGE, NAME, count, dimensions, distance, escaped, layout, number, or_dash, proof_word, relation_word,
-    remarks, some,
+    MESSAGE, NAME, capital, count, dimensions, distance, escaped, layout, number, or_dash, proof_word,
+    relation_word, remarks, scope_word, some, structure,
 };
 use super::{badge, code, prose};
 use crate::{
@@ -65,11 +65,15 @@ fn value(x: Option<f64>, digits: usize) -> String {
 
 pub(super) fn proof(proof: &Proof) -> String {
     let mut out = format!(
-        "<p>Checkpoint and graph, both computed in f64 by code that shares no kernel: the proof <strong>{}</strong>. They may be {:e} apart, times the largest value where \
+        "<p>Checkpoint and graph, both computed in f64 by code that shares no kernel: the proof <strong>{}{}</strong>. They may be {:e} apart, times the largest value where \
          that is above 1.</p>\n",
         proof_word(proof.verdict),
+        scope_word(proof),
         proof.tol
     );
+    for sentence in structure(proof) {
+        out += &format!("<p>{}.</p>\n", escaped(&capital(&sentence), MESSAGE));
+    }
     if let Some(failure) = &proof.failure {
         out += &format!("<p class=\"complaint\">{}</p>\n", escaped(failure, MESSAGE));
     }

@@ -36,6 +36,9 @@ pub fn pass(layers: usize) -> Report {
             max_rel: Some(2.1e-14),
             tol: DEFAULT_PROOF_TOL,
             outputs: vec![proof_output("last_hidden_state", 4.4e-14, Verdict::Pass)],
+            scope: Scope::Tried,
+            guards: Vec::new(),
+            unexplained: Vec::new(),
             promoted: vec![Promoted {
                 name: "/layer.0/Sqrt".into(),
                 meaning: "√2".into(),

@@ -1,0 +1,360 @@
+//! Both sides in f64 on parts of the model: with free values in the place of what comes before, and
+//! with every row of every table.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+
+use candle_blocks::ReferenceEngine;
+use candle_core::Tensor;
+use engine::{Dim, Engine as _, NamedValues, Value, ValueSpec};
+use onnx_eval::Oracle;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+use super::kind::{Atom, Source};
+use super::walk::Taken;
+use crate::compare::{compare, deciding};
+use crate::inputs::{common_inputs, fit_inputs};
+use crate::proof::further::Further;
+
+/// The seed of the free values. ChaCha8 gives the same numbers everywhere.
+const SEED: u64 = 0xF4EE;
+
+/// Free values are between this and its negative: some of them are where functions bend, and some
+/// where they are straight.
+const FREE: f64 = 3.0;
+
+/// Texts and tokens of the runs with free values, where the graph leaves them open. The last has
+/// every mask of four tokens but the one without any.
+const SHAPES: [[usize; 2]; 3] = [[1, 1], [2, 3], [15, 4]];
+
+/// The longest text on which tables and masks are run: of a model that takes more, places beyond are
+/// not looked at, and so nothing is said of every input.
+const LONGEST: usize = 4096;
+
+/// What runs.
+pub(super) struct Replay<'a> {
+    pub oracle: &'a Oracle,
+    pub reference: &'a ReferenceEngine,
+    pub further: Option<&'a Further>,
+    /// What the reference gives, by the graph's names.
+    pub specs: &'a [ValueSpec],
+    /// How far an element may be off, relative to the largest where that is above 1.
+    pub tol: f64,
+    placeless: RefCell<HashMap<String, bool>>,
+}
+
+/// Inputs as each side takes them.
+struct Inputs {
+    common: NamedValues,
+    graph: NamedValues,
+    given: Vec<(String, Tensor)>,
+}
+
+/// What a side has where free values stand.
+struct Forced {
+    inputs: Inputs,
+    /// The values themselves.
+    free: HashMap<usize, Tensor>,
+    /// What the graph computes at each of them, and at its outputs.
+    found: NamedValues,
+}
+
+impl<'a> Replay<'a> {
+    pub fn new(
+        oracle: &'a Oracle,
+        reference: &'a ReferenceEngine,
+        further: Option<&'a Further>,
+        specs: &'a [ValueSpec],
+        tol: f64,
+    ) -> Self {
+        Self { oracle, reference, further, specs, tol, placeless: RefCell::default() }
+    }
+
+    /// The sizes of an input of so many texts of so many tokens, where the graph fixes none.
+    fn shape(&self, [rows, tokens]: [usize; 2]) -> Option<Vec<usize>> {
+        let ids = self.oracle.inputs().iter().find(|spec| spec.name == "input_ids")?;
+        let dims = ids.shape.as_deref()?;
+        let size = |(axis, dim): (usize, &Dim)| match dim {
+            Dim::Fixed(size) => *size,
+            _ if axis + 1 == dims.len() => tokens,
+            _ if axis == 0 => rows,
+            _ => 1,
+        };
+        Some(dims.iter().enumerate().map(size).collect())
+    }
+
+    /// Whether a run of another shape is another run.
+    fn is_fixed(&self) -> bool {
+        let [small, large] = [[1, 2], [2, 3]].map(|shape| self.shape(shape));
+        small == large
+    }
+
+    /// Inputs of a shape, each element by its row and place.
+    fn inputs(&self, shape: &[usize], element: impl Fn(&str, usize, usize) -> i64) -> Option<Inputs> {
+        let tokens = *shape.last()?;
+        let count: usize = shape.iter().product();
+        let mut all = NamedValues::new();
+        for spec in self.reference.inputs() {
+            let elements = (0..count).map(|at| element(&spec.name, at / tokens, at % tokens));
+            all.insert(&spec.name, Value::new(shape, elements.collect::<Vec<_>>()).ok()?);
+        }
+        let common = common_inputs(&all, self.reference.inputs(), self.oracle.inputs()).ok()?;
+        let graph = fit_inputs(&common, self.oracle.inputs()).ok()?;
+        let device = self.reference.model().device();
+        let given = common.iter().map(|(name, value)| Some((name.into(), value.to_tensor(device).ok()?)));
+        let given = given.collect::<Option<_>>()?;
+        Some(Inputs { common, graph, given })
+    }
+
+    /// What steps give, made of these.
+    fn steps(&self, inputs: &Inputs, free: &HashMap<usize, Tensor>, wanted: &[usize]) -> Option<Vec<Tensor>> {
+        let given: Vec<(&str, &Tensor)> =
+            inputs.given.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        self.reference.model().steps(&given, free, wanted).ok()
+    }
+
+    /// Whether a value that masks and places decide is the same at every place.
+    pub fn is_placeless(&self, value: &str, atoms: &[Atom]) -> bool {
+        if let Some(&known) = self.placeless.borrow().get(value) {
+            return known;
+        }
+        let is = self.places_say_nothing(value, atoms).unwrap_or(false);
+        self.placeless.borrow_mut().insert(value.into(), is);
+        is
+    }
+
+    fn places_say_nothing(&self, value: &str, atoms: &[Atom]) -> Option<bool> {
+        if self.longest() < self.reference.program().limits().positions {
+            return None;
+        }
+        let name = |source: Source| match source {
+            Source::Input(input) => Some(self.oracle.inputs()[input].name.as_str()),
+            Source::Place => None,
+        };
+        let masks: Vec<(&Atom, &str)> =
+            atoms.iter().filter_map(|atom| Some((atom, name(atom.source)?))).collect();
+        if masks.iter().any(|(_, name)| *name != "attention_mask") {
+            return Some(false);
+        }
+        let shape = self.shape([1, self.longest()])?;
+        let mut seen: HashMap<Vec<bool>, f64> = HashMap::new();
+        // Each place with a mask of 1 and of 0, beside others of both.
+        for pattern in [[true, true], [false, false], [true, false], [false, true]] {
+            let bit = |place: usize| pattern[place % 2];
+            let inputs = self.inputs(&shape, |name, _, place| match name {
+                "attention_mask" => bit(place).into(),
+                _ => 0,
+            })?;
+            let found = self.oracle.run_for(&inputs.graph, &[value]).ok()?.remove(value)?;
+            let dims = found.shape().to_vec();
+            for (flat, element) in found.to_f64().into_iter().enumerate() {
+                let at = |axis: usize| flat / dims[axis + 1..].iter().product::<usize>() % dims[axis];
+                let bits = masks.iter().map(|(atom, _)| bit(atom.token.map_or(0, at))).collect();
+                if seen.insert(bits, element).is_some_and(|other| other.to_bits() != element.to_bits()) {
+                    return Some(false);
+                }
+            }
+        }
+        Some(true)
+    }
+
+    /// The least number that a mask comes to where a token is masked.
+    pub fn least(&self, value: &str) -> Option<f64> {
+        let shape = self.shape([1, 2])?;
+        let inputs = self.inputs(&shape, |name, _, place| match name {
+            "attention_mask" => i64::from(place == 0),
+            _ => 0,
+        })?;
+        let found = self.oracle.run_for(&inputs.graph, &[value]).ok()?.remove(value)?;
+        found.to_f64().into_iter().reduce(f64::min)
+    }
+
+    fn longest(&self) -> usize {
+        self.reference.program().limits().positions.min(LONGEST)
+    }
+
+    /// Those values made of the inputs alone that are not what their steps give, for some row of
+    /// some table, with the ids of the texts on which that shows.
+    pub fn of_inputs(&self, taken: &[&Taken]) -> Option<Vec<(usize, NamedValues)>> {
+        let limits = self.reference.program().limits();
+        if self.longest() < limits.positions {
+            return None;
+        }
+        let shape = self.shape([1, self.longest()])?;
+        let tokens: usize = shape.iter().product();
+        let steps: Vec<usize> = taken.iter().map(|taken| taken.step).collect();
+        let values: Vec<&str> = taken.iter().map(|taken| taken.value.as_str()).collect();
+        let mut wrong: Vec<(usize, NamedValues)> = Vec::new();
+        for chunk in 0..limits.vocabulary.div_ceil(tokens) {
+            let length = *shape.last()?;
+            let inputs = self.inputs(&shape, |name, row, place| {
+                let at = chunk * tokens + row * length + place;
+                (match name {
+                    "input_ids" => at % limits.vocabulary,
+                    "attention_mask" => 1,
+                    // The same type is not always at the same place.
+                    _ => (at + chunk) % limits.token_types,
+                }) as i64
+            })?;
+            let found = self.oracle.run_for(&inputs.graph, &values).ok()?;
+            let meant = self.steps(&inputs, &HashMap::new(), &steps)?;
+            for ((at, value), meant) in values.iter().enumerate().zip(&meant) {
+                let found = found.get(value)?.to_f64();
+                if wrong.iter().all(|(other, _)| *other != at)
+                    && !is_same(&elements(meant)?, &found, |_| true, self.tol)
+                {
+                    wrong.push((at, inputs.common.clone()));
+                }
+            }
+        }
+        Some(wrong)
+    }
+
+    /// The shapes that are run with free values.
+    fn shapes(&self) -> Vec<Vec<usize>> {
+        let count = if self.is_fixed() { 1 } else { SHAPES.len() };
+        SHAPES.iter().rev().take(count).filter_map(|&shape| self.shape(shape)).collect()
+    }
+
+    /// Runs the graph with free values at all that was taken.
+    fn forced(&self, shape: &[usize], turn: usize, taken: &[Taken], idle: &[String]) -> Option<Forced> {
+        let limits = self.reference.program().limits();
+        let mut rng = ChaCha8Rng::seed_from_u64(SEED + turn as u64);
+        let tokens = *shape.last()?;
+        let inputs = self.inputs(shape, |name, row, place| match name {
+            "input_ids" => (17 * row + 5 * place + turn) as i64 % limits.vocabulary as i64,
+            "attention_mask" => i64::from(is_real(row + turn, place, tokens)),
+            _ => (row + place) as i64 % limits.token_types as i64,
+        })?;
+        let names: Vec<&str> = taken.iter().map(|taken| taken.value.as_str()).collect();
+        let idle: Vec<&str> = idle.iter().map(String::as_str).collect();
+        let plain = self.oracle.run_for(&inputs.graph, &[&names[..], &idle].concat()).ok()?;
+        let mut steps: Vec<usize> = taken.iter().map(|taken| taken.step).collect();
+        steps.sort_unstable();
+        steps.dedup();
+        let mut random =
+            |count: usize| -> Vec<f64> { (0..count).map(|_| rng.random_range(-FREE..FREE)).collect() };
+        let mut free = HashMap::new();
+        for (&step, tensor) in steps.iter().zip(self.steps(&inputs, &HashMap::new(), &steps)?) {
+            let numbers = random(tensor.elem_count());
+            free.insert(step, Tensor::from_vec(numbers, tensor.dims(), tensor.device()).ok()?);
+        }
+        let mut substitutes = NamedValues::new();
+        for Taken { value, step, .. } in taken {
+            let shape = plain.get(value)?.shape();
+            let numbers = elements(free.get(step)?)?;
+            let count: usize = shape.iter().product();
+            // Positions are the same for all rows.
+            let times = count.checked_div(numbers.len()).filter(|times| times * numbers.len() == count)?;
+            substitutes.insert(value, Value::new(shape, numbers.repeat(times)).ok()?);
+        }
+        for value in idle {
+            let shape = plain.get(value)?.shape();
+            substitutes.insert(value, Value::new(shape, random(shape.iter().product())).ok()?);
+        }
+        let outputs: Vec<&str> = self.oracle.outputs().iter().map(|spec| spec.name.as_str()).collect();
+        let (mut found, computed) =
+            self.oracle.run_forced(&inputs.graph, &[&names[..], &outputs].concat(), &substitutes).ok()?;
+        for (name, value) in computed.iter() {
+            found.insert(name, value.clone());
+        }
+        Some(Forced { inputs, free, found })
+    }
+
+    /// Runs with free values: those taken values that are not what their steps make of them, and the
+    /// outputs that are what the reference makes of theirs. `from` says of an output which steps'
+    /// values it is made of.
+    pub fn forced_runs(
+        &self,
+        taken: &[Taken],
+        idle: &[String],
+        from: &HashMap<&str, BTreeSet<usize>>,
+    ) -> Option<(BTreeSet<usize>, BTreeSet<String>)> {
+        let mut wrong = BTreeSet::new();
+        let mut right: BTreeSet<String> = from.keys().map(|name| name.to_string()).collect();
+        // A fixed shape has but one, with other masks in each turn.
+        let turns = if self.is_fixed() { 3 } else { 1 };
+        for turn in 0..turns {
+            for shape in self.shapes() {
+                let run = self.forced(&shape, turn, taken, idle)?;
+                for (at, of) in taken.iter().enumerate() {
+                    if of.from.is_some() && !self.is_step(&run, of).unwrap_or(false) {
+                        wrong.insert(at);
+                    }
+                }
+                right.retain(|name| self.is_output(&run, name, &from[name.as_str()]).unwrap_or(false));
+            }
+        }
+        Some((wrong, right))
+    }
+
+    fn is_step(&self, run: &Forced, Taken { value, step, from }: &Taken) -> Option<bool> {
+        let from = from.as_ref()?;
+        let free: HashMap<usize, Tensor> =
+            from.iter().map(|step| Some((*step, run.free.get(step)?.clone()))).collect::<Option<_>>()?;
+        let meant = elements(&self.steps(&run.inputs, &free, &[*step])?.pop()?)?;
+        let found = run.found.get(value)?.to_f64();
+        let per_token = self.reference.program().shapes()[*step].per_token;
+        let mask = run.inputs.common.get("attention_mask").filter(|_| per_token).map(Value::to_f64);
+        let width = meant.len() / mask.as_ref().map_or(1, Vec::len).max(1);
+        // What is the same for all rows has no mask.
+        let mask = mask.filter(|mask| width * mask.len() == meant.len());
+        let decides = |at: usize| mask.as_ref().is_none_or(|mask| mask[at / width.max(1)] != 0.0);
+        Some(is_same(&meant, &found, decides, self.tol))
+    }
+
+    fn is_output(&self, run: &Forced, name: &str, from: &BTreeSet<usize>) -> Option<bool> {
+        let program = self.reference.program();
+        let free: HashMap<usize, Tensor> =
+            from.iter().map(|step| Some((*step, run.free.get(step)?.clone()))).collect::<Option<_>>()?;
+        let taps: Vec<&str> = self.further.map(|further| further.taps()).unwrap_or_default();
+        let outputs = program.outputs.iter().map(|output| (output.name, output.step));
+        let taps = taps.iter().map(|tap| Some((*tap, program.module(tap)?.output)));
+        let taps = taps.collect::<Option<Vec<_>>>()?;
+        let of = |named: Vec<(&str, usize)>| -> Option<NamedValues> {
+            let steps: Vec<usize> = named.iter().map(|(_, step)| *step).collect();
+            let values = self.steps(&run.inputs, &free, &steps)?;
+            named
+                .iter()
+                .zip(values)
+                .map(|((name, _), tensor)| Some((*name, Value::from_tensor(&tensor).ok()?)))
+                .collect()
+        };
+        let (outputs, taps) = (of(outputs.collect())?, of(taps)?);
+        let meant = match self.further {
+            Some(further) => further.outputs(&run.inputs.common, &outputs, &taps),
+            None => outputs,
+        };
+        let (meant, found) = (meant.get(name)?, run.found.get(name)?);
+        let spec = self.specs.iter().find(|spec| spec.name == name)?;
+        let found = Value::new(found.shape(), found.to_f64()).ok()?;
+        let off = compare(meant, &found, &deciding(spec, &run.inputs.common), 0.0).ok()?.deciding;
+        Some(off.max_abs().is_some_and(|max| max <= self.tol * off.largest_reference().max(1.0)))
+    }
+}
+
+/// Whether a token is real: row by row another pattern of four, which goes on in longer texts; all
+/// are where none would be.
+fn is_real(row: usize, place: usize, tokens: usize) -> bool {
+    /// The first three are a mask of 1 and of 0 for every place.
+    const PATTERNS: [u8; 15] = [15, 5, 10, 1, 2, 4, 8, 3, 6, 12, 9, 7, 11, 13, 14];
+    let pattern = PATTERNS[row % PATTERNS.len()];
+    let within = if tokens < 4 { pattern & ((1 << tokens) - 1) } else { pattern };
+    within == 0 || pattern >> (place % 4) & 1 == 1
+}
+
+fn elements(tensor: &Tensor) -> Option<Vec<f64>> {
+    tensor.flatten_all().ok()?.to_dtype(candle_core::DType::F64).ok()?.to_vec1().ok()
+}
+
+/// Whether two lists of elements are the same where they decide; the second may be several times
+/// the first, for as many rows.
+fn is_same(meant: &[f64], found: &[f64], decides: impl Fn(usize) -> bool, tol: f64) -> bool {
+    if meant.is_empty() || !found.len().is_multiple_of(meant.len()) || found.is_empty() {
+        return false;
+    }
+    let largest = meant.iter().fold(1f64, |largest, x| largest.max(x.abs()));
+    let mut pairs = found.iter().enumerate().filter(|(at, _)| decides(at % meant.len()));
+    pairs.all(|(at, found)| (found - meant[at % meant.len()]).abs() <= tol * largest)
+}

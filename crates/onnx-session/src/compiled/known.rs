@@ -1,0 +1,72 @@
+//! What is known of a graph's values before anything runs.
+
+use std::collections::HashMap;
+
+use onnx_eval::{OracleError, operations};
+use onnx_graph::Model;
+use onnx_graph::shape::Size as _;
+
+use super::build::build;
+pub use super::dim::Dim;
+use super::ir::{Fact, Info};
+
+/// What is known of each value of a graph, functions written out, by the names of
+/// [`Oracle::values`](onnx_eval::Oracle::values), initializers and inputs.
+///
+/// Shapes follow from operators, from constants and from the inputs' declarations; what a file says
+/// of values in between is not read. A dimension of an input that has a name, or none, is a symbol;
+/// one shape holds for every size that the symbols may be.
+pub struct Known {
+    values: HashMap<String, Info>,
+}
+
+impl Known {
+    /// Looks at a graph without running it.
+    ///
+    /// # Errors
+    /// If it does not pass [`Model::check`], or has an operator that is not known at its opset.
+    pub fn of(model: &Model) -> Result<Self, OracleError> {
+        let ir = build(model, &operations(model)?, &[])?;
+        Ok(Self { values: ir.values.into_iter().map(|info| (info.name.clone(), info)).collect() })
+    }
+
+    /// The shape, if it is a product of numbers and of inputs' dimensions.
+    pub fn shape(&self, value: &str) -> Option<&[Dim]> {
+        self.values.get(value)?.shape.as_deref()
+    }
+
+    /// Whether the value follows from constants alone, or from shapes that are always the same.
+    pub fn is_constant(&self, value: &str) -> bool {
+        matches!(self.fact(value), Some(Fact::Const(_)))
+    }
+
+    /// Whether it is a list of sizes, or one, each a product of numbers and of inputs' dimensions.
+    pub fn is_sizes(&self, value: &str) -> bool {
+        matches!(self.fact(value), Some(Fact::Ints(_)))
+    }
+
+    /// The elements of a short constant list of integers.
+    pub fn ints(&self, value: &str) -> Option<Vec<i64>> {
+        match self.fact(value)? {
+            Fact::Const(constant) => constant.ints(),
+            _ => None,
+        }
+    }
+
+    /// The one element of a float constant.
+    pub fn float(&self, value: &str) -> Option<f32> {
+        match self.fact(value)? {
+            Fact::Const(constant) => constant.float(),
+            _ => None,
+        }
+    }
+
+    /// Whether a dimension is the same for every input.
+    pub fn is_fixed(dim: &Dim) -> bool {
+        dim.known().is_some()
+    }
+
+    fn fact(&self, value: &str) -> Option<&Fact> {
+        self.values.get(value).map(|info| &info.fact)
+    }
+}
