@@ -325,6 +325,19 @@ fn what_is_wrong_off_the_samples_does_not_pass() {
 }
 
 #[test]
+fn what_is_no_number_at_padding_fails() {
+    let nodes = vec![
+        to("attention_mask", "real", BOOL),
+        node("Unsqueeze", &["real", "last"], "column"),
+        node("Where", &["column", "raw", "nan"], HIDDEN),
+    ];
+    let edit = Edit::new(baseline_graph()).float("nan", f32::NAN);
+    let model = edit.constant("last", Value::new([1], vec![2i64]).unwrap()).after(nodes).done();
+    let report = judge(&subject("baseline"), &model);
+    assert_eq!((report.verdict, report.proof.verdict), (Verdict::Fail, Verdict::Fail));
+}
+
+#[test]
 fn a_witness_is_an_input_of_the_report() {
     let folder = Folder::new();
     bump(default_graph(), 1, 100, "Equal").save(folder.at("bump.onnx")).unwrap();

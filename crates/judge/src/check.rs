@@ -171,7 +171,8 @@ impl Check {
             let opens = self.opens(candidate);
             let parts: Vec<Part> =
                 opens.iter().map(|open| Part { deployed: &candidate.model, open }).collect();
-            let graph = Graph { parts: &parts, ..candidate.graph(&engines, bounds) };
+            let only_given = !matches!(self.inputs, Inputs::Suite);
+            let graph = Graph { parts: &parts, only_given, ..candidate.graph(&engines, bounds) };
             let judged = trial.judge(graph, &mut step)?;
             // Inputs that were found to tell more are run as the others are.
             let more = [&cases[..], &judged.witnesses].concat();

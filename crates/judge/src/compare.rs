@@ -173,6 +173,9 @@ pub struct Comparison {
 /// `last_hidden_state`, whether the row has a real token for `pooler_output`. Its length must divide that of the values;
 /// an empty one means that every element decides.
 ///
+/// Padding means nothing as long as it is a number: one that is none, where the reference has one, breaks every sum over a text's tokens, even
+/// times 0. In a text with a real token it decides.
+///
 /// # Errors
 /// If dtypes or shapes differ.
 pub fn compare(
@@ -192,9 +195,18 @@ pub fn compare(
     }
     let single = reference.dtype() == DType::F32;
     let per_position = reference.len().checked_div(decides.len()).unwrap_or(0).max(1);
+    // Whether the text that a position is in has a token that decides.
+    let is_read = |position: usize| match *reference.shape() {
+        [rows, tokens, _] if decides.len() == rows * tokens => {
+            decides.chunks(tokens).nth(position / tokens).is_some_and(|row| row.contains(&true))
+        }
+        _ => false,
+    };
     let mut comparison = Comparison::default();
     for (flat, (a, b)) in reference.to_f64().into_iter().zip(candidate.to_f64()).enumerate() {
-        let decides = decides.get(flat / per_position).copied().unwrap_or(true);
+        let position = flat / per_position;
+        let breaks = || a.is_finite() && !b.is_finite() && is_read(position);
+        let decides = decides.get(position).copied().unwrap_or(true) || breaks();
         let distance = if decides { &mut comparison.deciding } else { &mut comparison.padding };
         let ulp = if single { ulp_distance_f32(a as f32, b as f32) } else { ulp_distance_f64(a, b) };
         distance.add(a, b, ulp, atol, || Worst {
@@ -333,10 +345,28 @@ mod tests {
     #[test]
     fn padding_is_kept_apart() {
         let a = Value::new([1, 2, 2], vec![1f32, 2.0, 3.0, 4.0]).unwrap();
-        let b = Value::new([1, 2, 2], vec![1f32, 2.0, 9.0, f32::NAN]).unwrap();
+        let b = Value::new([1, 2, 2], vec![1f32, 2.0, 9.0, 4.5]).unwrap();
         let comparison = compare(&a, &b, &[true, false], 1e-6).unwrap();
         assert_eq!((comparison.deciding.compared(), comparison.deciding.max_abs()), (2, Some(0.0)));
-        assert_eq!((comparison.padding.compared(), comparison.padding.max_abs()), (2, None));
+        assert_eq!((comparison.padding.compared(), comparison.padding.max_abs()), (2, Some(6.0)));
+    }
+
+    #[test]
+    fn what_is_no_number_at_padding_decides_in_a_text_with_a_real_token() {
+        let a = Value::new([2, 2, 1], vec![1f32, 2.0, 3.0, 4.0]).unwrap();
+        let nan = |at: usize| {
+            let mut elements = vec![1f32, 2.0, 3.0, 4.0];
+            elements[at] = f32::NAN;
+            Value::new([2, 2, 1], elements).unwrap()
+        };
+        let mask = [true, false, false, false];
+        let of = |reference: &Value, candidate: &Value| compare(reference, candidate, &mask, 1e-6).unwrap();
+        let comparison = of(&a, &nan(1));
+        assert_eq!((comparison.deciding.compared(), comparison.deciding.max_abs()), (2, None));
+        assert_eq!(comparison.deciding.worst().unwrap().index, [0, 1, 0]);
+        // The second text has none, and of the first the reference has no number there either.
+        assert_eq!(of(&a, &nan(2)).deciding.max_abs(), Some(0.0));
+        assert_eq!(of(&nan(1), &nan(1)).deciding.max_abs(), Some(0.0));
     }
 
     #[test]

@@ -31,8 +31,9 @@ use onnx_graph::Model;
 use onnx_session::compiled::Known;
 
 use self::kind::{Kind, Source};
-use self::replay::Replay;
-use self::walk::{Anchors, CURVES_OF_OUTPUT, Graph, Reason, Taken, Walked, allowed, walk};
+use self::operators::Curves;
+use self::replay::{Replay, ends_of};
+use self::walk::{Anchors, Graph, Reason, Taken, Walked, allowed, walk};
 use crate::blame::locate::Carried;
 use crate::inputs::Case;
 use crate::proof::Unexplained;
@@ -156,17 +157,19 @@ fn specs_given<'a>(oracle: &Oracle, specs: &'a [ValueSpec]) -> impl Iterator<Ite
 
 /// The outputs that may be what the model gives, each with the steps whose values it is made of.
 fn ends(graph: &Graph, walked: &Walked, specs: &[ValueSpec]) -> Vec<(String, BTreeSet<usize>)> {
-    let steps: Vec<usize> = graph.program.outputs.iter().map(|output| output.step).collect();
     let of = |spec: &ValueSpec| {
         let name = &spec.name;
         if let Some(taken) = walked.taken.iter().find(|taken| taken.value == *name) {
             return Some((name.clone(), taken.from.clone().unwrap_or_default()));
         }
         let Kind::Smooth(reached) = walked.kinds.get(name)? else { return None };
-        let allowed = |from: &BTreeSet<usize>| {
-            let (curves, bends) = allowed(graph.program, &steps, from);
-            (curves + CURVES_OF_OUTPUT, bends)
+        // Of what the model itself gives, nothing more is made.
+        let more = match graph.program.outputs.iter().any(|output| output.name == *name) {
+            true => Curves::default(),
+            false => Curves::OUTPUT,
         };
+        let allowed =
+            |from: &BTreeSet<usize>| allowed(graph.program, &ends_of(graph.program, name), from).and(more);
         Some((name.clone(), walked.between(graph, name, reached, allowed)?))
     };
     specs.iter().filter_map(of).collect()
@@ -179,7 +182,6 @@ fn unexplained(
     specs: &[ValueSpec],
     right: &BTreeSet<String>,
 ) -> Vec<Unexplained> {
-    let steps: Vec<usize> = graph.program.outputs.iter().map(|output| output.step).collect();
     let mut all: Vec<Unexplained> = Vec::new();
     for spec in specs.iter().filter(|spec| !right.contains(&spec.name)) {
         let known = |reason: usize| walked.reasons.get(reason).cloned();
@@ -188,7 +190,7 @@ fn unexplained(
             Some(Kind::Smooth(reached)) => {
                 let entered = |source: &Source| known(*walked.entered.get(source)?);
                 reached.difference(&graph.masks).find_map(entered).or_else(|| {
-                    let node = walked.bend(graph, &spec.name, &steps)?;
+                    let node = walked.bend(graph, &spec.name, &ends_of(graph.program, &spec.name))?;
                     let why = format!("({}) bends where no step of the model does", node.op);
                     Some(Reason { node: node.name.clone(), why })
                 })

@@ -42,12 +42,14 @@ pub struct Graph<'a> {
     pub parts: &'a [Part<'a>],
     /// Why no engine takes it, if none does.
     pub refused: Option<&'a str>,
+    /// Whether no input is made beside those of the trial.
+    pub only_given: bool,
 }
 
 impl<'a> Graph<'a> {
     /// A graph on engines that have taken it, none of which is put under stress.
     pub fn new(onnx: &'a str, model: &'a Model, engines: &'a [&'a dyn Engine], bounds: &'a Bounds) -> Self {
-        Self { onnx, model, engines, bounds, parts: &[], refused: None }
+        Self { onnx, model, engines, bounds, parts: &[], refused: None, only_given: false }
     }
 
     /// The outputs that nothing is held against: the graph's own that the reference does not have,
@@ -254,7 +256,7 @@ impl<'a> Trial<'a> {
     fn for_every_input(
         &self,
         runs: &Runs,
-        Graph { model, bounds, .. }: Graph,
+        Graph { model, bounds, only_given, .. }: Graph,
         further: Option<&Further>,
         carried: &[Carried],
         proof: &mut Proof,
@@ -271,7 +273,7 @@ impl<'a> Trial<'a> {
             proof.scope = Scope::EveryInput;
             proof.guards = guards;
         }
-        if suspicious.is_empty() {
+        if suspicious.is_empty() || only_given {
             proof.note_unexplained(unexplained);
             return Ok(Vec::new());
         }

@@ -42,8 +42,9 @@ pub(super) enum Kind {
     /// Each element depends on these and on nothing else: neither on other tokens nor on how many
     /// there are.
     Local(Vec<Atom>),
-    /// It depends on whole rows of a mask.
-    Counted(BTreeSet<Source>),
+    /// It is made of how many real tokens a row has; whether it is that number, as far as it is not
+    /// 0.
+    Counted(BTreeSet<Source>, bool),
     /// A smooth function of values that match the model's, and of what else reaches it.
     Smooth(BTreeSet<Source>),
     /// Nobody knows; the number of the reason.

@@ -2,6 +2,47 @@
 
 use onnx_graph::Node;
 
+/// How much a smooth function may do between two steps: more could hide a spike or a stair between
+/// the inputs that are tried.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Curves {
+    /// Exponentials and what is made of them.
+    pub deep: usize,
+    /// Products and quotients of what varies, roots and powers.
+    pub plain: usize,
+    /// Whether there are bends, as ReLU has one.
+    pub bends: bool,
+}
+
+impl Curves {
+    /// Those of an operator that is the whole of a layer norm, as its formula has them: a square, a
+    /// root, and a quotient, or a reciprocal and a product.
+    pub const NORM: Self = Self { deep: 0, plain: 4, bends: false };
+    /// Two products and a softmax.
+    pub const ATTENTION: Self = Self { deep: 1, plain: 3, bends: false };
+    /// e to the scores over their sum.
+    const SOFTMAX: Self = Self { deep: 1, plain: 1, bends: false };
+    /// x³, a tanh of it, and a product.
+    pub const ACTIVATION: Self = Self { deep: 1, plain: 3, bends: false };
+    /// What is made of a model's outputs: a dense layer with an activation, and a division by the
+    /// length, which is the root of a sum of squares.
+    pub const OUTPUT: Self = Self { deep: 1, plain: 4, bends: false };
+    const ONE: Self = Self { deep: 0, plain: 1, bends: false };
+    const DEEP: Self = Self { deep: 1, plain: 0, bends: false };
+    const NONE: Self = Self { deep: 0, plain: 0, bends: false };
+
+    /// Both.
+    pub fn and(self, other: Self) -> Self {
+        let Self { deep, plain, bends } = other;
+        Self { deep: self.deep + deep, plain: self.plain + plain, bends: self.bends | bends }
+    }
+
+    /// Whether it is no more than that.
+    pub fn is_within(self, most: Self) -> bool {
+        self.deep <= most.deep && self.plain <= most.plain && self.bends <= most.bends
+    }
+}
+
 /// How an operator with an operand that varies smoothly depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
@@ -11,12 +52,29 @@ pub(super) enum Class {
     Product,
     /// Linearly in what is divided alone.
     Quotient,
+    /// By a power of it.
+    Power,
     /// Smoothly.
-    Curve,
+    Curve(Curves),
     /// Smoothly but for bends, as ReLU has one.
     Bend,
     /// By the largest element, which softmax does not depend on though it is written with it.
     Largest,
+}
+
+impl Class {
+    /// How many curves it is, if these operands vary.
+    pub fn curves(self, varies: impl Fn(usize) -> bool, operands: usize) -> Curves {
+        let count = (0..operands).filter(|&at| varies(at)).count();
+        match self {
+            Self::Product if count > 1 => Curves::ONE,
+            Self::Quotient if varies(1) => Curves::ONE,
+            Self::Linear | Self::Product | Self::Quotient | Self::Largest => Curves::NONE,
+            Self::Power => Curves::ONE,
+            Self::Curve(curves) => curves,
+            Self::Bend => Curves { bends: true, ..Curves::NONE },
+        }
+    }
 }
 
 /// The class of an operator that may stand between steps of a model; nothing for any other.
@@ -28,28 +86,45 @@ pub(super) fn class(node: &Node) -> Option<Class> {
             | "Neg" | "ReduceMean" | "ReduceSum" | "Reshape" | "Slice" | "Split" | "Squeeze" | "Sub" | "Sum"
             | "Transpose" | "Unsqueeze" | "Where",
         ) => Class::Linear,
-        ("", "Einsum" | "Gemm" | "MatMul" | "Mul") | ("com.microsoft", "FusedMatMul") => Class::Product,
+        ("", "Gemm" | "MatMul" | "Mul") | ("com.microsoft", "FusedMatMul") => Class::Product,
         ("", "Div") => Class::Quotient,
-        (
-            "",
-            "Attention" | "Erf" | "Exp" | "Gelu" | "LayerNormalization" | "Pow" | "Reciprocal" | "ReduceL2"
-            | "ReduceSumSquare" | "Sigmoid" | "Softmax" | "Sqrt" | "Swish" | "Tanh",
-        )
-        | (
-            "com.microsoft",
-            "Attention"
-            | "BiasGelu"
-            | "FastGelu"
-            | "FusedGemm"
-            | "Gelu"
-            | "MultiHeadAttention"
-            | "QuickGelu"
-            | "SkipLayerNormalization",
-        ) => Class::Curve,
+        ("", "Pow") => Class::Power,
+        ("", "Reciprocal" | "ReduceSumSquare" | "Sqrt") => Class::Curve(Curves::ONE),
+        // A root of squares.
+        ("", "ReduceL2") => Class::Curve(Curves::ONE.and(Curves::ONE)),
+        ("", "Erf" | "Exp" | "Sigmoid" | "Tanh") => Class::Curve(Curves::DEEP),
+        ("", "Softmax") => Class::Curve(Curves::SOFTMAX),
+        ("", "Attention") | ("com.microsoft", "Attention" | "MultiHeadAttention") => {
+            Class::Curve(Curves::ATTENTION)
+        }
+        ("", "Gelu" | "Swish") | ("com.microsoft", "BiasGelu" | "FastGelu" | "Gelu" | "QuickGelu") => {
+            Class::Curve(Curves::ACTIVATION)
+        }
+        ("com.microsoft", "FusedGemm") => Class::Curve(match node.string("activation").ok()? {
+            Some("Relu") => Curves { bends: true, ..Curves::NONE },
+            _ => Curves::ACTIVATION,
+        }),
+        ("", "LayerNormalization") | ("com.microsoft", "SkipLayerNormalization") => {
+            Class::Curve(Curves::NORM)
+        }
         ("", "Abs" | "Clip" | "Max" | "Min" | "Relu") => Class::Bend,
         ("", "ReduceMax") => Class::Largest,
         _ => return None,
     })
+}
+
+/// Whether a value of several sources may be made so and still be known from each source alone:
+/// sums, and layer norms of sums.
+pub(super) fn is_sum(node: &Node) -> bool {
+    match (node.domain.as_str(), node.op.as_str()) {
+        (
+            "",
+            "Add" | "Dropout" | "Expand" | "Flatten" | "Identity" | "LayerNormalization" | "Reshape"
+            | "Squeeze" | "Sub" | "Sum" | "Transpose" | "Unsqueeze",
+        ) => true,
+        ("com.microsoft", "EmbedLayerNormalization" | "SkipLayerNormalization") => true,
+        _ => false,
+    }
 }
 
 /// Whether each element of the result is computed from the elements at its place alone.

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 
+use architecture::{Op, Program};
 use candle_blocks::ReferenceEngine;
 use candle_core::Tensor;
 use engine::{Dim, Engine as _, NamedValues, Value, ValueSpec};
@@ -12,7 +13,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use super::kind::{Atom, Source};
-use super::walk::Taken;
+use super::walk::{Taken, between};
 use crate::compare::{compare, deciding};
 use crate::inputs::{common_inputs, fit_inputs};
 use crate::proof::further::Further;
@@ -20,9 +21,10 @@ use crate::proof::further::Further;
 /// The seed of the free values. ChaCha8 gives the same numbers everywhere.
 const SEED: u64 = 0xF4EE;
 
-/// Free values are between this and its negative: some of them are where functions bend, and some
-/// where they are straight.
-const FREE: f64 = 3.0;
+/// Free values are between one of these and its negative: where functions bend, where they are
+/// straight, and beyond whatever a stair might begin at. The larger ones are not for attention, whose
+/// masks need not hide anything from scores that no model has.
+const FREE: [f64; 3] = [3.0, 40.0, 300.0];
 
 /// Texts and tokens of the runs with free values, where the graph leaves them open. The last has
 /// every mask of four tokens but the one without any.
@@ -218,7 +220,14 @@ impl<'a> Replay<'a> {
     }
 
     /// Runs the graph with free values at all that was taken.
-    fn forced(&self, shape: &[usize], turn: usize, taken: &[Taken], idle: &[String]) -> Option<Forced> {
+    fn forced(
+        &self,
+        shape: &[usize],
+        turn: usize,
+        free: f64,
+        taken: &[Taken],
+        idle: &[String],
+    ) -> Option<Forced> {
         let limits = self.reference.program().limits();
         let mut rng = ChaCha8Rng::seed_from_u64(SEED + turn as u64);
         let tokens = *shape.last()?;
@@ -234,16 +243,16 @@ impl<'a> Replay<'a> {
         steps.sort_unstable();
         steps.dedup();
         let mut random =
-            |count: usize| -> Vec<f64> { (0..count).map(|_| rng.random_range(-FREE..FREE)).collect() };
-        let mut free = HashMap::new();
+            |count: usize| -> Vec<f64> { (0..count).map(|_| rng.random_range(-free..free)).collect() };
+        let mut values = HashMap::new();
         for (&step, tensor) in steps.iter().zip(self.steps(&inputs, &HashMap::new(), &steps)?) {
             let numbers = random(tensor.elem_count());
-            free.insert(step, Tensor::from_vec(numbers, tensor.dims(), tensor.device()).ok()?);
+            values.insert(step, Tensor::from_vec(numbers, tensor.dims(), tensor.device()).ok()?);
         }
         let mut substitutes = NamedValues::new();
         for Taken { value, step, .. } in taken {
             let shape = plain.get(value)?.shape();
-            let numbers = elements(free.get(step)?)?;
+            let numbers = elements(values.get(step)?)?;
             let count: usize = shape.iter().product();
             // Positions are the same for all rows.
             let times = count.checked_div(numbers.len()).filter(|times| times * numbers.len() == count)?;
@@ -259,7 +268,7 @@ impl<'a> Replay<'a> {
         for (name, value) in computed.iter() {
             found.insert(name, value.clone());
         }
-        Some(Forced { inputs, free, found })
+        Some(Forced { inputs, free: values, found })
     }
 
     /// Runs with free values: those taken values that are not what their steps make of them, and the
@@ -276,17 +285,34 @@ impl<'a> Replay<'a> {
         // A fixed shape has but one, with other masks in each turn.
         let turns = if self.is_fixed() { 3 } else { 1 };
         for turn in 0..turns {
-            for shape in self.shapes() {
-                let run = self.forced(&shape, turn, taken, idle)?;
-                for (at, of) in taken.iter().enumerate() {
-                    if of.from.is_some() && !self.is_step(&run, of).unwrap_or(false) {
-                        wrong.insert(at);
+            for (size, shape) in self.shapes().into_iter().enumerate() {
+                // For where functions are straight a few tokens are enough.
+                let count = if self.is_fixed() || size == 1 { FREE.len() } else { 1 };
+                for (at, free) in FREE.into_iter().take(count).enumerate() {
+                    let run = self.forced(&shape, turn, free, taken, idle)?;
+                    for (number, of) in taken.iter().enumerate() {
+                        let Some(from) = &of.from else { continue };
+                        let is_asked = at == 0 || !self.attends(&[of.step], from);
+                        if is_asked && !self.is_step(&run, of).unwrap_or(false) {
+                            wrong.insert(number);
+                        }
                     }
+                    right.retain(|name| {
+                        let from = &from[name.as_str()];
+                        at > 0 && self.attends(&ends_of(self.reference.program(), name), from)
+                            || self.is_output(&run, name, from).unwrap_or(false)
+                    });
                 }
-                right.retain(|name| self.is_output(&run, name, &from[name.as_str()]).unwrap_or(false));
             }
         }
         Some((wrong, right))
+    }
+
+    /// Whether there is an attention among the steps that these are made by, up to those.
+    fn attends(&self, steps: &[usize], from: &BTreeSet<usize>) -> bool {
+        let program = self.reference.program();
+        let mut between = between(program, steps, from).into_iter();
+        between.any(|step| matches!(program.steps[step].op, Op::Attention { .. }))
     }
 
     fn is_step(&self, run: &Forced, Taken { value, step, from }: &Taken) -> Option<bool> {
@@ -308,23 +334,21 @@ impl<'a> Replay<'a> {
         let program = self.reference.program();
         let free: HashMap<usize, Tensor> =
             from.iter().map(|step| Some((*step, run.free.get(step)?.clone()))).collect::<Option<_>>()?;
-        let taps: Vec<&str> = self.further.map(|further| further.taps()).unwrap_or_default();
-        let outputs = program.outputs.iter().map(|output| (output.name, output.step));
-        let taps = taps.iter().map(|tap| Some((*tap, program.module(tap)?.output)));
-        let taps = taps.collect::<Option<Vec<_>>>()?;
-        let of = |named: Vec<(&str, usize)>| -> Option<NamedValues> {
+        let value = |tensor: &Tensor| Value::from_tensor(tensor).ok();
+        let of = |named: &[(&str, usize)]| -> Option<NamedValues> {
             let steps: Vec<usize> = named.iter().map(|(_, step)| *step).collect();
-            let values = self.steps(&run.inputs, &free, &steps)?;
-            named
-                .iter()
-                .zip(values)
-                .map(|((name, _), tensor)| Some((*name, Value::from_tensor(&tensor).ok()?)))
-                .collect()
+            let tensors = self.steps(&run.inputs, &free, &steps)?;
+            named.iter().zip(&tensors).map(|((name, _), tensor)| Some((*name, value(tensor)?))).collect()
         };
-        let (outputs, taps) = (of(outputs.collect())?, of(taps)?);
-        let meant = match self.further {
-            Some(further) => further.outputs(&run.inputs.common, &outputs, &taps),
-            None => outputs,
+        let outputs: Vec<(&str, usize)> =
+            program.outputs.iter().map(|output| (output.name, output.step)).collect();
+        let meant = match (outputs.iter().find(|(own, _)| *own == name), self.further) {
+            (None, Some(further)) => {
+                let tap = |tap: &'a str| Some((tap, program.module(tap)?.output));
+                let taps = further.taps().into_iter().map(tap).collect::<Option<Vec<_>>>()?;
+                further.outputs(&run.inputs.common, &of(&outputs)?, &of(&taps)?)
+            }
+            (own, _) => of(&[*own?])?,
         };
         let (meant, found) = (meant.get(name)?, run.found.get(name)?);
         let spec = self.specs.iter().find(|spec| spec.name == name)?;
@@ -342,6 +366,13 @@ fn is_real(row: usize, place: usize, tokens: usize) -> bool {
     let pattern = PATTERNS[row % PATTERNS.len()];
     let within = if tokens < 4 { pattern & ((1 << tokens) - 1) } else { pattern };
     within == 0 || pattern >> (place % 4) & 1 == 1
+}
+
+/// The steps that an output of a graph ends with: one, or where it is made of the model's outputs,
+/// theirs.
+pub(super) fn ends_of(program: &Program, name: &str) -> Vec<usize> {
+    let own = program.outputs.iter().find(|output| output.name == name);
+    own.map_or_else(|| program.outputs.iter().map(|output| output.step).collect(), |own| vec![own.step])
 }
 
 fn elements(tensor: &Tensor) -> Option<Vec<f64>> {

@@ -9,16 +9,10 @@ use onnx_graph::{Node, dtype_of};
 use onnx_session::compiled::{Dim, Known};
 
 use super::kind::{Atom, Kind, Source, has_axis, moved, reshaped, settled};
-use super::operators::{Class, class, is_by_row, is_elementwise, is_shape};
+use super::operators::{Class, Curves, class, is_by_row, is_elementwise, is_shape, is_sum};
 
-/// How many curves the formulas of a step are written with at most, by any exporter: a product of
-/// two values that vary, a root, a quotient, an exponential. More could hide a spike between the
-/// inputs that are tried.
-const CURVES_OF_NORM: usize = 6;
-const CURVES_OF_ATTENTION: usize = 8;
-const CURVES_OF_ACTIVATION: usize = 6;
-/// Of what is made of a model's outputs: a pooling, a dense layer, a division by the length.
-pub(super) const CURVES_OF_OUTPUT: usize = 8;
+/// The largest power in a formula of a model: GELU's x³.
+const LARGEST_POWER: f32 = 3.0;
 
 /// No vector that a model gives is as short as this. PyTorch keeps lengths from 1e-12, others from
 /// 1e-9 or 1e-8, before they divide by them.
@@ -74,8 +68,8 @@ pub(super) struct Walked {
     pub floors: Vec<(String, f32)>,
     /// Where an input first reaches values that vary smoothly.
     pub entered: HashMap<Source, usize>,
-    /// Of each node that is a smooth function, how many curves it has, and whether it bends.
-    curves: HashMap<usize, (usize, bool)>,
+    /// Of each node that is a smooth function, how many curves it has.
+    curves: HashMap<usize, Curves>,
     /// The node that makes a value.
     producers: HashMap<String, usize>,
 }
@@ -100,11 +94,11 @@ impl Walked {
     pub fn bend<'a>(&self, graph: &Graph<'a>, value: &str, steps: &[usize]) -> Option<&'a Node> {
         let mut found = None;
         let from = self.nodes_before(graph, value, |number| {
-            if self.curves.get(&number).is_some_and(|(_, bends)| *bends) {
+            if self.curves.get(&number).is_some_and(|curves| curves.bends) {
                 found = Some(graph.nodes[number]);
             }
         });
-        found.filter(|_| !allowed(graph.program, steps, &from).1)
+        found.filter(|_| !allowed(graph.program, steps, &from).bends)
     }
 
     /// Shows the nodes that make a value of those that were taken for steps, and gives the steps.
@@ -134,19 +128,16 @@ impl Walked {
         graph: &Graph,
         value: &str,
         reached: &BTreeSet<Source>,
-        allowed: impl Fn(&BTreeSet<usize>) -> (usize, bool),
+        allowed: impl Fn(&BTreeSet<usize>) -> Curves,
     ) -> Option<BTreeSet<usize>> {
         if !reached.is_subset(&graph.masks) {
             return None;
         }
-        let (mut curves, mut bends) = (0, false);
+        let mut curves = Curves::default();
         let from = self.nodes_before(graph, value, |number| {
-            let (own, bent) = self.curves.get(&number).copied().unwrap_or_default();
-            curves += own;
-            bends |= bent;
+            curves = curves.and(self.curves.get(&number).copied().unwrap_or_default());
         });
-        let (most, may_bend) = allowed(&from);
-        (curves <= most && (may_bend || !bends)).then_some(from)
+        curves.is_within(allowed(&from)).then_some(from)
     }
 }
 
@@ -226,7 +217,13 @@ impl<'a> Walker<'a> {
     /// A value that is taken for what a step gives, if it may be.
     fn anchored(&mut self, node: &Node, value: &str, kind: Kind) -> Kind {
         if self.anchors.refuted.contains(value) {
-            return kind;
+            return match self.table(node, &kind) {
+                Some(_) => {
+                    let why = format!("({}) looks up other numbers than the model has there", node.op);
+                    self.unexplained(&node.name, why)
+                }
+                None => kind,
+            };
         }
         let step = self.anchors.steps.get(value).copied().or_else(|| self.table(node, &kind));
         let Some(step) = step else { return kind };
@@ -271,8 +268,8 @@ impl<'a> Walker<'a> {
         program.steps.iter().position(is_it)
     }
 
-    /// Whether a value of several sources takes them together by smooth functions alone, so that it
-    /// is enough to try each element of each once.
+    /// Whether a value of several sources is a sum of what each makes, or a layer norm of it, so that
+    /// it is enough to try each element of each once.
     fn is_blended(&self, value: &str) -> bool {
         let (mut seen, mut open) = (HashSet::new(), vec![value]);
         while let Some(name) = open.pop() {
@@ -281,10 +278,8 @@ impl<'a> Walker<'a> {
             };
             let Kind::Local(atoms) = self.kind(name) else { continue };
             let node = self.graph.nodes[number];
-            let is_smooth = node.op == "EmbedLayerNormalization"
-                || node.op != "Where" && class(node).is_some_and(|class| class != Class::Bend);
             let sources: HashSet<Source> = atoms.iter().map(|atom| atom.source).collect();
-            if sources.len() > 1 && !is_smooth {
+            if sources.len() > 1 && !is_sum(node) {
                 return false;
             }
             open.extend(node.inputs.iter().map(String::as_str));
@@ -297,7 +292,7 @@ impl<'a> Walker<'a> {
         let sources: BTreeSet<Source> = match kind {
             Kind::Constant => BTreeSet::new(),
             Kind::Sizes => return Err(format!("computes with a size, '{value}'")),
-            Kind::Counted(sources) | Kind::Smooth(sources) => sources.clone(),
+            Kind::Counted(sources, _) | Kind::Smooth(sources) => sources.clone(),
             Kind::Local(atoms) => {
                 if !atoms.is_empty() && matches!(node.op.as_str(), "Add" | "Attention" | "MultiHeadAttention")
                 {
@@ -372,24 +367,20 @@ impl<'a> Walker<'a> {
         };
         let is_masked = matches!(kinds.get(3), Some(Some(Kind::Local(_)))) || node.op == "Where";
         self.found.fills.extend(fill.filter(|_| is_masked).map(|fill| (node.name.clone(), fill)));
-        let count = (0..kinds.len()).filter(|&at| varies(at)).count();
-        let curves = match class {
-            Class::Linear => (0, false),
-            Class::Product => (usize::from(count > 1), false),
-            Class::Quotient => (usize::from(varies(1)), false),
-            Class::Curve => (1, false),
-            Class::Bend => match self.floor(node) {
-                Some(floor) => {
-                    self.found.floors.push((node.name.clone(), floor));
-                    (0, false)
-                }
-                None => (1, true),
-            },
-            Class::Largest => {
-                self.found.idle.push(output.into());
-                (0, false)
+        if class == Class::Power {
+            let exponent = node.inputs.get(1).and_then(|name| self.graph.known.float(name));
+            if exponent.is_none_or(|exponent| exponent.abs() > LARGEST_POWER) {
+                return Err("takes a power that no formula has".into());
             }
-        };
+        }
+        let mut curves = class.curves(varies, kinds.len());
+        if class == Class::Largest {
+            self.found.idle.push(output.into());
+        }
+        if let Some(floor) = self.floor(node).filter(|_| curves.bends) {
+            self.found.floors.push((node.name.clone(), floor));
+            curves = Curves::default();
+        }
         self.found.curves.insert(number, curves);
         Ok(Kind::Smooth(reached))
     }
@@ -432,7 +423,7 @@ impl<'a> Walker<'a> {
     ) -> Result<Kind, String> {
         let unknown = || "computes with the inputs, in a way that is not followed".to_string();
         let shape = self.shape(output).ok_or_else(unknown)?;
-        if kinds.iter().any(|kind| matches!(kind, Some(Kind::Counted(_)))) {
+        if kinds.iter().any(|kind| matches!(kind, Some(Kind::Counted(..)))) {
             return self.counted(node, kinds).ok_or_else(unknown);
         }
         let atoms = self.atoms(node, at, kinds, shape).map_err(|why| why.unwrap_or_else(unknown))?;
@@ -442,26 +433,35 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// What is computed from how many real tokens a row has.
+    /// What is computed from how many real tokens a row has: the number itself, kept from 0, its root,
+    /// and what is divided by these. Anything else could have a limit where nobody tries it.
     fn counted(&self, node: &Node, kinds: &[Option<Kind>]) -> Option<Kind> {
-        let is_open = match node.op.as_str() {
-            // An upper limit, or a choice, may be one of lengths that nobody tries.
-            "Clip" => node.inputs.get(2).is_none_or(String::is_empty) && !node.attributes.contains_key("max"),
-            "Add" | "Cast" | "Div" | "Expand" | "Identity" | "Max" | "Mul" | "Reciprocal" | "Reshape"
-            | "Sqrt" | "Squeeze" | "Unsqueeze" => true,
-            _ => false,
+        let counted = |at: usize| match kinds.get(at) {
+            Some(Some(Kind::Counted(sources, is_plain))) => Some((sources.clone(), *is_plain)),
+            _ => None,
         };
-        let mut sources = BTreeSet::new();
-        for (at, kind) in kinds.iter().enumerate() {
-            match kind {
-                Some(Kind::Counted(own)) => sources.extend(own.iter().copied()),
-                Some(Kind::Local(atoms)) => sources.extend(atoms.iter().map(|atom| atom.source)),
-                Some(Kind::Sizes) if !is_shape(node, at) => return None,
-                _ => {}
+        let floor = |at: usize| {
+            let number = node.inputs.get(at).and_then(|name| self.graph.known.float(name));
+            number.or(node.float("min").ok().flatten()).is_some_and(|floor| floor <= 1.0)
+        };
+        let no_top = node.inputs.get(2).is_none_or(String::is_empty) && !node.attributes.contains_key("max");
+        let (sources, is_plain) = match (node.domain.as_str(), node.op.as_str()) {
+            ("", "Cast" | "Expand" | "Identity" | "Reshape" | "Squeeze" | "Unsqueeze") => counted(0)?,
+            ("", "Clip") => counted(0).filter(|(_, is_plain)| *is_plain && no_top && floor(1))?,
+            ("", "Max") if kinds.len() == 2 => match (counted(0), counted(1)) {
+                (Some(of), None) if of.1 && floor(1) => of,
+                (None, Some(of)) if of.1 && floor(0) => of,
+                _ => return None,
+            },
+            ("", "Reciprocal" | "Sqrt") => (counted(0)?.0, false),
+            ("", "Div") => {
+                let Some(Some(Kind::Local(atoms))) = kinds.first() else { return None };
+                let own = atoms.iter().map(|atom| atom.source);
+                (counted(1)?.0.into_iter().chain(own).collect(), false)
             }
-        }
-        (node.domain.is_empty() && is_open && sources.is_subset(&self.graph.masks))
-            .then_some(Kind::Counted(sources))
+            _ => return None,
+        };
+        sources.is_subset(&self.graph.masks).then_some(Kind::Counted(sources, is_plain))
     }
 
     /// The sum of a mask over the tokens.
@@ -469,7 +469,7 @@ impl<'a> Walker<'a> {
         let Some(Some(Kind::Local(atoms))) = kinds.first() else { return None };
         let sources: BTreeSet<Source> = atoms.iter().map(|atom| atom.source).collect();
         (node.domain.is_empty() && node.op == "ReduceSum" && sources.is_subset(&self.graph.masks))
-            .then_some(Kind::Counted(sources))
+            .then_some(Kind::Counted(sources, true))
     }
 
     /// What each element depends on. `Ok(None)` where a sum is made over rows or tokens.
@@ -616,24 +616,29 @@ impl<'a> Walker<'a> {
     }
 }
 
-/// How many curves these steps may be written with, made of those; and whether they may bend.
-pub(super) fn allowed(program: &Program, steps: &[usize], from: &BTreeSet<usize>) -> (usize, bool) {
-    let (mut seen, mut open) = (HashSet::new(), steps.to_vec());
-    let (mut curves, mut bends) = (0, false);
-    while let Some(step) = open.pop() {
-        if from.contains(&step) || !seen.insert(step) {
-            continue;
-        }
-        curves += match &program.steps[step].op {
-            Op::LayerNorm { .. } => CURVES_OF_NORM,
-            Op::Attention { .. } => CURVES_OF_ATTENTION,
+/// How many curves these steps may be written with, made of those.
+pub(super) fn allowed(program: &Program, steps: &[usize], from: &BTreeSet<usize>) -> Curves {
+    let mut curves = Curves::default();
+    for step in between(program, steps, from) {
+        curves = curves.and(match &program.steps[step].op {
+            Op::LayerNorm { .. } => Curves::NORM,
+            Op::Attention { .. } => Curves::ATTENTION,
             Op::Activation { function, .. } => {
-                bends |= *function == Activation::Relu;
-                CURVES_OF_ACTIVATION
+                Curves { bends: *function == Activation::Relu, ..Curves::ACTIVATION }
             }
-            _ => 0,
-        };
-        open.extend(program.steps[step].inputs.iter().filter_map(|wire| wire.step()));
+            _ => Curves::default(),
+        });
     }
-    (curves, bends)
+    curves
+}
+
+/// The steps that these are made by, up to those.
+pub(super) fn between(program: &Program, steps: &[usize], from: &BTreeSet<usize>) -> BTreeSet<usize> {
+    let (mut seen, mut open) = (BTreeSet::new(), steps.to_vec());
+    while let Some(step) = open.pop() {
+        if !from.contains(&step) && seen.insert(step) {
+            open.extend(program.steps[step].inputs.iter().filter_map(|wire| wire.step()));
+        }
+    }
+    seen
 }
