@@ -136,6 +136,7 @@ const ROOMS: &[&str] = &[
     "proof",
     "engines",
     "blame",
+    "structure",
     "verdict",
     "trial",
     "against",

@@ -3,19 +3,20 @@
 //!
 //! Values of the graph are taken for what steps of the model give (`blame::locate` says which may
 //! be), and the graph is walked once, without running it, from its inputs to its outputs. Each value
-//! is then one of few kinds ([`kind::Kind`]):
+//! is then one of few kinds (`kind::Kind`):
 //!
 //! * it is made of the inputs alone, each element of one token: every row of every table is run once;
-//! * it is a smooth function of values that were taken for steps before it, with no more curves than
-//!   the steps between are written with: two smooth functions that agree on free values agree
-//!   everywhere, so each is held against the reference's own formula on random values, under every
-//!   mask of four tokens;
+//! * it is a smooth function of values that were taken for steps before it, in which no more is done
+//!   than the formulas of the steps between need (`operators::Work`): two such functions that agree
+//!   on free values agree everywhere, so each is held against the reference's own formula on random
+//!   values, under every mask of four tokens;
 //! * or nobody knows, and the node that nobody knows is named.
 //!
 //! Nothing that comes from ids, types, places, masks or sizes reaches a smooth value in any other
-//! way. The docs say from which premises: `docs/proof.md`.
+//! way. `docs/proof.md` says from which premises, and what is trusted.
 
 mod kind;
+mod local;
 mod operators;
 mod replay;
 mod walk;
@@ -28,10 +29,10 @@ use candle_blocks::ReferenceEngine;
 use engine::{Engine as _, ValueSpec};
 use onnx_eval::Oracle;
 use onnx_graph::Model;
-use onnx_session::compiled::Known;
+use onnx_session::compiled::{Dim, Known};
 
 use self::kind::{Kind, Source};
-use self::operators::Curves;
+use self::operators::Work;
 use self::replay::{Replay, ends_of};
 use self::walk::{Anchors, Graph, Reason, Taken, Walked, allowed, walk};
 use crate::blame::locate::Carried;
@@ -43,8 +44,9 @@ use crate::proof::further::Further;
 /// larger: f32 has no score that makes up for it.
 const HIDES: f64 = -1e30;
 
-/// How often the graph is walked: after each walk what was wrongly taken for a step is left out.
-const WALKS: usize = 4;
+/// How often the graph is walked at most: after each walk what was wrongly taken for a step is left
+/// out, and few guesses are wrong.
+const WALKS: usize = 64;
 
 /// What a graph is held against.
 pub(crate) struct Held<'a> {
@@ -77,16 +79,32 @@ pub(crate) struct Structure {
 }
 
 impl Structure {
-    /// Looks at a graph that the proof holds for; nothing where it cannot be looked at.
-    pub fn of(held: &Held) -> Option<Self> {
-        let &Held { model, oracle, reference, further, specs, carried, tol } = held;
-        let known = Known::of(model).ok()?;
+    /// Looks at a graph that the proof holds for.
+    pub fn of(held: &Held) -> Self {
+        let structure = Known::of(held.model).ok().and_then(|known| Self::walked(held, &known));
+        let mut structure = structure.unwrap_or_else(|| {
+            let node = held.specs.first().map(|spec| spec.name.clone()).unwrap_or_default();
+            let why = "a part of the graph does not run by itself, on an input that it declares".into();
+            Self { unexplained: vec![Unexplained { node, why }], ..Self::default() }
+        });
+        if !structure.unexplained.is_empty() {
+            let reference = held.reference;
+            let more = witness::inputs(held.model, reference.inputs(), &reference.program().limits());
+            structure.suspicious.extend(more);
+        }
+        structure
+    }
+
+    fn walked(held: &Held, known: &Known) -> Option<Self> {
+        let &Held { oracle, reference, further, specs, carried, tol, .. } = held;
         let program = reference.program();
-        let inputs = oracle.inputs();
+        let (inputs, outputs) = (oracle.inputs(), oracle.outputs());
         let masks = (0..inputs.len()).filter(|&at| inputs[at].name == "attention_mask").map(Source::Input);
-        let graph =
-            Graph { nodes: oracle.nodes().collect(), inputs, known: &known, program, masks: masks.collect() };
+        let (nodes, masks) = (oracle.nodes().collect(), masks.collect());
+        let graph = Graph { nodes, inputs, outputs, known, program, masks };
         let replay = Replay::new(oracle, reference, further, specs, tol);
+        let given: Vec<&ValueSpec> =
+            specs.iter().filter(|spec| outputs.iter().any(|own| own.name == spec.name)).collect();
         let mut anchors = Anchors::default();
         // The positions are often there once for all rows.
         let is_position = |step: usize| matches!(program.steps[step].op, Op::Positions { .. });
@@ -96,30 +114,49 @@ impl Structure {
         let mut suspicious = Vec::new();
         for _ in 0..WALKS {
             let walked = walk(&graph, &anchors, &|value, atoms| replay.is_placeless(value, atoms));
-            let of_inputs: Vec<&Taken> = walked.taken.iter().filter(|taken| taken.from.is_none()).collect();
-            let tables = replay.of_inputs(&of_inputs)?;
-            let ends = ends(&graph, &walked, specs);
-            let from = ends.iter().map(|(name, from)| (name.as_str(), from.clone())).collect();
-            let (wrong, right) = replay.forced_runs(&walked.taken, &walked.idle, &from)?;
-            let off_tables = tables.iter().map(|(at, _)| of_inputs[*at].value.clone());
-            let off = wrong.iter().map(|&at| walked.taken[at].value.clone()).chain(off_tables);
-            let off: Vec<String> = off.collect();
-            suspicious.extend(tables.into_iter().map(|(at, inputs)| {
-                let name = format!("rows of what '{}' looks up", of_inputs[at].value);
-                Case { name, inputs }
-            }));
+            let mut off: Vec<String> = replay.misfits(&walked.taken)?;
+            let of_inputs: Vec<&Taken> = walked
+                .taken
+                .iter()
+                .filter(|taken| taken.from.is_none() && !off.contains(&taken.value))
+                .collect();
+            for (at, inputs) in replay.of_inputs(&of_inputs)? {
+                let value = &of_inputs[at].value;
+                off.push(value.clone());
+                suspicious.push(Case { name: format!("rows of what '{value}' looks up"), inputs });
+            }
+            let ends = ends(&graph, &walked, &given);
+            let mut right = BTreeSet::new();
             if off.is_empty() {
-                let unexplained = unexplained(&graph, &walked, specs, &right);
-                if right.len() < specs_given(oracle, specs).count() {
-                    suspicious.extend(witness::inputs(model, reference.inputs(), &program.limits()));
-                }
+                let from = ends.iter().map(|(name, from)| (name.as_str(), from.clone())).collect();
+                let (wrong, agreed) = replay.forced_runs(&walked.taken, &walked.idle, &from)?;
+                off.extend(wrong.iter().map(|&at| walked.taken[at].value.clone()));
+                right = agreed;
+            }
+            if off.is_empty() {
+                let mut unexplained = unexplained(&graph, &walked, &given, &ends, &right);
+                unexplained.extend(cut_short(&graph));
                 let guards = guards(&graph, &walked, &replay);
                 return Some(Self { proven: right.into_iter().collect(), guards, unexplained, suspicious });
             }
             anchors.refuted.extend(off);
         }
-        Some(Self { suspicious, ..Self::default() })
+        None
     }
+}
+
+/// What is cut from constants that are too short for some inputs.
+fn cut_short(graph: &Graph) -> Option<Unexplained> {
+    let ids = graph.inputs.iter().find(|spec| spec.name == "input_ids");
+    let tokens = ids.and_then(|spec| graph.known.shape(&spec.name)?.last());
+    let positions = graph.program.limits().positions;
+    let is_short = |(dim, most): &&(Dim, usize)| Some(dim) != tokens || *most < positions;
+    let (_, most) = graph.known.limits().iter().find(is_short)?;
+    let node = graph.nodes.iter().find(|node| node.op == "Slice").map(|node| node.name.clone());
+    Some(Unexplained {
+        node: node.unwrap_or_default(),
+        why: format!("(Slice) some input's dimension may be {most} at most, and the model's may be more"),
+    })
 }
 
 /// What holds only for usual inputs: defaults of inputs, and masks that hide nothing from large
@@ -149,15 +186,11 @@ fn guards(graph: &Graph, walked: &Walked, replay: &Replay) -> Vec<String> {
     guards
 }
 
-/// The outputs that both sides give.
-fn specs_given<'a>(oracle: &Oracle, specs: &'a [ValueSpec]) -> impl Iterator<Item = &'a ValueSpec> {
-    let has = |name: &str| oracle.outputs().iter().any(|spec| spec.name == name);
-    specs.iter().filter(move |spec| has(&spec.name))
-}
-
 /// The outputs that may be what the model gives, each with the steps whose values it is made of.
-fn ends(graph: &Graph, walked: &Walked, specs: &[ValueSpec]) -> Vec<(String, BTreeSet<usize>)> {
-    let of = |spec: &ValueSpec| {
+fn ends(graph: &Graph, walked: &Walked, given: &[&ValueSpec]) -> Vec<(String, BTreeSet<usize>)> {
+    let widths = graph.program.shapes().into_iter().filter_map(|shape| shape.width);
+    let widest = widths.max().unwrap_or(1);
+    let of = |spec: &&ValueSpec| {
         let name = &spec.name;
         if let Some(taken) = walked.taken.iter().find(|taken| taken.value == *name) {
             return Some((name.clone(), taken.from.clone().unwrap_or_default()));
@@ -165,41 +198,50 @@ fn ends(graph: &Graph, walked: &Walked, specs: &[ValueSpec]) -> Vec<(String, BTr
         let Kind::Smooth(reached) = walked.kinds.get(name)? else { return None };
         // Of what the model itself gives, nothing more is made.
         let more = match graph.program.outputs.iter().any(|output| output.name == *name) {
-            true => Curves::default(),
-            false => Curves::OUTPUT,
+            true => Work::NONE,
+            false => Work { width: widest, ..Work::OUTPUT },
         };
-        let allowed =
-            |from: &BTreeSet<usize>| allowed(graph.program, &ends_of(graph.program, name), from).and(more);
+        let steps = ends_of(graph.program, name);
+        let allowed = |from: &BTreeSet<usize>| allowed(graph, &steps, from).and(more);
         Some((name.clone(), walked.between(graph, name, reached, allowed)?))
     };
-    specs.iter().filter_map(of).collect()
+    given.iter().filter_map(of).collect()
 }
 
 /// The nodes that stand between an output and its proof because nobody knows what they do.
 fn unexplained(
     graph: &Graph,
     walked: &Walked,
-    specs: &[ValueSpec],
+    given: &[&ValueSpec],
+    ends: &[(String, BTreeSet<usize>)],
     right: &BTreeSet<String>,
 ) -> Vec<Unexplained> {
     let mut all: Vec<Unexplained> = Vec::new();
-    for spec in specs.iter().filter(|spec| !right.contains(&spec.name)) {
+    for spec in given.iter().filter(|spec| !right.contains(&spec.name)) {
         let known = |reason: usize| walked.reasons.get(reason).cloned();
-        let reason = match walked.kinds.get(&spec.name) {
+        let name = &spec.name;
+        let reason = match walked.kinds.get(name) {
             Some(Kind::Unexplained(reason)) => known(*reason),
             Some(Kind::Smooth(reached)) => {
                 let entered = |source: &Source| known(*walked.entered.get(source)?);
                 reached.difference(&graph.masks).find_map(entered).or_else(|| {
-                    let node = walked.bend(graph, &spec.name, &ends_of(graph.program, &spec.name))?;
+                    let node = walked.bend(graph, name, &ends_of(graph.program, name))?;
                     let why = format!("({}) bends where no step of the model does", node.op);
                     Some(Reason { node: node.name.clone(), why })
                 })
             }
             _ => None,
         };
-        if let Some(Reason { node, why }) = reason
-            && all.iter().all(|other| other.node != node)
-        {
+        let Reason { node, why } = reason.unwrap_or_else(|| {
+            let node = graph.nodes.iter().find(|node| node.outputs.contains(name));
+            let why = match ends.iter().any(|(end, _)| end == name) {
+                true => "what is before it gives something else on free values",
+                false => "what is before it does more than the model's steps",
+            };
+            let (node, op) = node.map_or((name, "no node"), |node| (&node.name, &node.op));
+            Reason { node: node.clone(), why: format!("({op}) {why}") }
+        });
+        if all.iter().all(|other| other.node != node) {
             all.push(Unexplained { node, why });
         }
     }

@@ -265,9 +265,7 @@ impl<'a> Trial<'a> {
         let specs = self.truth.specs();
         let tol = bounds.proof_tol;
         let held = Held { model, oracle, reference, further, specs, carried, tol };
-        let Some(Structure { proven, guards, unexplained, mut suspicious }) = Structure::of(&held) else {
-            return Ok(Vec::new());
-        };
+        let Structure { proven, guards, unexplained, mut suspicious } = Structure::of(&held);
         let is_proven = |output: &ProofOutput| proven.contains(&output.name);
         if !proof.outputs.is_empty() && proof.outputs.iter().all(is_proven) {
             proof.scope = Scope::EveryInput;

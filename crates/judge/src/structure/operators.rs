@@ -1,45 +1,77 @@
 //! What kind of function an operator is.
 
+use architecture::Activation;
 use onnx_graph::Node;
 
-/// How much a smooth function may do between two steps: more could hide a spike or a stair between
-/// the inputs that are tried.
+/// What is done between steps of a model. A formula needs just so much; more could hide a spike, a
+/// stair, or a dependence on sizes or masks, where no input is tried.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Curves {
+pub(super) struct Work {
     /// Exponentials and what is made of them.
     pub deep: usize,
     /// Products and quotients of what varies, roots and powers.
     pub plain: usize,
-    /// Whether there are bends, as ReLU has one.
-    pub bends: bool,
+    /// Bends, as ReLU has one.
+    pub bends: usize,
+    /// Sums over the tokens of a text.
+    pub sums: usize,
+    /// Masks that are added, or chosen by.
+    pub choices: usize,
+    /// Masks, and numbers of real tokens, that something is multiplied with or divided by.
+    pub factors: usize,
+    /// The most elements that a text or a token has in what is no linear map, or in what an operator
+    /// that is none gives: four more neurons are four more curves.
+    pub width: usize,
 }
 
-impl Curves {
-    /// Those of an operator that is the whole of a layer norm, as its formula has them: a square, a
-    /// root, and a quotient, or a reciprocal and a product.
-    pub const NORM: Self = Self { deep: 0, plain: 4, bends: false };
+impl Work {
+    /// A layer norm: a square, a root and a quotient.
+    pub const NORM: Self = Self { plain: 3, ..Self::NONE };
     /// Two products and a softmax.
-    pub const ATTENTION: Self = Self { deep: 1, plain: 3, bends: false };
+    pub const ATTENTION: Self = Self { deep: 1, plain: 3, sums: 2, ..Self::NONE };
     /// e to the scores over their sum.
-    const SOFTMAX: Self = Self { deep: 1, plain: 1, bends: false };
-    /// x³, a tanh of it, and a product.
-    pub const ACTIVATION: Self = Self { deep: 1, plain: 3, bends: false };
-    /// What is made of a model's outputs: a dense layer with an activation, and a division by the
-    /// length, which is the root of a sum of squares.
-    pub const OUTPUT: Self = Self { deep: 1, plain: 4, bends: false };
-    const ONE: Self = Self { deep: 0, plain: 1, bends: false };
-    const DEEP: Self = Self { deep: 1, plain: 0, bends: false };
-    const NONE: Self = Self { deep: 0, plain: 0, bends: false };
+    const SOFTMAX: Self = Self { deep: 1, plain: 1, sums: 1, ..Self::NONE };
+    /// What is made of a model's outputs: a pooling, and a division by the length, which is the root
+    /// of a sum of squares.
+    pub const OUTPUT: Self = Self { plain: 3, sums: 1, choices: 1, factors: 2, ..Self::NONE };
+    pub const PLAIN: Self = Self { plain: 1, ..Self::NONE };
+    const DEEP: Self = Self { deep: 1, ..Self::NONE };
+    const BEND: Self = Self { bends: 1, ..Self::NONE };
+    pub const NONE: Self = Self { deep: 0, plain: 0, bends: 0, sums: 0, choices: 0, factors: 0, width: 0 };
+
+    /// x · ½ (1 + erf(x/√2)); x times a cubic's tanh; x times a sigmoid.
+    pub fn of(function: Activation) -> Self {
+        match function {
+            Activation::Gelu => Self { plain: 1, ..Self::DEEP },
+            Activation::GeluTanh | Activation::GeluFast => Self { plain: 3, ..Self::DEEP },
+            Activation::QuickGelu | Activation::Silu => Self { plain: 2, ..Self::DEEP },
+            Activation::Tanh => Self::DEEP,
+            Activation::Relu => Self::BEND,
+        }
+    }
 
     /// Both.
     pub fn and(self, other: Self) -> Self {
-        let Self { deep, plain, bends } = other;
-        Self { deep: self.deep + deep, plain: self.plain + plain, bends: self.bends | bends }
+        Self {
+            deep: self.deep + other.deep,
+            plain: self.plain + other.plain,
+            bends: self.bends + other.bends,
+            sums: self.sums + other.sums,
+            choices: self.choices + other.choices,
+            factors: self.factors + other.factors,
+            width: self.width.max(other.width),
+        }
     }
 
     /// Whether it is no more than that.
     pub fn is_within(self, most: Self) -> bool {
-        self.deep <= most.deep && self.plain <= most.plain && self.bends <= most.bends
+        self.deep <= most.deep
+            && self.plain <= most.plain
+            && self.bends <= most.bends
+            && self.sums <= most.sums
+            && self.choices <= most.choices
+            && self.factors <= most.factors
+            && self.width <= most.width
     }
 }
 
@@ -55,7 +87,7 @@ pub(super) enum Class {
     /// By a power of it.
     Power,
     /// Smoothly.
-    Curve(Curves),
+    Curve(Work),
     /// Smoothly but for bends, as ReLU has one.
     Bend,
     /// By the largest element, which softmax does not depend on though it is written with it.
@@ -63,16 +95,16 @@ pub(super) enum Class {
 }
 
 impl Class {
-    /// How many curves it is, if these operands vary.
-    pub fn curves(self, varies: impl Fn(usize) -> bool, operands: usize) -> Curves {
+    /// What it does, if these operands vary.
+    pub fn work(self, varies: impl Fn(usize) -> bool, operands: usize) -> Work {
         let count = (0..operands).filter(|&at| varies(at)).count();
         match self {
-            Self::Product if count > 1 => Curves::ONE,
-            Self::Quotient if varies(1) => Curves::ONE,
-            Self::Linear | Self::Product | Self::Quotient | Self::Largest => Curves::NONE,
-            Self::Power => Curves::ONE,
-            Self::Curve(curves) => curves,
-            Self::Bend => Curves { bends: true, ..Curves::NONE },
+            Self::Product if count > 1 => Work::PLAIN,
+            Self::Quotient if varies(1) => Work::PLAIN,
+            Self::Linear | Self::Product | Self::Quotient | Self::Largest => Work::NONE,
+            Self::Power => Work::PLAIN,
+            Self::Curve(work) => work,
+            Self::Bend => Work::BEND,
         }
     }
 }
@@ -89,24 +121,28 @@ pub(super) fn class(node: &Node) -> Option<Class> {
         ("", "Gemm" | "MatMul" | "Mul") | ("com.microsoft", "FusedMatMul") => Class::Product,
         ("", "Div") => Class::Quotient,
         ("", "Pow") => Class::Power,
-        ("", "Reciprocal" | "ReduceSumSquare" | "Sqrt") => Class::Curve(Curves::ONE),
+        ("", "Reciprocal" | "ReduceSumSquare" | "Sqrt") => Class::Curve(Work::PLAIN),
         // A root of squares.
-        ("", "ReduceL2") => Class::Curve(Curves::ONE.and(Curves::ONE)),
-        ("", "Erf" | "Exp" | "Sigmoid" | "Tanh") => Class::Curve(Curves::DEEP),
-        ("", "Softmax") => Class::Curve(Curves::SOFTMAX),
+        ("", "ReduceL2") => Class::Curve(Work::PLAIN.and(Work::PLAIN)),
+        ("", "Erf" | "Exp" | "Tanh") => Class::Curve(Work::DEEP),
+        // A quotient with an exponential.
+        ("", "Sigmoid") => Class::Curve(Work::DEEP.and(Work::PLAIN)),
+        ("", "Softmax") => Class::Curve(Work::SOFTMAX),
         ("", "Attention") | ("com.microsoft", "Attention" | "MultiHeadAttention") => {
-            Class::Curve(Curves::ATTENTION)
+            Class::Curve(Work::ATTENTION)
         }
-        ("", "Gelu" | "Swish") | ("com.microsoft", "BiasGelu" | "FastGelu" | "Gelu" | "QuickGelu") => {
-            Class::Curve(Curves::ACTIVATION)
+        ("", "Gelu") if node.string("approximate").ok()? == Some("tanh") => {
+            Class::Curve(Work::of(Activation::GeluTanh))
         }
+        ("", "Gelu") | ("com.microsoft", "BiasGelu" | "Gelu") => Class::Curve(Work::of(Activation::Gelu)),
+        ("com.microsoft", "FastGelu") => Class::Curve(Work::of(Activation::GeluTanh)),
+        ("", "Swish") | ("com.microsoft", "QuickGelu") => Class::Curve(Work::of(Activation::Silu)),
         ("com.microsoft", "FusedGemm") => Class::Curve(match node.string("activation").ok()? {
-            Some("Relu") => Curves { bends: true, ..Curves::NONE },
-            _ => Curves::ACTIVATION,
+            Some("Relu") => Work::BEND,
+            Some("Tanh") => Work::DEEP,
+            _ => return None,
         }),
-        ("", "LayerNormalization") | ("com.microsoft", "SkipLayerNormalization") => {
-            Class::Curve(Curves::NORM)
-        }
+        ("", "LayerNormalization") | ("com.microsoft", "SkipLayerNormalization") => Class::Curve(Work::NORM),
         ("", "Abs" | "Clip" | "Max" | "Min" | "Relu") => Class::Bend,
         ("", "ReduceMax") => Class::Largest,
         _ => return None,

@@ -26,13 +26,16 @@ const SEED: u64 = 0xF4EE;
 /// masks need not hide anything from scores that no model has.
 const FREE: [f64; 3] = [3.0, 40.0, 300.0];
 
-/// Texts and tokens of the runs with free values, where the graph leaves them open. The last has
-/// every mask of four tokens but the one without any.
-const SHAPES: [[usize; 2]; 3] = [[1, 1], [2, 3], [15, 4]];
+/// Texts and tokens of the runs with free values, where the graph leaves them open: small ones,
+/// every mask of four tokens but the one without any, and sizes that nobody counts with.
+const SHAPES: [[usize; 2]; 5] = [[1, 1], [2, 3], [15, 4], [3, 11], [1, 23]];
 
 /// The longest text on which tables and masks are run: of a model that takes more, places beyond are
 /// not looked at, and so nothing is said of every input.
 const LONGEST: usize = 4096;
+
+/// How many texts tables and masks are run on at once: one would not tell texts from places.
+const ROWS: usize = 2;
 
 /// What runs.
 pub(super) struct Replay<'a> {
@@ -139,7 +142,7 @@ impl<'a> Replay<'a> {
         if masks.iter().any(|(_, name)| *name != "attention_mask") {
             return Some(false);
         }
-        let shape = self.shape([1, self.longest()])?;
+        let shape = self.shape([ROWS, self.longest()])?;
         let mut seen: HashMap<Vec<bool>, f64> = HashMap::new();
         // Each place with a mask of 1 and of 0, beside others of both.
         for pattern in [[true, true], [false, false], [true, false], [false, true]] {
@@ -183,7 +186,7 @@ impl<'a> Replay<'a> {
         if self.longest() < limits.positions {
             return None;
         }
-        let shape = self.shape([1, self.longest()])?;
+        let shape = self.shape([ROWS, self.longest()])?;
         let tokens: usize = shape.iter().product();
         let steps: Vec<usize> = taken.iter().map(|taken| taken.step).collect();
         let values: Vec<&str> = taken.iter().map(|taken| taken.value.as_str()).collect();
@@ -204,7 +207,7 @@ impl<'a> Replay<'a> {
             for ((at, value), meant) in values.iter().enumerate().zip(&meant) {
                 let found = found.get(value)?.to_f64();
                 if wrong.iter().all(|(other, _)| *other != at)
-                    && !is_same(&elements(meant)?, &found, |_| true, self.tol)
+                    && !is_same(&elements(meant)?, &found, self.tol)
                 {
                     wrong.push((at, inputs.common.clone()));
                 }
@@ -216,7 +219,9 @@ impl<'a> Replay<'a> {
     /// The shapes that are run with free values.
     fn shapes(&self) -> Vec<Vec<usize>> {
         let count = if self.is_fixed() { 1 } else { SHAPES.len() };
-        SHAPES.iter().rev().take(count).filter_map(|&shape| self.shape(shape)).collect()
+        let longest = self.longest();
+        let fitting = |&[rows, tokens]: &[usize; 2]| self.shape([rows, tokens.min(longest)]);
+        SHAPES.iter().take(count).filter_map(fitting).collect()
     }
 
     /// Runs the graph with free values at all that was taken.
@@ -308,6 +313,27 @@ impl<'a> Replay<'a> {
         Some((wrong, right))
     }
 
+    /// Those taken values that have another number of elements than what their steps give; positions
+    /// may be there once for each text.
+    pub fn misfits(&self, taken: &[Taken]) -> Option<Vec<String>> {
+        let mut misfits = Vec::new();
+        for shape in self.shapes() {
+            let inputs = self.inputs(&shape, |name, _, _| i64::from(name == "attention_mask"))?;
+            let names: Vec<&str> = taken.iter().map(|taken| taken.value.as_str()).collect();
+            let steps: Vec<usize> = taken.iter().map(|taken| taken.step).collect();
+            let plain = self.oracle.run_for(&inputs.graph, &names).ok()?;
+            for (of, meant) in taken.iter().zip(self.steps(&inputs, &HashMap::new(), &steps)?) {
+                let (found, meant) = (plain.get(&of.value)?.len(), meant.elem_count());
+                let op = &self.reference.program().steps[of.step].op;
+                let may_repeat = matches!(op, Op::Positions { .. }) && found.is_multiple_of(meant.max(1));
+                if found != meant && !may_repeat {
+                    misfits.push(of.value.clone());
+                }
+            }
+        }
+        Some(misfits)
+    }
+
     /// Whether there is an attention among the steps that these are made by, up to those.
     fn attends(&self, steps: &[usize], from: &BTreeSet<usize>) -> bool {
         let program = self.reference.program();
@@ -321,13 +347,7 @@ impl<'a> Replay<'a> {
             from.iter().map(|step| Some((*step, run.free.get(step)?.clone()))).collect::<Option<_>>()?;
         let meant = elements(&self.steps(&run.inputs, &free, &[*step])?.pop()?)?;
         let found = run.found.get(value)?.to_f64();
-        let per_token = self.reference.program().shapes()[*step].per_token;
-        let mask = run.inputs.common.get("attention_mask").filter(|_| per_token).map(Value::to_f64);
-        let width = meant.len() / mask.as_ref().map_or(1, Vec::len).max(1);
-        // What is the same for all rows has no mask.
-        let mask = mask.filter(|mask| width * mask.len() == meant.len());
-        let decides = |at: usize| mask.as_ref().is_none_or(|mask| mask[at / width.max(1)] != 0.0);
-        Some(is_same(&meant, &found, decides, self.tol))
+        Some(is_same(&meant, &found, self.tol))
     }
 
     fn is_output(&self, run: &Forced, name: &str, from: &BTreeSet<usize>) -> Option<bool> {
@@ -379,13 +399,13 @@ fn elements(tensor: &Tensor) -> Option<Vec<f64>> {
     tensor.flatten_all().ok()?.to_dtype(candle_core::DType::F64).ok()?.to_vec1().ok()
 }
 
-/// Whether two lists of elements are the same where they decide; the second may be several times
+/// Whether two lists of elements are the same; the second may be several times
 /// the first, for as many rows.
-fn is_same(meant: &[f64], found: &[f64], decides: impl Fn(usize) -> bool, tol: f64) -> bool {
+fn is_same(meant: &[f64], found: &[f64], tol: f64) -> bool {
     if meant.is_empty() || !found.len().is_multiple_of(meant.len()) || found.is_empty() {
         return false;
     }
     let largest = meant.iter().fold(1f64, |largest, x| largest.max(x.abs()));
-    let mut pairs = found.iter().enumerate().filter(|(at, _)| decides(at % meant.len()));
+    let mut pairs = found.iter().enumerate();
     pairs.all(|(at, found)| (found - meant[at % meant.len()]).abs() <= tol * largest)
 }

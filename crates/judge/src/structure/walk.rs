@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use architecture::{Activation, Op, Program, Step};
+use architecture::{Op, Program};
 use engine::{Dim as SpecDim, ValueSpec};
-use onnx_graph::shape::{Size as _, axis, permutation, reduced_axes};
-use onnx_graph::{Node, dtype_of};
+use onnx_graph::Node;
+use onnx_graph::shape::{axis, reduced_axes, volume};
 use onnx_session::compiled::{Dim, Known};
 
-use super::kind::{Atom, Kind, Source, has_axis, moved, reshaped, settled};
-use super::operators::{Class, Curves, class, is_by_row, is_elementwise, is_shape, is_sum};
+use super::kind::{Atom, Kind, Source, settled};
+use super::operators::{Class, Work, class, is_shape};
 
-/// The largest power in a formula of a model: GELU's x³.
-const LARGEST_POWER: f32 = 3.0;
+/// The powers in the formulas of models: GELU's x³, a layer norm's square, root, and one over it.
+const POWERS: [f32; 4] = [2.0, 3.0, 0.5, -0.5];
 
 /// No vector that a model gives is as short as this. PyTorch keeps lengths from 1e-12, others from
 /// 1e-9 or 1e-8, before they divide by them.
@@ -22,6 +22,7 @@ const SHORTEST: f32 = 1e-6;
 pub(super) struct Graph<'a> {
     pub nodes: Vec<&'a Node>,
     pub inputs: &'a [ValueSpec],
+    pub outputs: &'a [ValueSpec],
     pub known: &'a Known,
     pub program: &'a Program,
     /// The inputs that are masks, by their numbers.
@@ -68,10 +69,10 @@ pub(super) struct Walked {
     pub floors: Vec<(String, f32)>,
     /// Where an input first reaches values that vary smoothly.
     pub entered: HashMap<Source, usize>,
-    /// Of each node that is a smooth function, how many curves it has.
-    curves: HashMap<usize, Curves>,
+    /// What each node does that is a smooth function.
+    work: HashMap<usize, Work>,
     /// The node that makes a value.
-    producers: HashMap<String, usize>,
+    pub(super) producers: HashMap<String, usize>,
 }
 
 /// Walks a graph. `anchors` are the values that may be what a step gives. `is_placeless` says of a
@@ -94,11 +95,11 @@ impl Walked {
     pub fn bend<'a>(&self, graph: &Graph<'a>, value: &str, steps: &[usize]) -> Option<&'a Node> {
         let mut found = None;
         let from = self.nodes_before(graph, value, |number| {
-            if self.curves.get(&number).is_some_and(|curves| curves.bends) {
+            if self.work.get(&number).is_some_and(|work| work.bends > 0) {
                 found = Some(graph.nodes[number]);
             }
         });
-        found.filter(|_| !allowed(graph.program, steps, &from).bends)
+        found.filter(|_| allowed(graph, steps, &from).bends == 0)
     }
 
     /// Shows the nodes that make a value of those that were taken for steps, and gives the steps.
@@ -109,7 +110,9 @@ impl Walked {
                 continue;
             };
             see(number);
-            for input in graph.nodes[number].inputs.iter().filter(|name| !name.is_empty()) {
+            // What only says of what shape something is, or is a mask, has no part in it.
+            let varies = |name: &&String| matches!(self.kinds.get(*name), Some(Kind::Smooth(_)));
+            for input in graph.nodes[number].inputs.iter().filter(varies) {
                 match self.taken.iter().find(|taken| taken.value == *input) {
                     Some(taken) => {
                         from.insert(taken.step);
@@ -122,30 +125,30 @@ impl Walked {
     }
 
     /// The steps whose values a smooth value is made of, if nothing but masks reaches it beside
-    /// them, and it has no more curves than are allowed, and bends only where it may.
+    /// them, and no more is done than is allowed.
     pub fn between(
         &self,
         graph: &Graph,
         value: &str,
         reached: &BTreeSet<Source>,
-        allowed: impl Fn(&BTreeSet<usize>) -> Curves,
+        allowed: impl Fn(&BTreeSet<usize>) -> Work,
     ) -> Option<BTreeSet<usize>> {
         if !reached.is_subset(&graph.masks) {
             return None;
         }
-        let mut curves = Curves::default();
+        let mut work = Work::NONE;
         let from = self.nodes_before(graph, value, |number| {
-            curves = curves.and(self.curves.get(&number).copied().unwrap_or_default());
+            work = work.and(self.work.get(&number).copied().unwrap_or_default());
         });
-        curves.is_within(allowed(&from)).then_some(from)
+        work.is_within(allowed(&from)).then_some(from)
     }
 }
 
-struct Walker<'a> {
-    graph: &'a Graph<'a>,
-    anchors: &'a Anchors,
-    is_placeless: &'a dyn Fn(&str, &[Atom]) -> bool,
-    found: Walked,
+pub(super) struct Walker<'a> {
+    pub(super) graph: &'a Graph<'a>,
+    pub(super) anchors: &'a Anchors,
+    pub(super) is_placeless: &'a dyn Fn(&str, &[Atom]) -> bool,
+    pub(super) found: Walked,
 }
 
 impl<'a> Walker<'a> {
@@ -168,15 +171,15 @@ impl<'a> Walker<'a> {
         Kind::Unexplained(self.found.reasons.len() - 1)
     }
 
-    fn local(&self, value: &str, atoms: Vec<Atom>) -> Kind {
+    pub(super) fn local(&self, value: &str, atoms: Vec<Atom>) -> Kind {
         Kind::Local(settled(atoms, self.shape(value).unwrap_or_default()))
     }
 
-    fn shape(&self, value: &str) -> Option<&'a [Dim]> {
+    pub(super) fn shape(&self, value: &str) -> Option<&'a [Dim]> {
         self.graph.known.shape(value)
     }
 
-    fn kind(&self, value: &str) -> Kind {
+    pub(super) fn kind(&self, value: &str) -> Kind {
         self.found.kinds.get(value).cloned().unwrap_or(Kind::Constant)
     }
 
@@ -191,6 +194,7 @@ impl<'a> Walker<'a> {
                 () if known.is_sizes(output) => Kind::Sizes,
                 () => self.computed(number, node, at, output),
             };
+            self.found.kinds.insert(output.clone(), kind.clone());
             let kind = self.anchored(node, output, kind);
             self.found.kinds.insert(output.clone(), kind);
         }
@@ -229,18 +233,14 @@ impl<'a> Walker<'a> {
         let Some(step) = step else { return kind };
         let from = match &kind {
             Kind::Local(atoms) => {
-                let sources: BTreeSet<Source> = atoms.iter().map(|atom| atom.source).collect();
-                if sources.iter().any(|source| self.graph.masks.contains(source))
-                    || sources.len() > 1 && !self.is_blended(value)
-                {
+                if !self.is_by_token(value, atoms) || atoms.len() > 1 && !self.is_blended(value) {
                     return kind;
                 }
                 None
             }
             Kind::Smooth(reached) => {
-                let Some(from) = self
-                    .found
-                    .between(self.graph, value, reached, |from| allowed(self.graph.program, &[step], from))
+                let Some(from) =
+                    self.found.between(self.graph, value, reached, |from| allowed(self.graph, &[step], from))
                 else {
                     return kind;
                 };
@@ -250,41 +250,6 @@ impl<'a> Walker<'a> {
         };
         self.found.taken.push(Taken { value: value.into(), step, from });
         Kind::Smooth(BTreeSet::new())
-    }
-
-    /// The step that looks rows up by what a value is looked up by here.
-    fn table(&self, node: &Node, kind: &Kind) -> Option<usize> {
-        let (Kind::Local(atoms), "Gather") = (kind, node.op.as_str()) else { return None };
-        let [Atom { source, .. }] = atoms[..] else { return None };
-        let program = self.graph.program;
-        let is_it = |step: &Step| match (&step.op, source) {
-            (Op::Positions { .. }, Source::Place) => true,
-            (Op::Embedding { .. }, Source::Input(input)) => {
-                let name = step.inputs.first().and_then(|&wire| program.input_of(wire));
-                name.is_some_and(|at| program.inputs[at].name == self.graph.inputs[input].name)
-            }
-            _ => false,
-        };
-        program.steps.iter().position(is_it)
-    }
-
-    /// Whether a value of several sources is a sum of what each makes, or a layer norm of it, so that
-    /// it is enough to try each element of each once.
-    fn is_blended(&self, value: &str) -> bool {
-        let (mut seen, mut open) = (HashSet::new(), vec![value]);
-        while let Some(name) = open.pop() {
-            let Some(&number) = self.found.producers.get(name).filter(|number| seen.insert(**number)) else {
-                continue;
-            };
-            let Kind::Local(atoms) = self.kind(name) else { continue };
-            let node = self.graph.nodes[number];
-            let sources: HashSet<Source> = atoms.iter().map(|atom| atom.source).collect();
-            if sources.len() > 1 && !is_sum(node) {
-                return false;
-            }
-            open.extend(node.inputs.iter().map(String::as_str));
-        }
-        true
     }
 
     /// What reaches smooth values from an operand that is none.
@@ -299,8 +264,18 @@ impl<'a> Walker<'a> {
                     self.found.masks.insert(value.into());
                 }
                 let mut sources: BTreeSet<Source> = atoms.iter().map(|atom| atom.source).collect();
-                if sources.contains(&Source::Place) && (self.is_placeless)(value, atoms) {
-                    sources.remove(&Source::Place);
+                let masks = atoms.iter().filter(|atom| self.graph.masks.contains(&atom.source));
+                if masks.count() > 1 {
+                    return Err(format!("takes the masks of two tokens at once, in '{value}'"));
+                }
+                // In a graph of one shape a constant may be as large as a batch, and say which text or
+                // which place it is about.
+                let is_of_mask = sources.iter().any(|source| self.graph.masks.contains(source));
+                if sources.contains(&Source::Place) || is_of_mask {
+                    match (self.is_placeless)(value, atoms) {
+                        true => sources.remove(&Source::Place),
+                        false => sources.insert(Source::Place),
+                    };
                 }
                 sources
             }
@@ -329,20 +304,26 @@ impl<'a> Walker<'a> {
         output: &str,
     ) -> Result<Kind, String> {
         if node.domain.is_empty() && node.op == "IsNaN" {
-            // Over the reals nothing is.
-            return Ok(Kind::Local(Vec::new()));
+            // A softmax over something that is not masked is a number.
+            let of = self.found.producers.get(&node.inputs[0]).map(|&number| self.graph.nodes[number]);
+            return match of.is_some_and(|of| of.domain.is_empty() && of.op == "Softmax") {
+                true => Ok(Kind::Local(Vec::new())),
+                false => Err("asks whether something is a number".into()),
+            };
         }
         let class = class(node).ok_or("is no operator that stands between steps of a model")?;
         if self.shape(output).is_none() {
             return Err(format!("gives '{output}', whose shape is not known before a run"));
         }
-        let to_integers = node.op == "Cast"
-            && node.int("to").ok().flatten().and_then(dtype_of).is_none_or(|dtype| !dtype.is_float());
+        // A cast, or what is like one.
+        let to_integers = self.graph.known.dtype(output).is_none_or(|dtype| !dtype.is_float());
         let varies = |at: usize| matches!(kinds.get(at), Some(Some(Kind::Smooth(_))));
         let decides = matches!(node.op.as_str(), "Gather") && varies(1) || node.op == "Where" && varies(0);
         if to_integers || decides {
             return Err("decides by values".into());
         }
+        let mut work = class.work(varies, kinds.len());
+        work = work.and(self.sums(node, class)?);
         let mut reached = BTreeSet::new();
         for (at, (name, kind)) in node.inputs.iter().zip(kinds).enumerate() {
             let Some(kind) = kind else { continue };
@@ -356,6 +337,15 @@ impl<'a> Walker<'a> {
                 return Err(format!("picks by '{name}'"));
             }
             reached.extend(self.reaching(name, kind, node)?);
+            work = work.and(match kind {
+                Kind::Local(atoms) if !atoms.is_empty() => match node.op.as_str() {
+                    "Add" | "Attention" | "MultiHeadAttention" => Work { choices: 1, ..Work::NONE },
+                    "Where" if at == 0 => Work { choices: 1, ..Work::NONE },
+                    _ => Work { factors: 1, ..Work::NONE },
+                },
+                Kind::Counted(..) => Work { factors: 1, ..Work::NONE },
+                _ => Work::NONE,
+            });
         }
         let fill = match node.op.as_str() {
             "Where" => node.inputs.iter().skip(1).find_map(|name| self.graph.known.float(name)),
@@ -369,24 +359,117 @@ impl<'a> Walker<'a> {
         self.found.fills.extend(fill.filter(|_| is_masked).map(|fill| (node.name.clone(), fill)));
         if class == Class::Power {
             let exponent = node.inputs.get(1).and_then(|name| self.graph.known.float(name));
-            if exponent.is_none_or(|exponent| exponent.abs() > LARGEST_POWER) {
+            if exponent.is_none_or(|exponent| !POWERS.contains(&exponent)) {
                 return Err("takes a power that no formula has".into());
             }
         }
-        let mut curves = class.curves(varies, kinds.len());
         if class == Class::Largest {
+            if !self.is_shift(node, output) {
+                return Err("takes the largest, and not as a softmax does".into());
+            }
             self.found.idle.push(output.into());
         }
-        if let Some(floor) = self.floor(node).filter(|_| curves.bends) {
-            self.found.floors.push((node.name.clone(), floor));
-            curves = Curves::default();
+        if node.op == "Reciprocal" && self.made_by(&node.inputs[0]).is_some_and(|of| of.op == "Sqrt") {
+            // 1/√x is one function, as is a quotient with the root.
+            work.plain = 0;
         }
-        self.found.curves.insert(number, curves);
+        if let Some(floor) = self.floor(node, output) {
+            self.found.floors.push((node.name.clone(), floor));
+            work = Work::NONE;
+        }
+        if work.deep + work.plain + work.bends > 0 {
+            let volume = |name: &str| self.shape(name).and_then(volume).map(|all| all.factor());
+            work.width = volume(output).ok_or("gives more than can be counted")?;
+        }
+        self.found.work.insert(number, work);
         Ok(Kind::Smooth(reached))
     }
 
-    /// The small number below which a node lets no length of a vector fall, if it does only that.
-    fn floor(&self, node: &Node) -> Option<f32> {
+    fn made_by(&self, value: &str) -> Option<&'a Node> {
+        self.found.producers.get(value).map(|&number| self.graph.nodes[number])
+    }
+
+    /// The nodes that take a value.
+    fn takers(&self, value: &str) -> impl Iterator<Item = &'a Node> {
+        let is_taker = move |node: &&&Node| node.inputs.iter().any(|input| input == value);
+        self.graph.nodes.iter().filter(is_taker).copied().collect::<Vec<_>>().into_iter()
+    }
+
+    /// Whether the largest of something is only taken from it before an exponential, along the last
+    /// axis.
+    fn is_shift(&self, node: &Node, output: &str) -> bool {
+        let x = &node.inputs[0];
+        let is_exponent = |less: &Node| self.takers(&less.outputs[0]).all(|node| node.op == "Exp");
+        let is_less =
+            |less: &Node| less.op == "Sub" && less.inputs == [x.as_str(), output] && is_exponent(less);
+        self.takers(output).all(is_less) && self.graph.outputs.iter().all(|spec| spec.name != output)
+    }
+
+    /// What an operator adds up over tokens.
+    ///
+    /// # Errors
+    /// If it adds up over texts, or over something whose size nobody knows.
+    fn sums(&self, node: &Node, class: Class) -> Result<Work, String> {
+        let one = Work { sums: 1, ..Work::NONE };
+        let shape = |at: usize| node.inputs.get(at).and_then(|name| self.shape(name)).unwrap_or_default();
+        let int = |name: &str| node.int(name).ok().flatten();
+        let over: Vec<&Dim> = match node.op.as_str() {
+            "MatMul" | "FusedMatMul" => shape(0).last().into_iter().collect(),
+            "Gemm" | "FusedGemm" => {
+                shape(0).get(usize::from(int("transA").unwrap_or(0) == 0)).into_iter().collect()
+            }
+            "LayerNormalization" | "SkipLayerNormalization" | "Softmax" => {
+                let rank = shape(0).len();
+                let from = axis(int("axis").unwrap_or(-1), rank).ok_or("has no such axis")?;
+                let until = if node.op == "Softmax" { from + 1 } else { rank };
+                shape(0)[from..until].iter().collect()
+            }
+            "ReduceL2" | "ReduceMax" | "ReduceMean" | "ReduceSum" | "ReduceSumSquare" => {
+                let given = match node.inputs.get(1).filter(|name| !name.is_empty()) {
+                    Some(name) => self.graph.known.ints(name).ok_or("reduces axes that are not known")?,
+                    None => node.ints("axes").ok().flatten().map(<[i64]>::to_vec).unwrap_or_default(),
+                };
+                let noop = int("noop_with_empty_axes").unwrap_or(0) != 0;
+                let axes = reduced_axes(&given, noop, shape(0).len()).map_err(|_| "has no such axis")?;
+                axes.iter().filter_map(|&axis| shape(0).get(axis)).collect()
+            }
+            // One text of several is not to be picked, nor one token but by its place.
+            "Gather" => {
+                let along = axis(int("axis").unwrap_or(0), shape(0).len()).ok_or("has no such axis")?;
+                let dim = &shape(0)[along];
+                return match Known::is_fixed(dim) || self.counts_tokens(dim) {
+                    true => Ok(Work::NONE),
+                    false => Err("picks texts".into()),
+                };
+            }
+            _ => return Ok(Work::NONE),
+        };
+        let mut work = Work::NONE;
+        for dim in over.into_iter().filter(|dim| !Known::is_fixed(dim)) {
+            if !self.counts_tokens(dim) {
+                return Err("adds up over texts".into());
+            }
+            // A softmax is counted as a whole, and a largest is nothing.
+            if node.op != "Softmax" && class != Class::Largest {
+                work = work.and(one);
+            }
+        }
+        Ok(work)
+    }
+
+    /// Whether nothing is done with a value but that something is divided by it.
+    fn divides(&self, value: &str) -> bool {
+        let is_view = |op: &str| matches!(op, "Expand" | "Identity" | "Reshape" | "Unsqueeze" | "Squeeze");
+        let divides = |node: &Node| match node.op.as_str() {
+            "Div" => node.inputs[0] != value,
+            op => is_view(op) && node.inputs[0] == value && self.divides(&node.outputs[0]),
+        };
+        self.takers(value).all(divides) && self.graph.outputs.iter().all(|spec| spec.name != value)
+    }
+
+    /// The small number below which a node lets no length of a vector fall, if it does only that,
+    /// for a division.
+    fn floor(&self, node: &Node, output: &str) -> Option<f32> {
         let constant = |at: usize| {
             node.inputs.get(at).filter(|name| !name.is_empty()).and_then(|name| self.graph.known.float(name))
         };
@@ -408,228 +491,32 @@ impl<'a> Walker<'a> {
             },
             _ => return None,
         };
-        let producer = self.graph.nodes[*self.found.producers.get(length)?];
-        let is_length = matches!(producer.op.as_str(), "ReduceL2" | "Sqrt");
-        (is_length && floor > 0.0 && floor <= SHORTEST).then_some(floor)
-    }
-
-    /// A node that depends on the inputs alone.
-    fn of_inputs(
-        &mut self,
-        node: &Node,
-        at: usize,
-        kinds: &[Option<Kind>],
-        output: &str,
-    ) -> Result<Kind, String> {
-        let unknown = || "computes with the inputs, in a way that is not followed".to_string();
-        let shape = self.shape(output).ok_or_else(unknown)?;
-        if kinds.iter().any(|kind| matches!(kind, Some(Kind::Counted(..)))) {
-            return self.counted(node, kinds).ok_or_else(unknown);
-        }
-        let atoms = self.atoms(node, at, kinds, shape).map_err(|why| why.unwrap_or_else(unknown))?;
-        match atoms {
-            Some(atoms) => Ok(self.local(output, atoms)),
-            None => self.sum_of_mask(node, kinds).ok_or_else(unknown),
-        }
-    }
-
-    /// What is computed from how many real tokens a row has: the number itself, kept from 0, its root,
-    /// and what is divided by these. Anything else could have a limit where nobody tries it.
-    fn counted(&self, node: &Node, kinds: &[Option<Kind>]) -> Option<Kind> {
-        let counted = |at: usize| match kinds.get(at) {
-            Some(Some(Kind::Counted(sources, is_plain))) => Some((sources.clone(), *is_plain)),
-            _ => None,
-        };
-        let floor = |at: usize| {
-            let number = node.inputs.get(at).and_then(|name| self.graph.known.float(name));
-            number.or(node.float("min").ok().flatten()).is_some_and(|floor| floor <= 1.0)
-        };
-        let no_top = node.inputs.get(2).is_none_or(String::is_empty) && !node.attributes.contains_key("max");
-        let (sources, is_plain) = match (node.domain.as_str(), node.op.as_str()) {
-            ("", "Cast" | "Expand" | "Identity" | "Reshape" | "Squeeze" | "Unsqueeze") => counted(0)?,
-            ("", "Clip") => counted(0).filter(|(_, is_plain)| *is_plain && no_top && floor(1))?,
-            ("", "Max") if kinds.len() == 2 => match (counted(0), counted(1)) {
-                (Some(of), None) if of.1 && floor(1) => of,
-                (None, Some(of)) if of.1 && floor(0) => of,
-                _ => return None,
-            },
-            ("", "Reciprocal" | "Sqrt") => (counted(0)?.0, false),
-            ("", "Div") => {
-                let Some(Some(Kind::Local(atoms))) = kinds.first() else { return None };
-                let own = atoms.iter().map(|atom| atom.source);
-                (counted(1)?.0.into_iter().chain(own).collect(), false)
-            }
-            _ => return None,
-        };
-        sources.is_subset(&self.graph.masks).then_some(Kind::Counted(sources, is_plain))
-    }
-
-    /// The sum of a mask over the tokens.
-    fn sum_of_mask(&self, node: &Node, kinds: &[Option<Kind>]) -> Option<Kind> {
-        let Some(Some(Kind::Local(atoms))) = kinds.first() else { return None };
-        let sources: BTreeSet<Source> = atoms.iter().map(|atom| atom.source).collect();
-        (node.domain.is_empty() && node.op == "ReduceSum" && sources.is_subset(&self.graph.masks))
-            .then_some(Kind::Counted(sources, true))
-    }
-
-    /// What each element depends on. `Ok(None)` where a sum is made over rows or tokens.
-    fn atoms(
-        &self,
-        node: &Node,
-        at: usize,
-        kinds: &[Option<Kind>],
-        shape: &[Dim],
-    ) -> Result<Option<Vec<Atom>>, Option<String>> {
-        let known = self.graph.known;
-        let name = |at: usize| node.inputs.get(at).filter(|name| !name.is_empty());
-        let of = |at: usize| match kinds.get(at) {
-            Some(Some(Kind::Local(atoms))) => Some(&atoms[..]),
-            Some(Some(Kind::Constant)) => Some(&[][..]),
-            _ => None,
-        };
-        let first = || of(0).ok_or(None);
-        let old = name(0).and_then(|name| self.shape(name)).ok_or(None);
-        for (at, kind) in kinds.iter().enumerate() {
-            if *kind == Some(Kind::Sizes) && !is_shape(node, at) {
-                return Err(Some(format!("computes with a size, '{}'", node.inputs[at])));
-            }
-        }
-        // The operands aligned at their last axes, as they are broadcast.
-        let aligned = |count: usize| {
-            let mut all = Vec::new();
-            for at in 0..count {
-                let (Some(name), Some(atoms)) = (name(at), of(at)) else { continue };
-                let rank = self.shape(name).ok_or(None)?.len();
-                let shift = shape.len().checked_sub(rank).ok_or(None)?;
-                all.extend(moved(atoms, |axis| Some(axis + shift)).ok_or(None)?);
-            }
-            // Constants that are as long as a text is say where in it a token stands.
-            let mut places: Vec<Atom> = Vec::new();
-            for at in (0..count).filter(|&at| kinds.get(at) == Some(&Some(Kind::Constant))) {
-                let dims = name(at).and_then(|name| self.shape(name)).ok_or(None)?;
-                let shift = shape.len().checked_sub(dims.len()).ok_or(None)?;
-                for axis in (0..dims.len()).filter(|&axis| !dims[axis].is_one()).map(|axis| axis + shift) {
-                    if all.iter().any(|atom| atom.rows.contains(&axis)) {
-                        return Err(None);
-                    }
-                    if all.iter().any(|atom| atom.token == Some(axis)) {
-                        places.push(Atom { source: Source::Place, rows: Vec::new(), token: Some(axis) });
-                    }
-                }
-            }
-            all.extend(places);
-            Ok(Some(all))
-        };
-        if is_elementwise(node) {
-            return aligned(kinds.len());
-        }
-        if is_by_row(node) {
-            let last = shape.len().checked_sub(1).ok_or(None)?;
-            let all = aligned(kinds.len())?;
-            return if all.iter().flatten().any(|atom| has_axis(std::slice::from_ref(atom), last)) {
-                Err(None)
-            } else {
-                Ok(all)
-            };
-        }
-        let int = |name: &str, default: i64| node.int(name).ok().flatten().unwrap_or(default);
-        let kept = |moves: &dyn Fn(usize) -> Option<usize>| moved(first()?, moves).map(Some).ok_or(None);
-        match (node.domain.as_str(), node.op.as_str()) {
-            ("", "ConstantOfShape") => Ok(Some(Vec::new())),
-            // Its shape is only known where it counts from 0 by 1.
-            ("", "Range") => Ok(Some(vec![Atom { source: Source::Place, rows: Vec::new(), token: Some(0) }])),
-            ("", "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze") => {
-                reshaped(first()?, old?, shape).map(Some).ok_or(None)
-            }
-            ("", "Transpose") => {
-                let perm = permutation(node.ints("perm").ok().flatten(), shape.len()).ok_or(None)?;
-                kept(&|axis| perm.iter().position(|&from| from == axis))
-            }
-            ("", "Expand") => {
-                let shift = shape.len().checked_sub(old?.len()).ok_or(None)?;
-                kept(&|axis| Some(axis + shift))
-            }
-            ("", "Slice") => {
-                let old = old?;
-                if kinds.first() == Some(&Some(Kind::Constant)) {
-                    // As much of a constant as there are tokens, from its start.
-                    let open = (0..shape.len()).filter(|&axis| !Known::is_fixed(&shape[axis]));
-                    let place = |axis| Atom { source: Source::Place, rows: Vec::new(), token: Some(axis) };
-                    return Ok(Some(open.map(place).collect()));
-                }
-                kept(&|axis| (old.get(axis) == shape.get(axis)).then_some(axis))
-            }
-            ("", "Gather") => {
-                let old = old?;
-                let along = axis(int("axis", 0), old.len()).ok_or(None)?;
-                let indices = self.shape(name(1).ok_or(None)?).ok_or(None)?.len();
-                let mut all = moved(of(1).ok_or(None)?, |axis| Some(axis + along)).ok_or(None)?;
-                all.extend(
-                    moved(first()?, |axis| match axis.cmp(&along) {
-                        std::cmp::Ordering::Less => Some(axis),
-                        std::cmp::Ordering::Equal => None,
-                        std::cmp::Ordering::Greater => (axis + indices).checked_sub(1),
-                    })
-                    .ok_or(None)?,
-                );
-                Ok(Some(all))
-            }
-            ("", "Concat") => {
-                let along = axis(int("axis", 0), shape.len()).ok_or(None)?;
-                let all = aligned(kinds.len())?;
-                if all.iter().any(|atoms| has_axis(atoms, along)) { Err(None) } else { Ok(all) }
-            }
-            ("", "Split") => {
-                let along = axis(int("axis", 0), shape.len()).ok_or(None)?;
-                kept(&|axis| (axis != along).then_some(axis))
-            }
-            ("", "MatMul") if kinds.get(1) == Some(&Some(Kind::Constant)) => {
-                let last = old?.len().checked_sub(1).ok_or(None)?;
-                let plain = self.shape(name(1).ok_or(None)?).is_some_and(|dims| dims.len() == 2);
-                kept(&|axis| (axis != last && plain).then_some(axis))
-            }
-            ("", "ReduceL2" | "ReduceMax" | "ReduceMean" | "ReduceSum") => {
-                let old = old?;
-                let given = match name(1) {
-                    Some(name) => known.ints(name).ok_or(None)?,
-                    None => node.ints("axes").ok().flatten().map(<[i64]>::to_vec).unwrap_or_default(),
-                };
-                let noop = int("noop_with_empty_axes", 0) != 0;
-                let over = reduced_axes(&given, noop, old.len()).map_err(|_| None)?;
-                if over.iter().any(|&axis| has_axis(first().unwrap_or_default(), axis)) {
-                    return Ok(None);
-                }
-                let keep = int("keepdims", 1) != 0;
-                kept(&|axis| {
-                    Some(if keep { axis } else { axis - over.iter().filter(|&&o| o < axis).count() })
-                })
-            }
-            ("com.microsoft", "EmbedLayerNormalization") if at != 1 => {
-                let mut all = vec![Atom { source: Source::Place, rows: Vec::new(), token: Some(1) }];
-                for ids in [0, 1, 8] {
-                    all.extend(of(ids).unwrap_or_default().iter().cloned());
-                }
-                Ok(Some(all))
-            }
-            _ => Err(None),
-        }
+        let is_length = matches!(self.made_by(length)?.op.as_str(), "ReduceL2" | "Sqrt");
+        (is_length && floor > 0.0 && floor <= SHORTEST && self.divides(output)).then_some(floor)
     }
 }
 
-/// How many curves these steps may be written with, made of those.
-pub(super) fn allowed(program: &Program, steps: &[usize], from: &BTreeSet<usize>) -> Curves {
-    let mut curves = Curves::default();
+/// What these steps do, made of those.
+pub(super) fn allowed(graph: &Graph, steps: &[usize], from: &BTreeSet<usize>) -> Work {
+    let (program, shapes) = (graph.program, graph.program.shapes());
+    let ids = graph.inputs.iter().find(|spec| spec.name == "input_ids");
+    let ids = ids.and_then(|spec| graph.known.shape(&spec.name)).unwrap_or_default();
+    // How many tokens there are, in a graph of one shape; as often as nothing is said, 1.
+    let tokens = volume(ids).map_or(1, |all| all.factor());
+    let length = ids.last().map_or(1, Dim::factor);
+    let mut work = Work::NONE;
     for step in between(program, steps, from) {
-        curves = curves.and(match &program.steps[step].op {
-            Op::LayerNorm { .. } => Curves::NORM,
-            Op::Attention { .. } => Curves::ATTENTION,
-            Op::Activation { function, .. } => {
-                Curves { bends: *function == Activation::Relu, ..Curves::ACTIVATION }
+        let width = tokens * shapes[step].width.unwrap_or(1);
+        work = work.and(match &program.steps[step].op {
+            Op::LayerNorm { .. } => Work { width, ..Work::NORM },
+            Op::Attention { heads } => {
+                Work { width: width.max(tokens * length * heads), choices: 1, ..Work::ATTENTION }
             }
-            _ => Curves::default(),
+            Op::Activation { function, .. } => Work { width, ..Work::of(*function) },
+            _ => Work { width: 0, ..Work::NONE },
         });
     }
-    curves
+    work
 }
 
 /// The steps that these are made by, up to those.

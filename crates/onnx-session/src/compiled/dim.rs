@@ -21,6 +21,11 @@ impl Dim {
         Self { factor: 1, symbols: vec![symbol] }
     }
 
+    /// The number that it is a multiple of, whatever the symbols are.
+    pub fn factor(&self) -> usize {
+        self.factor
+    }
+
     /// The symbol, if it is nothing else.
     pub fn as_symbol(&self) -> Option<Symbol> {
         (self.factor == 1 && self.symbols.len() == 1).then(|| self.symbols[0])

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 
+use engine::DType;
 use onnx_eval::{OracleError, operations};
 use onnx_graph::Model;
 use onnx_graph::shape::Size as _;
 
 use super::build::build;
 pub use super::dim::Dim;
-use super::ir::{Fact, Info};
+use super::ir::{Fact, Guard, Info};
 
 /// What is known of each value of a graph, functions written out, by the names of
 /// [`Oracle::values`](onnx_eval::Oracle::values), initializers and inputs.
@@ -18,6 +19,7 @@ use super::ir::{Fact, Info};
 /// one shape holds for every size that the symbols may be.
 pub struct Known {
     values: HashMap<String, Info>,
+    limits: Vec<(Dim, usize)>,
 }
 
 impl Known {
@@ -27,7 +29,24 @@ impl Known {
     /// If it does not pass [`Model::check`], or has an operator that is not known at its opset.
     pub fn of(model: &Model) -> Result<Self, OracleError> {
         let ir = build(model, &operations(model)?, &[])?;
-        Ok(Self { values: ir.values.into_iter().map(|info| (info.name.clone(), info)).collect() })
+        let limits = ir.guards.iter().filter_map(|guard| match *guard {
+            Guard::AtMost(symbol, most) => Some((Dim::symbol(symbol), most)),
+            Guard::Binary(_) => None,
+        });
+        let limits = limits.collect();
+        let values = ir.values.into_iter().map(|info| (info.name.clone(), info)).collect();
+        Ok(Self { values, limits })
+    }
+
+    /// What the shapes take to hold: dimensions of inputs that are at most so many, since that is
+    /// how many elements of a constant are there to be cut from.
+    pub fn limits(&self) -> &[(Dim, usize)] {
+        &self.limits
+    }
+
+    /// The dtype, where it is known.
+    pub fn dtype(&self, value: &str) -> Option<DType> {
+        self.values.get(value)?.dtype
     }
 
     /// The shape, if it is a product of numbers and of inputs' dimensions.
