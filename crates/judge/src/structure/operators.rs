@@ -152,15 +152,24 @@ pub(super) fn class(node: &Node) -> Option<Class> {
 /// Whether a value of several sources may be made so and still be known from each source alone:
 /// sums, and layer norms of sums.
 pub(super) fn is_sum(node: &Node) -> bool {
-    match (node.domain.as_str(), node.op.as_str()) {
+    matches!(
+        (node.domain.as_str(), node.op.as_str()),
         (
             "",
-            "Add" | "Dropout" | "Expand" | "Flatten" | "Identity" | "LayerNormalization" | "Reshape"
-            | "Squeeze" | "Sub" | "Sum" | "Transpose" | "Unsqueeze",
-        ) => true,
-        ("com.microsoft", "EmbedLayerNormalization" | "SkipLayerNormalization") => true,
-        _ => false,
-    }
+            "Add"
+                | "Dropout"
+                | "Expand"
+                | "Flatten"
+                | "Identity"
+                | "LayerNormalization"
+                | "Reshape"
+                | "Squeeze"
+                | "Sub"
+                | "Sum"
+                | "Transpose"
+                | "Unsqueeze",
+        ) | ("com.microsoft", "EmbedLayerNormalization" | "SkipLayerNormalization")
+    )
 }
 
 /// Whether each element of the result is computed from the elements at its place alone.
