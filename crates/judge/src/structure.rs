@@ -2,14 +2,15 @@
 //! run.
 //!
 //! Values of the graph are taken for what steps of the model give (`blame::locate` says which may
-//! be), and the graph is walked once, without running it, from its inputs to its outputs. Each value
-//! is then one of few kinds (`kind::Kind`):
+//! be), and the graph is walked once, without running it, from its inputs to its outputs. Each
+//! value is then one of few kinds (`kind::Kind`):
 //!
-//! * it is made of the inputs alone, each element of one token: every row of every table is run once;
-//! * it is a smooth function of values that were taken for steps before it, in which no more is done
-//!   than the formulas of the steps between need (`operators::Work`): two such functions that agree
-//!   on free values agree everywhere, so each is held against the reference's own formula on random
-//!   values, under every mask of four tokens;
+//! * it is made of the inputs alone, each element of one token: every row of every table is run
+//!   once;
+//! * it is a smooth function of values that were taken for steps before it, in which no more is
+//!   done than the formulas of the steps between need (`operators::Work`): two such functions that
+//!   agree on free values agree everywhere, so each is held against the reference's own formula on
+//!   random values, under every mask of four tokens;
 //! * or nobody knows, and the node that nobody knows is named.
 //!
 //! Nothing that comes from ids, types, places, masks or sizes reaches a smooth value in any other

@@ -33,9 +33,9 @@ impl Walker<'_> {
         }
     }
 
-    /// What is computed from how many real tokens a row has: the number itself, kept from 0, its root,
-    /// and what is divided by these. Anything else could have a limit where nobody tries it.
-    pub(super) fn counted(&self, node: &Node, kinds: &[Option<Kind>]) -> Option<Kind> {
+    /// What is computed from how many real tokens a row has: the number itself, kept from 0, its
+    /// root, and what is divided by these. Anything else could have a limit where nobody tries it.
+    fn counted(&self, node: &Node, kinds: &[Option<Kind>]) -> Option<Kind> {
         let counted = |at: usize| match kinds.get(at) {
             Some(Some(Kind::Counted(sources, is_plain))) => Some((sources.clone(), *is_plain)),
             _ => None,
@@ -76,18 +76,23 @@ impl Walker<'_> {
     }
 
     /// The sum of a mask over the tokens.
-    pub(super) fn sum_of_mask(&self, node: &Node, kinds: &[Option<Kind>]) -> Option<Kind> {
+    fn sum_of_mask(&self, node: &Node, kinds: &[Option<Kind>]) -> Option<Kind> {
         let Some(Some(Kind::Local(atoms))) = kinds.first() else { return None };
+        let given = match node.inputs.get(1).filter(|name| !name.is_empty()) {
+            Some(name) => self.graph.known.ints(name)?,
+            None => node.ints("axes").ok().flatten()?.to_vec(),
+        };
+        let rank = self.shape(&node.inputs[0])?.len();
+        let over: Vec<usize> = given.iter().map(|&at| axis(at, rank)).collect::<Option<_>>()?;
+        let is_over_tokens = |atom: &Atom| over.len() == 1 && atom.token == over.first().copied();
         let sources: BTreeSet<Source> = atoms.iter().map(|atom| atom.source).collect();
-        (node.domain.is_empty()
-            && node.op == "ReduceSum"
-            && !sources.is_empty()
-            && sources.is_subset(&self.graph.masks))
-        .then_some(Kind::Counted(sources, true))
+        let is_sum = node.domain.is_empty() && node.op == "ReduceSum" && !sources.is_empty();
+        (is_sum && atoms.iter().all(is_over_tokens) && sources.is_subset(&self.graph.masks))
+            .then_some(Kind::Counted(sources, true))
     }
 
     /// What each element depends on. `Ok(None)` where a sum is made over rows or tokens.
-    pub(super) fn atoms(
+    fn atoms(
         &self,
         node: &Node,
         at: usize,
@@ -273,8 +278,8 @@ impl Walker<'_> {
         sources.len() == atoms.len() && !atoms.is_empty() && atoms.iter().all(is_there)
     }
 
-    /// Whether a value of several sources is a sum of what each makes, or a layer norm of it, so that
-    /// it is enough to try each element of each once.
+    /// Whether a value of several sources is a sum of what each makes, or a layer norm of it, so
+    /// that it is enough to try each element of each once.
     pub(super) fn is_blended(&self, value: &str) -> bool {
         let (mut seen, mut open) = (HashSet::new(), vec![value]);
         while let Some(name) = open.pop() {

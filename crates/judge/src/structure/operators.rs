@@ -19,8 +19,8 @@ pub(super) struct Work {
     pub choices: usize,
     /// Masks, and numbers of real tokens, that something is multiplied with or divided by.
     pub factors: usize,
-    /// The most elements that a text or a token has in what is no linear map, or in what an operator
-    /// that is none gives: four more neurons are four more curves.
+    /// The most elements that a text or a token has in what is no linear map, or in what an
+    /// operator that is none gives: four more neurons are four more curves.
     pub width: usize,
 }
 
@@ -31,8 +31,8 @@ impl Work {
     pub const ATTENTION: Self = Self { deep: 1, plain: 3, sums: 2, ..Self::NONE };
     /// e to the scores over their sum.
     const SOFTMAX: Self = Self { deep: 1, plain: 1, sums: 1, ..Self::NONE };
-    /// What is made of a model's outputs: a pooling, and a division by the length, which is the root
-    /// of a sum of squares.
+    /// What is made of a model's outputs: a pooling, and a division by the length, which is the
+    /// root of a sum of squares.
     pub const OUTPUT: Self = Self { plain: 3, sums: 1, choices: 1, factors: 2, ..Self::NONE };
     pub const PLAIN: Self = Self { plain: 1, ..Self::NONE };
     const DEEP: Self = Self { deep: 1, ..Self::NONE };

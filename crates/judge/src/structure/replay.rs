@@ -22,16 +22,16 @@ use crate::proof::further::Further;
 const SEED: u64 = 0xF4EE;
 
 /// Free values are between one of these and its negative: where functions bend, where they are
-/// straight, and beyond whatever a stair might begin at. The larger ones are not for attention, whose
-/// masks need not hide anything from scores that no model has.
+/// straight, and beyond whatever a stair might begin at. The larger ones are not for attention,
+/// whose masks need not hide anything from scores that no model has.
 const FREE: [f64; 3] = [3.0, 40.0, 300.0];
 
 /// Texts and tokens of the runs with free values, where the graph leaves them open: small ones,
 /// every mask of four tokens but the one without any, and sizes that nobody counts with.
 const SHAPES: [[usize; 2]; 5] = [[1, 1], [2, 3], [15, 4], [3, 11], [1, 23]];
 
-/// The longest text on which tables and masks are run: of a model that takes more, places beyond are
-/// not looked at, and so nothing is said of every input.
+/// The longest text on which tables and masks are run: of a model that takes more, places beyond
+/// are not looked at, and so nothing is said of every input.
 const LONGEST: usize = 4096;
 
 /// How many texts tables and masks are run on at once: one would not tell texts from places.
@@ -276,9 +276,9 @@ impl<'a> Replay<'a> {
         Some(Forced { inputs, free: values, found })
     }
 
-    /// Runs with free values: those taken values that are not what their steps make of them, and the
-    /// outputs that are what the reference makes of theirs. `from` says of an output which steps'
-    /// values it is made of.
+    /// Runs with free values: those taken values that are not what their steps make of them, and
+    /// the outputs that are what the reference makes of theirs. `from` says of an output which
+    /// steps' values it is made of.
     pub fn forced_runs(
         &self,
         taken: &[Taken],
@@ -313,8 +313,8 @@ impl<'a> Replay<'a> {
         Some((wrong, right))
     }
 
-    /// Those taken values that have another number of elements than what their steps give; positions
-    /// may be there once for each text.
+    /// Those taken values that have another number of elements than what their steps give;
+    /// positions may be there once for each text.
     pub fn misfits(&self, taken: &[Taken]) -> Option<Vec<String>> {
         let mut misfits = Vec::new();
         for shape in self.shapes() {

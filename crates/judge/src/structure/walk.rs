@@ -268,8 +268,8 @@ impl<'a> Walker<'a> {
                 if masks.count() > 1 {
                     return Err(format!("takes the masks of two tokens at once, in '{value}'"));
                 }
-                // In a graph of one shape a constant may be as large as a batch, and say which text or
-                // which place it is about.
+                // In a graph of one shape a constant may be as large as a batch, and say which text
+                // or which place it is about.
                 let is_of_mask = sources.iter().any(|source| self.graph.masks.contains(source));
                 if sources.contains(&Source::Place) || is_of_mask {
                     match (self.is_placeless)(value, atoms) {

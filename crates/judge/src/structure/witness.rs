@@ -21,8 +21,8 @@ const IDS: usize = 512;
 /// No batch is larger.
 const MOST_ROWS: i64 = 128;
 
-/// The inputs that a graph's own constants lead to: each, and its neighbours, as an id, as a length,
-/// as the number of padded tokens, and as the number of texts.
+/// The inputs that a graph's own constants lead to: each, and its neighbours, as an id, as a
+/// length, as the number of padded tokens, and as the number of texts.
 pub(super) fn inputs(model: &Model, reference: &[ValueSpec], limits: &Limits) -> Vec<Case> {
     let mut numbers = BTreeSet::new();
     of_graph(&model.graph, &mut numbers);
