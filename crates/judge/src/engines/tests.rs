@@ -76,9 +76,13 @@ fn nan_fails_even_on_both_sides() {
 
 #[test]
 fn padding_never_decides() {
-    let check = judge(&fixed(&[("h", vec![1.0, 2.0])]), &fixed(&[("h", vec![1.0, f32::NAN])]), &[1, 0], &[]);
-    assert_eq!(check.verdict, Verdict::Pass);
-    assert_eq!(check.outputs[0].padding.compared, 1);
+    let of = |padding: f32| {
+        judge(&fixed(&[("h", vec![1.0, 2.0])]), &fixed(&[("h", vec![1.0, padding])]), &[1, 0], &[])
+    };
+    assert_eq!(of(9.0).verdict, Verdict::Pass);
+    assert_eq!(of(9.0).outputs[0].padding.compared, 1);
+    // But that it is a number: no pooling survives another.
+    assert_eq!(of(f32::NAN).verdict, Verdict::Fail);
     // A row without a real token leaves nothing that decides.
     let check = judge(&fixed(&[("h", vec![1.0])]), &fixed(&[("h", vec![1.0])]), &[0], &[]);
     assert_eq!(check.verdict, Verdict::Inconclusive);
