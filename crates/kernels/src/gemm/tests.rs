@@ -6,8 +6,12 @@ use crate::{
     Epilogue, Isa, KernelError, Kernels, Pool, Rows, RowsMut, Source, Unary, naive, sample::numbers,
 };
 
-/// Rounding of a sum in f32 as it is made here, per product, in units of 2⁻²⁴ · Σ|a·b|: √(block) and √(blocks) random steps, and some room.
-const PER_SUM: f64 = 4.0;
+/// How many standard deviations a sum may be off. Each of its steps rounds by at most 2⁻²⁴ of what it gives, evenly, so that the steps are a
+/// random walk; a run looks at some 10⁶ elements, and beyond seven deviations is one in 10¹¹.
+const DEVIATIONS: f64 = 7.0;
+
+/// What an epilogue may be off, in units of 2⁻²⁴ of its result or of 1.
+const PER_EPILOGUE: f64 = 4.0;
 
 fn kernels(threads: usize) -> Vec<Kernels> {
     let pool = Arc::new(Pool::new(threads).unwrap());
@@ -29,7 +33,7 @@ fn product(
     out
 }
 
-/// Against the sum in f64; the error is measured against the sum of the absolute products.
+/// Against the sum in f64; the error is measured against what rounding does to products and partial sums.
 fn against_naive(sizes: (usize, usize, usize), epilogue: &Epilogue<'_>, seed: u64) {
     let (m, k, n) = sizes;
     let (a, b) = (numbers(m * k, seed), numbers(k * n, seed + 1));
@@ -40,9 +44,13 @@ fn against_naive(sizes: (usize, usize, usize), epilogue: &Epilogue<'_>, seed: u6
         let out = product(&kernels, &a, &b, sizes, epilogue);
         for (index, (&found, &truth)) in out.iter().zip(&truth).enumerate() {
             let (row, column) = (index / n, index % n);
-            let terms = (0..k).map(|k| (rows.row(row)[k] * right.row(k)[column]).abs());
-            let allowed =
-                PER_SUM / 16_777_216.0 * (f64::from(terms.sum::<f32>()) + f64::from(truth.abs()) + 1.0);
+            let products = (0..k).map(|k| f64::from(rows.row(row)[k]) * f64::from(right.row(k)[column]));
+            let (_, squares) = products.fold((0.0, 0.0), |(sum, squares): (f64, f64), product| {
+                let sum = sum + product;
+                (sum, squares + product * product + sum * sum)
+            });
+            let walk = DEVIATIONS * (squares / 3.0).sqrt();
+            let allowed = (walk + PER_EPILOGUE * (f64::from(truth.abs()) + 1.0)) / 16_777_216.0;
             let error = (f64::from(found) - f64::from(truth)).abs();
             assert!(error <= allowed, "{sizes:?} at {index} on {:?}: {found} is not {truth}", kernels.isa());
         }
