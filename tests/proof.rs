@@ -1,5 +1,6 @@
-//! Every correct graph of every fixture is proven for every input, and no wrong one is proven, with the same verdict on the engines `candle` and `compiled`: all
-//! exporters, opsets and attention forms, static and dynamic, simplified, and optimised by ONNX Runtime.
+//! Every correct graph of every fixture is proven for every input, and no wrong one is proven, with
+//! the same verdict on the engines `candle` and `compiled`: all exporters, opsets and attention
+//! forms, static and dynamic, simplified, and optimised by ONNX Runtime.
 
 use std::path::PathBuf;
 use std::sync::Mutex;

@@ -171,7 +171,7 @@ impl Model {
     /// nothing that only those depend on is computed. Inputs are as in [`Model::run`].
     ///
     /// # Errors
-    /// As [`Model::run`]; and if a step gives no tensor, as a mask does.
+    /// As [`Model::run`]; and if there is no such step, or it gives no tensor, as a mask does.
     pub fn steps(
         &self,
         given: &[(&str, &Tensor)],
@@ -181,7 +181,12 @@ impl Model {
         let Inner { program, blocks, device, .. } = &*self.0;
         let inputs = inputs::check(program, device, given)?;
         let mut needed = vec![false; blocks.len()];
-        wanted.iter().for_each(|&step| needed[step] = true);
+        for &step in wanted {
+            match needed.get_mut(step) {
+                Some(needed) => *needed = true,
+                None => Err(candle_core::Error::msg(format!("the program has no step {step}")))?,
+            }
+        }
         for (at, step) in program.steps.iter().enumerate().rev() {
             if needed[at] && !instead.contains_key(&at) {
                 step.inputs.iter().filter_map(|wire| wire.step()).for_each(|before| needed[before] = true);

@@ -164,7 +164,8 @@ impl Check {
             };
             let cases = given::common(cases, reference, specs, &mut notes)?;
             let converted = if bounds.expect == Expect::Exact { 0 } else { 2 };
-            let of = (4 + converted + candidate.engines.len()) * cases.len();
+            let runs = 4 + converted + candidate.engines.len();
+            let mut of = runs * cases.len();
             let mut step = |case: &Case| progress(Step { of, case: &case.name });
             let trial = Trial::new(subject, &references, &cases, &mut step)?;
             let engines = candidate.engines();
@@ -179,6 +180,8 @@ impl Check {
             let (cases, trial, judged) = match judged.witnesses.is_empty() {
                 true => (&cases, trial, judged),
                 false => {
+                    of += runs * more.len();
+                    let mut step = |case: &Case| progress(Step { of, case: &case.name });
                     let trial = Trial::new(subject, &references, &more, &mut step)?;
                     let judged = trial.judge(graph, &mut step)?;
                     (&more, trial, judged)

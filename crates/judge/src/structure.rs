@@ -97,13 +97,13 @@ impl Structure {
     }
 
     fn walked(held: &Held, known: &Known) -> Option<Self> {
-        let &Held { oracle, reference, further, specs, carried, tol, .. } = held;
+        let &Held { oracle, reference, specs, carried, .. } = held;
         let program = reference.program();
         let (inputs, outputs) = (oracle.inputs(), oracle.outputs());
         let masks = (0..inputs.len()).filter(|&at| inputs[at].name == "attention_mask").map(Source::Input);
         let (nodes, masks) = (oracle.nodes().collect(), masks.collect());
         let graph = Graph { nodes, inputs, outputs, known, program, masks };
-        let replay = Replay::new(oracle, reference, further, specs, tol);
+        let replay = Replay::new(held);
         let given: Vec<&ValueSpec> =
             specs.iter().filter(|spec| outputs.iter().any(|own| own.name == spec.name)).collect();
         let mut anchors = Anchors::default();
@@ -148,10 +148,8 @@ impl Structure {
 
 /// What is cut from constants that are too short for some inputs.
 fn cut_short(graph: &Graph) -> Option<Unexplained> {
-    let ids = graph.inputs.iter().find(|spec| spec.name == "input_ids");
-    let tokens = ids.and_then(|spec| graph.known.shape(&spec.name)?.last());
     let positions = graph.program.limits().positions;
-    let is_short = |(dim, most): &&(Dim, usize)| Some(dim) != tokens || *most < positions;
+    let is_short = |(dim, most): &&(Dim, usize)| !graph.counts_tokens(dim) || *most < positions;
     let (_, most) = graph.known.limits().iter().find(is_short)?;
     let node = graph.nodes.iter().find(|node| node.op == "Slice").map(|node| node.name.clone());
     Some(Unexplained {
@@ -180,8 +178,8 @@ fn guards(graph: &Graph, walked: &Walked, replay: &Replay) -> Vec<String> {
     if let Some((place, number)) = weak.first() {
         let all = weak.len();
         guards.push(format!(
-            "a masked token has the score {number} added or in its place (at '{place}', {all} in all): no score is so \
-             large that it makes up for that, which was measured and is not proven"
+            "no score is so large that it makes up for the {number} that hides a masked token (at '{place}', {all} \
+             in all); that was measured, and is not proven"
         ));
     }
     guards

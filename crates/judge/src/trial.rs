@@ -251,8 +251,8 @@ impl<'a> Trial<'a> {
         Ok(Judged { report, budget: runs.map(|runs| runs.budget), witnesses })
     }
 
-    /// Whether what holds on the inputs that were run holds for every input: by the structure of the
-    /// graph. What it says goes into the proof. Gives inputs on which it does not hold.
+    /// Whether what holds on the inputs that were run holds for every input, by the structure of
+    /// the graph. What it says goes into the proof. Gives inputs on which it does not hold.
     fn for_every_input(
         &self,
         runs: &Runs,
@@ -267,7 +267,8 @@ impl<'a> Trial<'a> {
         let held = Held { model, oracle, reference, further, specs, carried, tol };
         let Structure { proven, guards, unexplained, mut suspicious } = Structure::of(&held);
         let is_proven = |output: &ProofOutput| proven.contains(&output.name);
-        if !proof.outputs.is_empty() && proof.outputs.iter().all(is_proven) {
+        let is_explained = unexplained.is_empty() && !proof.outputs.is_empty();
+        if is_explained && proof.outputs.iter().all(is_proven) {
             proof.scope = Scope::EveryInput;
             proof.guards = guards;
         }

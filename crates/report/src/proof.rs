@@ -34,7 +34,7 @@ pub struct Proof {
     /// What that takes to hold beside the premises of every such proof.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub guards: Vec<String>,
-    /// The nodes that no step of the model explains though something of the inputs reaches them.
+    /// The nodes that stand between an output and its proof for every input.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unexplained: Vec<Unexplained>,
     /// The graph's constants that were taken for the numbers they are the f32 rounding of.
@@ -93,7 +93,8 @@ pub struct ProofOutput {
 }
 
 impl Proof {
-    /// Nodes that no step of the model explains: what holds on some inputs says nothing of others.
+    /// Takes in nodes that no step of the model explains: then what holds on some inputs says
+    /// nothing of others, and the proof does not conclude.
     pub fn note_unexplained(&mut self, unexplained: Vec<Unexplained>) {
         if !unexplained.is_empty() {
             self.verdict = self.verdict.max(Verdict::Inconclusive);

@@ -35,7 +35,7 @@ impl Atom {
 /// What a value is.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Kind {
-    /// The same for all inputs.
+    /// It does not depend on the inputs.
     Constant,
     /// Sizes, which are known as products of the inputs' dimensions.
     Sizes,

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use architecture::{Op, Step};
 use engine::DType;
-use onnx_graph::shape::{Size as _, axis, permutation, reduced_axes};
+use onnx_graph::shape::{Size as _, axis, permutation};
 use onnx_graph::{Node, dtype_of};
 use onnx_session::compiled::{Dim, Known};
 
@@ -69,21 +69,10 @@ impl Walker<'_> {
         sources.is_subset(&self.graph.masks).then_some(Kind::Counted(sources, is_plain))
     }
 
-    /// Whether a dimension is the number of tokens of a text.
-    pub(super) fn counts_tokens(&self, dim: &Dim) -> bool {
-        let ids = self.graph.inputs.iter().find(|spec| spec.name == "input_ids");
-        ids.and_then(|spec| self.shape(&spec.name)?.last()) == Some(dim)
-    }
-
     /// The sum of a mask over the tokens.
     fn sum_of_mask(&self, node: &Node, kinds: &[Option<Kind>]) -> Option<Kind> {
         let Some(Some(Kind::Local(atoms))) = kinds.first() else { return None };
-        let given = match node.inputs.get(1).filter(|name| !name.is_empty()) {
-            Some(name) => self.graph.known.ints(name)?,
-            None => node.ints("axes").ok().flatten()?.to_vec(),
-        };
-        let rank = self.shape(&node.inputs[0])?.len();
-        let over: Vec<usize> = given.iter().map(|&at| axis(at, rank)).collect::<Option<_>>()?;
+        let over = self.reduced(node)?;
         let is_over_tokens = |atom: &Atom| over.len() == 1 && atom.token == over.first().copied();
         let sources: BTreeSet<Source> = atoms.iter().map(|atom| atom.source).collect();
         let is_sum = node.domain.is_empty() && node.op == "ReduceSum" && !sources.is_empty();
@@ -99,7 +88,6 @@ impl Walker<'_> {
         kinds: &[Option<Kind>],
         shape: &[Dim],
     ) -> Result<Option<Vec<Atom>>, Option<String>> {
-        let known = self.graph.known;
         let name = |at: usize| node.inputs.get(at).filter(|name| !name.is_empty());
         let of = |at: usize| match kinds.get(at) {
             Some(Some(Kind::Local(atoms))) => Some(&atoms[..]),
@@ -145,18 +133,14 @@ impl Walker<'_> {
         if is_by_row(node) {
             let last = shape.len().checked_sub(1).ok_or(None)?;
             let all = aligned(kinds.len())?;
-            return if all.iter().flatten().any(|atom| has_axis(std::slice::from_ref(atom), last)) {
-                Err(None)
-            } else {
-                Ok(all)
-            };
+            return if all.iter().any(|atoms| has_axis(atoms, last)) { Err(None) } else { Ok(all) };
         }
         let int = |name: &str, default: i64| node.int(name).ok().flatten().unwrap_or(default);
         let kept = |moves: &dyn Fn(usize) -> Option<usize>| moved(first()?, moves).map(Some).ok_or(None);
         match (node.domain.as_str(), node.op.as_str()) {
             ("", "ConstantOfShape") => Ok(Some(Vec::new())),
             // Its shape is only known where it counts from 0 by 1.
-            ("", "Range") if self.counts_tokens(&shape[0]) => {
+            ("", "Range") if self.graph.counts_tokens(&shape[0]) => {
                 Ok(Some(vec![Atom { source: Source::Place, rows: Vec::new(), token: Some(0) }]))
             }
             ("", "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze") => {
@@ -176,7 +160,7 @@ impl Walker<'_> {
                     // As much of a constant as there are tokens, from its start.
                     let open = (0..shape.len()).filter(|&axis| !Known::is_fixed(&shape[axis]));
                     let place = |axis: usize| {
-                        let is_token = self.counts_tokens(&shape[axis]);
+                        let is_token = self.graph.counts_tokens(&shape[axis]);
                         is_token.then(|| Atom { source: Source::Place, rows: Vec::new(), token: Some(axis) })
                     };
                     return open.map(place).collect::<Option<Vec<_>>>().map(Some).ok_or(None);
@@ -213,18 +197,11 @@ impl Walker<'_> {
                 kept(&|axis| (axis != last && plain).then_some(axis))
             }
             ("", "ReduceL2" | "ReduceMax" | "ReduceMean" | "ReduceSum") => {
-                let old = old?;
-                let given = match name(1) {
-                    Some(name) => known.ints(name).ok_or(None)?,
-                    None => node.ints("axes").ok().flatten().map(<[i64]>::to_vec).unwrap_or_default(),
-                };
-                let noop = int("noop_with_empty_axes", 0) != 0;
-                let over = reduced_axes(&given, noop, old.len()).map_err(|_| None)?;
+                let (old, over) = (old?, self.reduced(node).ok_or(None)?);
                 // A sum over rows or tokens tells how many there are, whatever is added up.
-                if over.iter().any(|&axis| !Known::is_fixed(&old[axis])) {
-                    return Ok(None);
-                }
-                if over.iter().any(|&axis| has_axis(first().unwrap_or_default(), axis)) {
+                let counts =
+                    |&axis: &usize| !Known::is_fixed(&old[axis]) || has_axis(of(0).unwrap_or_default(), axis);
+                if over.iter().any(counts) {
                     return Ok(None);
                 }
                 let keep = int("keepdims", 1) != 0;

@@ -5,18 +5,16 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 
 use architecture::{Op, Program};
-use candle_blocks::ReferenceEngine;
 use candle_core::Tensor;
-use engine::{Dim, Engine as _, NamedValues, Value, ValueSpec};
-use onnx_eval::Oracle;
+use engine::{Dim, Engine as _, NamedValues, Value};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
+use super::Held;
 use super::kind::{Atom, Source};
 use super::walk::{Taken, between};
 use crate::compare::{compare, deciding};
 use crate::inputs::{common_inputs, fit_inputs};
-use crate::proof::further::Further;
 
 /// The seed of the free values. ChaCha8 gives the same numbers everywhere.
 const SEED: u64 = 0xF4EE;
@@ -39,13 +37,8 @@ const ROWS: usize = 2;
 
 /// What runs.
 pub(super) struct Replay<'a> {
-    pub oracle: &'a Oracle,
-    pub reference: &'a ReferenceEngine,
-    pub further: Option<&'a Further>,
-    /// What the reference gives, by the graph's names.
-    pub specs: &'a [ValueSpec],
-    /// How far an element may be off, relative to the largest where that is above 1.
-    pub tol: f64,
+    held: &'a Held<'a>,
+    /// What was found by [`Replay::is_placeless`].
     placeless: RefCell<HashMap<String, bool>>,
 }
 
@@ -65,20 +58,21 @@ struct Forced {
     found: NamedValues,
 }
 
+impl Forced {
+    /// The free values of these steps.
+    fn of(&self, steps: &BTreeSet<usize>) -> Option<HashMap<usize, Tensor>> {
+        steps.iter().map(|step| Some((*step, self.free.get(step)?.clone()))).collect()
+    }
+}
+
 impl<'a> Replay<'a> {
-    pub fn new(
-        oracle: &'a Oracle,
-        reference: &'a ReferenceEngine,
-        further: Option<&'a Further>,
-        specs: &'a [ValueSpec],
-        tol: f64,
-    ) -> Self {
-        Self { oracle, reference, further, specs, tol, placeless: RefCell::default() }
+    pub fn new(held: &'a Held<'a>) -> Self {
+        Self { held, placeless: RefCell::default() }
     }
 
     /// The sizes of an input of so many texts of so many tokens, where the graph fixes none.
     fn shape(&self, [rows, tokens]: [usize; 2]) -> Option<Vec<usize>> {
-        let ids = self.oracle.inputs().iter().find(|spec| spec.name == "input_ids")?;
+        let ids = self.held.oracle.inputs().iter().find(|spec| spec.name == "input_ids")?;
         let dims = ids.shape.as_deref()?;
         let size = |(axis, dim): (usize, &Dim)| match dim {
             Dim::Fixed(size) => *size,
@@ -100,13 +94,13 @@ impl<'a> Replay<'a> {
         let tokens = *shape.last()?;
         let count: usize = shape.iter().product();
         let mut all = NamedValues::new();
-        for spec in self.reference.inputs() {
+        for spec in self.held.reference.inputs() {
             let elements = (0..count).map(|at| element(&spec.name, at / tokens, at % tokens));
             all.insert(&spec.name, Value::new(shape, elements.collect::<Vec<_>>()).ok()?);
         }
-        let common = common_inputs(&all, self.reference.inputs(), self.oracle.inputs()).ok()?;
-        let graph = fit_inputs(&common, self.oracle.inputs()).ok()?;
-        let device = self.reference.model().device();
+        let common = common_inputs(&all, self.held.reference.inputs(), self.held.oracle.inputs()).ok()?;
+        let graph = fit_inputs(&common, self.held.oracle.inputs()).ok()?;
+        let device = self.held.reference.model().device();
         let given = common.iter().map(|(name, value)| Some((name.into(), value.to_tensor(device).ok()?)));
         let given = given.collect::<Option<_>>()?;
         Some(Inputs { common, graph, given })
@@ -116,7 +110,7 @@ impl<'a> Replay<'a> {
     fn steps(&self, inputs: &Inputs, free: &HashMap<usize, Tensor>, wanted: &[usize]) -> Option<Vec<Tensor>> {
         let given: Vec<(&str, &Tensor)> =
             inputs.given.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        self.reference.model().steps(&given, free, wanted).ok()
+        self.held.reference.model().steps(&given, free, wanted).ok()
     }
 
     /// Whether a value that masks and places decide is the same at every place.
@@ -130,11 +124,11 @@ impl<'a> Replay<'a> {
     }
 
     fn places_say_nothing(&self, value: &str, atoms: &[Atom]) -> Option<bool> {
-        if self.longest() < self.reference.program().limits().positions {
+        if self.longest() < self.held.reference.program().limits().positions {
             return None;
         }
         let name = |source: Source| match source {
-            Source::Input(input) => Some(self.oracle.inputs()[input].name.as_str()),
+            Source::Input(input) => Some(self.held.oracle.inputs()[input].name.as_str()),
             Source::Place => None,
         };
         let masks: Vec<(&Atom, &str)> =
@@ -151,7 +145,7 @@ impl<'a> Replay<'a> {
                 "attention_mask" => bit(place).into(),
                 _ => 0,
             })?;
-            let found = self.oracle.run_for(&inputs.graph, &[value]).ok()?.remove(value)?;
+            let found = self.held.oracle.run_for(&inputs.graph, &[value]).ok()?.remove(value)?;
             let dims = found.shape().to_vec();
             for (flat, element) in found.to_f64().into_iter().enumerate() {
                 let at = |axis: usize| flat / dims[axis + 1..].iter().product::<usize>() % dims[axis];
@@ -171,18 +165,18 @@ impl<'a> Replay<'a> {
             "attention_mask" => i64::from(place == 0),
             _ => 0,
         })?;
-        let found = self.oracle.run_for(&inputs.graph, &[value]).ok()?.remove(value)?;
+        let found = self.held.oracle.run_for(&inputs.graph, &[value]).ok()?.remove(value)?;
         found.to_f64().into_iter().reduce(f64::min)
     }
 
     fn longest(&self) -> usize {
-        self.reference.program().limits().positions.min(LONGEST)
+        self.held.reference.program().limits().positions.min(LONGEST)
     }
 
     /// Those values made of the inputs alone that are not what their steps give, for some row of
     /// some table, with the ids of the texts on which that shows.
     pub fn of_inputs(&self, taken: &[&Taken]) -> Option<Vec<(usize, NamedValues)>> {
-        let limits = self.reference.program().limits();
+        let limits = self.held.reference.program().limits();
         if self.longest() < limits.positions {
             return None;
         }
@@ -202,12 +196,12 @@ impl<'a> Replay<'a> {
                     _ => (at + chunk) % limits.token_types,
                 }) as i64
             })?;
-            let found = self.oracle.run_for(&inputs.graph, &values).ok()?;
+            let found = self.held.oracle.run_for(&inputs.graph, &values).ok()?;
             let meant = self.steps(&inputs, &HashMap::new(), &steps)?;
             for ((at, value), meant) in values.iter().enumerate().zip(&meant) {
                 let found = found.get(value)?.to_f64();
                 if wrong.iter().all(|(other, _)| *other != at)
-                    && !is_same(&elements(meant)?, &found, self.tol)
+                    && !is_same(&elements(meant)?, &found, self.held.tol)
                 {
                     wrong.push((at, inputs.common.clone()));
                 }
@@ -233,7 +227,7 @@ impl<'a> Replay<'a> {
         taken: &[Taken],
         idle: &[String],
     ) -> Option<Forced> {
-        let limits = self.reference.program().limits();
+        let limits = self.held.reference.program().limits();
         let mut rng = ChaCha8Rng::seed_from_u64(SEED + turn as u64);
         let tokens = *shape.last()?;
         let inputs = self.inputs(shape, |name, row, place| match name {
@@ -243,7 +237,7 @@ impl<'a> Replay<'a> {
         })?;
         let names: Vec<&str> = taken.iter().map(|taken| taken.value.as_str()).collect();
         let idle: Vec<&str> = idle.iter().map(String::as_str).collect();
-        let plain = self.oracle.run_for(&inputs.graph, &[&names[..], &idle].concat()).ok()?;
+        let plain = self.held.oracle.run_for(&inputs.graph, &[&names[..], &idle].concat()).ok()?;
         let mut steps: Vec<usize> = taken.iter().map(|taken| taken.step).collect();
         steps.sort_unstable();
         steps.dedup();
@@ -267,9 +261,12 @@ impl<'a> Replay<'a> {
             let shape = plain.get(value)?.shape();
             substitutes.insert(value, Value::new(shape, random(shape.iter().product())).ok()?);
         }
-        let outputs: Vec<&str> = self.oracle.outputs().iter().map(|spec| spec.name.as_str()).collect();
-        let (mut found, computed) =
-            self.oracle.run_forced(&inputs.graph, &[&names[..], &outputs].concat(), &substitutes).ok()?;
+        let outputs: Vec<&str> = self.held.oracle.outputs().iter().map(|spec| spec.name.as_str()).collect();
+        let (mut found, computed) = self
+            .held
+            .oracle
+            .run_forced(&inputs.graph, &[&names[..], &outputs].concat(), &substitutes)
+            .ok()?;
         for (name, value) in computed.iter() {
             found.insert(name, value.clone());
         }
@@ -304,7 +301,7 @@ impl<'a> Replay<'a> {
                     }
                     right.retain(|name| {
                         let from = &from[name.as_str()];
-                        at > 0 && self.attends(&ends_of(self.reference.program(), name), from)
+                        at > 0 && self.attends(&ends_of(self.held.reference.program(), name), from)
                             || self.is_output(&run, name, from).unwrap_or(false)
                     });
                 }
@@ -317,14 +314,15 @@ impl<'a> Replay<'a> {
     /// positions may be there once for each text.
     pub fn misfits(&self, taken: &[Taken]) -> Option<Vec<String>> {
         let mut misfits = Vec::new();
-        for shape in self.shapes() {
+        // One of one token, where everything fits, and one of several texts, where it does not.
+        for shape in self.shapes().into_iter().take(2) {
             let inputs = self.inputs(&shape, |name, _, _| i64::from(name == "attention_mask"))?;
             let names: Vec<&str> = taken.iter().map(|taken| taken.value.as_str()).collect();
             let steps: Vec<usize> = taken.iter().map(|taken| taken.step).collect();
-            let plain = self.oracle.run_for(&inputs.graph, &names).ok()?;
+            let plain = self.held.oracle.run_for(&inputs.graph, &names).ok()?;
             for (of, meant) in taken.iter().zip(self.steps(&inputs, &HashMap::new(), &steps)?) {
                 let (found, meant) = (plain.get(&of.value)?.len(), meant.elem_count());
-                let op = &self.reference.program().steps[of.step].op;
+                let op = &self.held.reference.program().steps[of.step].op;
                 let may_repeat = matches!(op, Op::Positions { .. }) && found.is_multiple_of(meant.max(1));
                 if found != meant && !may_repeat {
                     misfits.push(of.value.clone());
@@ -336,24 +334,21 @@ impl<'a> Replay<'a> {
 
     /// Whether there is an attention among the steps that these are made by, up to those.
     fn attends(&self, steps: &[usize], from: &BTreeSet<usize>) -> bool {
-        let program = self.reference.program();
+        let program = self.held.reference.program();
         let mut between = between(program, steps, from).into_iter();
         between.any(|step| matches!(program.steps[step].op, Op::Attention { .. }))
     }
 
     fn is_step(&self, run: &Forced, Taken { value, step, from }: &Taken) -> Option<bool> {
-        let from = from.as_ref()?;
-        let free: HashMap<usize, Tensor> =
-            from.iter().map(|step| Some((*step, run.free.get(step)?.clone()))).collect::<Option<_>>()?;
+        let free = run.of(from.as_ref()?)?;
         let meant = elements(&self.steps(&run.inputs, &free, &[*step])?.pop()?)?;
         let found = run.found.get(value)?.to_f64();
-        Some(is_same(&meant, &found, self.tol))
+        Some(is_same(&meant, &found, self.held.tol))
     }
 
     fn is_output(&self, run: &Forced, name: &str, from: &BTreeSet<usize>) -> Option<bool> {
-        let program = self.reference.program();
-        let free: HashMap<usize, Tensor> =
-            from.iter().map(|step| Some((*step, run.free.get(step)?.clone()))).collect::<Option<_>>()?;
+        let program = self.held.reference.program();
+        let free = run.of(from)?;
         let value = |tensor: &Tensor| Value::from_tensor(tensor).ok();
         let of = |named: &[(&str, usize)]| -> Option<NamedValues> {
             let steps: Vec<usize> = named.iter().map(|(_, step)| *step).collect();
@@ -362,7 +357,7 @@ impl<'a> Replay<'a> {
         };
         let outputs: Vec<(&str, usize)> =
             program.outputs.iter().map(|output| (output.name, output.step)).collect();
-        let meant = match (outputs.iter().find(|(own, _)| *own == name), self.further) {
+        let meant = match (outputs.iter().find(|(own, _)| *own == name), self.held.further) {
             (None, Some(further)) => {
                 let tap = |tap: &'a str| Some((tap, program.module(tap)?.output));
                 let taps = further.taps().into_iter().map(tap).collect::<Option<Vec<_>>>()?;
@@ -371,10 +366,10 @@ impl<'a> Replay<'a> {
             (own, _) => of(&[*own?])?,
         };
         let (meant, found) = (meant.get(name)?, run.found.get(name)?);
-        let spec = self.specs.iter().find(|spec| spec.name == name)?;
+        let spec = self.held.specs.iter().find(|spec| spec.name == name)?;
         let found = Value::new(found.shape(), found.to_f64()).ok()?;
         let off = compare(meant, &found, &deciding(spec, &run.inputs.common), 0.0).ok()?.deciding;
-        Some(off.max_abs().is_some_and(|max| max <= self.tol * off.largest_reference().max(1.0)))
+        Some(off.max_abs().is_some_and(|max| max <= self.held.tol * off.largest_reference().max(1.0)))
     }
 }
 
@@ -399,8 +394,8 @@ fn elements(tensor: &Tensor) -> Option<Vec<f64>> {
     tensor.flatten_all().ok()?.to_dtype(candle_core::DType::F64).ok()?.to_vec1().ok()
 }
 
-/// Whether two lists of elements are the same; the second may be several times
-/// the first, for as many rows.
+/// Whether two lists of elements are the same; the second may be several times the first, for as
+/// many rows.
 fn is_same(meant: &[f64], found: &[f64], tol: f64) -> bool {
     if meant.is_empty() || !found.len().is_multiple_of(meant.len()) || found.is_empty() {
         return false;

@@ -29,6 +29,18 @@ pub(super) struct Graph<'a> {
     pub masks: BTreeSet<Source>,
 }
 
+impl Graph<'_> {
+    /// The dimensions of `input_ids`, the number of tokens last.
+    pub fn ids(&self) -> &[Dim] {
+        self.known.shape("input_ids").unwrap_or_default()
+    }
+
+    /// Whether a dimension is the number of tokens of a text.
+    pub fn counts_tokens(&self, dim: &Dim) -> bool {
+        self.ids().last() == Some(dim)
+    }
+}
+
 /// Which values of a graph may be what steps of the model give.
 #[derive(Default)]
 pub(super) struct Anchors {
@@ -305,8 +317,10 @@ impl<'a> Walker<'a> {
     ) -> Result<Kind, String> {
         if node.domain.is_empty() && node.op == "IsNaN" {
             // A softmax over something that is not masked is a number.
-            let of = self.found.producers.get(&node.inputs[0]).map(|&number| self.graph.nodes[number]);
-            return match of.is_some_and(|of| of.domain.is_empty() && of.op == "Softmax") {
+            return match self
+                .made_by(&node.inputs[0])
+                .is_some_and(|of| of.domain.is_empty() && of.op == "Softmax")
+            {
                 true => Ok(Kind::Local(Vec::new())),
                 false => Err("asks whether something is a number".into()),
             };
@@ -395,14 +409,23 @@ impl<'a> Walker<'a> {
         self.graph.nodes.iter().filter(is_taker).copied().collect::<Vec<_>>().into_iter()
     }
 
-    /// Whether the largest of something is only taken from it before an exponential, along the last
-    /// axis.
+    /// Whether the largest of something is only taken from it before an exponential.
     fn is_shift(&self, node: &Node, output: &str) -> bool {
         let x = &node.inputs[0];
         let is_exponent = |less: &Node| self.takers(&less.outputs[0]).all(|node| node.op == "Exp");
         let is_less =
             |less: &Node| less.op == "Sub" && less.inputs == [x.as_str(), output] && is_exponent(less);
         self.takers(output).all(is_less) && self.graph.outputs.iter().all(|spec| spec.name != output)
+    }
+
+    /// The axes that a reduction goes over, where they are known.
+    pub(super) fn reduced(&self, node: &Node) -> Option<Vec<usize>> {
+        let given = match node.inputs.get(1).filter(|name| !name.is_empty()) {
+            Some(name) => self.graph.known.ints(name)?,
+            None => node.ints("axes").ok().flatten().map(<[i64]>::to_vec).unwrap_or_default(),
+        };
+        let noop = node.int("noop_with_empty_axes").ok().flatten().unwrap_or(0) != 0;
+        reduced_axes(&given, noop, self.shape(&node.inputs[0])?.len()).ok()
     }
 
     /// What an operator adds up over tokens.
@@ -425,19 +448,14 @@ impl<'a> Walker<'a> {
                 shape(0)[from..until].iter().collect()
             }
             "ReduceL2" | "ReduceMax" | "ReduceMean" | "ReduceSum" | "ReduceSumSquare" => {
-                let given = match node.inputs.get(1).filter(|name| !name.is_empty()) {
-                    Some(name) => self.graph.known.ints(name).ok_or("reduces axes that are not known")?,
-                    None => node.ints("axes").ok().flatten().map(<[i64]>::to_vec).unwrap_or_default(),
-                };
-                let noop = int("noop_with_empty_axes").unwrap_or(0) != 0;
-                let axes = reduced_axes(&given, noop, shape(0).len()).map_err(|_| "has no such axis")?;
+                let axes = self.reduced(node).ok_or("reduces axes that are not known")?;
                 axes.iter().filter_map(|&axis| shape(0).get(axis)).collect()
             }
             // One text of several is not to be picked, nor one token but by its place.
             "Gather" => {
                 let along = axis(int("axis").unwrap_or(0), shape(0).len()).ok_or("has no such axis")?;
                 let dim = &shape(0)[along];
-                return match Known::is_fixed(dim) || self.counts_tokens(dim) {
+                return match Known::is_fixed(dim) || self.graph.counts_tokens(dim) {
                     true => Ok(Work::NONE),
                     false => Err("picks texts".into()),
                 };
@@ -446,7 +464,7 @@ impl<'a> Walker<'a> {
         };
         let mut work = Work::NONE;
         for dim in over.into_iter().filter(|dim| !Known::is_fixed(dim)) {
-            if !self.counts_tokens(dim) {
+            if !self.graph.counts_tokens(dim) {
                 return Err("adds up over texts".into());
             }
             // A softmax is counted as a whole, and a largest is nothing.
@@ -499,11 +517,9 @@ impl<'a> Walker<'a> {
 /// What these steps do, made of those.
 pub(super) fn allowed(graph: &Graph, steps: &[usize], from: &BTreeSet<usize>) -> Work {
     let (program, shapes) = (graph.program, graph.program.shapes());
-    let ids = graph.inputs.iter().find(|spec| spec.name == "input_ids");
-    let ids = ids.and_then(|spec| graph.known.shape(&spec.name)).unwrap_or_default();
-    // How many tokens there are, in a graph of one shape; as often as nothing is said, 1.
-    let tokens = volume(ids).map_or(1, |all| all.factor());
-    let length = ids.last().map_or(1, Dim::factor);
+    // How many tokens there are, and in a text, in a graph of one shape; elsewhere 1.
+    let tokens = volume(graph.ids()).map_or(1, |all| all.factor());
+    let length = graph.ids().last().map_or(1, Dim::factor);
     let mut work = Work::NONE;
     for step in between(program, steps, from) {
         let width = tokens * shapes[step].width.unwrap_or(1);

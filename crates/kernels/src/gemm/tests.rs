@@ -6,8 +6,9 @@ use crate::{
     Epilogue, Isa, KernelError, Kernels, Pool, Rows, RowsMut, Source, Unary, naive, sample::numbers,
 };
 
-/// How many standard deviations a sum may be off. Each of its steps rounds by at most 2⁻²⁴ of what it gives, evenly, so that the steps are a
-/// random walk; a run looks at some 10⁶ elements, and beyond seven deviations is one in 10¹¹.
+/// How many standard deviations a sum may be off. Each of its steps rounds by at most 2⁻²⁴ of what it
+/// gives, evenly, so that the steps are a random walk; a run looks at some 10⁶ elements, and beyond
+/// seven deviations is one in 10¹¹.
 const DEVIATIONS: f64 = 7.0;
 
 /// What an epilogue may be off, in units of 2⁻²⁴ of its result or of 1.
@@ -33,7 +34,8 @@ fn product(
     out
 }
 
-/// Against the sum in f64; the error is measured against what rounding does to products and partial sums.
+/// Against the sum in f64; the error is measured against what rounding does to products and partial
+/// sums.
 fn against_naive(sizes: (usize, usize, usize), epilogue: &Epilogue<'_>, seed: u64) {
     let (m, k, n) = sizes;
     let (a, b) = (numbers(m * k, seed), numbers(k * n, seed + 1));

@@ -17,6 +17,32 @@ use super::ir::{Fact, Guard, Info};
 /// Shapes follow from operators, from constants and from the inputs' declarations; what a file says
 /// of values in between is not read. A dimension of an input that has a name, or none, is a symbol;
 /// one shape holds for every size that the symbols may be.
+///
+/// ```
+/// use engine::{DType, Dim, ValueSpec};
+/// use onnx_graph::{Graph, Model, Node};
+/// use onnx_session::compiled::Known;
+///
+/// let dims = ["batch", "sequence"].map(|name| Dim::Symbol(name.into()));
+/// let spec = |name: &str, shape| ValueSpec { name: name.into(), dtype: DType::I64, shape, optional: false };
+/// let graph = Graph {
+///     inputs: vec![spec("ids", Some(dims.to_vec()))],
+///     outputs: vec![spec("sizes", None)],
+///     nodes: vec![Node {
+///         name: "sizes".into(),
+///         op: "Shape".into(),
+///         inputs: vec!["ids".into()],
+///         outputs: vec!["sizes".into()],
+///         ..Node::default()
+///     }],
+///     ..Graph::default()
+/// };
+/// let model = Model { ir_version: 8, opsets: [(String::new(), 17)].into(), graph, ..Model::default() };
+/// let known = Known::of(&model)?;
+/// assert!(known.is_sizes("sizes") && !known.is_constant("sizes"));
+/// assert_eq!(known.shape("ids").map(|shape| shape.len()), Some(2));
+/// # Ok::<(), onnx_eval::OracleError>(())
+/// ```
 pub struct Known {
     values: HashMap<String, Info>,
     limits: Vec<(Dim, usize)>,
