@@ -22,7 +22,7 @@ use report::{GraphReport, Parts, Verdict};
 use crate::blame::tokens::token_errors;
 use crate::compare::Answers;
 use crate::inputs::Case;
-use crate::proof::{Numbers, Oracles, Promoted, Proven, Runs, promotions_to, telling_case};
+use crate::proof::{Leave, Numbers, Oracles, Promoted, Proven, Roundings, Runs, promotions_to, telling_case};
 use crate::trial::{Graph, Judged};
 use crate::{ParityError, verdict};
 use folded::Pair;
@@ -35,6 +35,7 @@ pub struct Original {
     /// In f64, as it is meant.
     pub double: Side,
     known: Numbers,
+    roundings: Roundings,
 }
 
 /// A graph on the oracle, with the shapes of its outputs declared as a check reads them.
@@ -108,7 +109,13 @@ impl Original {
         let other = exact(optimised, &known, None).and_then(|(double, _)| Ok((double, in_f32(optimised)?)));
         let other = other.as_ref().map(|(double, single)| Pair { double, single }).ok();
         let (double, _) = exact(raw, &known, other).map_err(refused)?;
-        Ok(Self { single: Side::new(single), double: Side::new(double), known })
+        let (single, double) = (Side::new(single), Side::new(double));
+        Ok(Self { single, double, known, roundings: Roundings::of_graph(raw) })
+    }
+
+    /// What the second graph's f32 is left beside what the first loses.
+    pub(crate) fn leave(&self) -> Leave {
+        Leave { roundings: self.roundings, is_converted: false }
     }
 
     /// The second graph in f64, with the same numbers for its constants, and what the first
@@ -155,7 +162,9 @@ pub fn judge(
     let double = original.exact(graph.model).map_err(|refused| refused.to_string());
     let oracles =
         double.and_then(|double| Oracles::new(graph.model, double).map_err(|refused| refused.to_string()));
-    let Proven { proof, runs } = Proven::of(oracles, &expected, &truth, bounds.proof_tol, &mut progress)?;
+    let leave = original.leave();
+    let Proven { proof, runs } =
+        Proven::of(oracles, &expected, &truth, bounds.proof_tol, leave, &mut progress)?;
     let checks = graph.checks(&expected, &truth, runs.as_ref(), progress)?;
     let mut parts = Parts { unheld: graph.unheld(&expected), ..Parts::default() };
     if let (Some(Runs { oracles, .. }), Some(case)) = (&runs, telling_case(&proof, cases)) {

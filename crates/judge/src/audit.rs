@@ -12,6 +12,7 @@ mod converted;
 mod data;
 mod flow;
 mod layout;
+pub(crate) mod moved;
 mod origins;
 mod places;
 mod quantized;

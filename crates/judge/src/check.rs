@@ -194,7 +194,8 @@ impl Check {
             let [single, double] = [&references.single, &references.double]
                 .map(|side| Extended::new(&side.engine, further.as_ref()));
             let exact = exact.as_ref();
-            let sides = Sides { single: &single, double: &double, exact, engines: &engines };
+            let leave = trial.leave(bounds);
+            let sides = Sides { single: &single, double: &double, exact, engines: &engines, leave };
             found.add(candidate, judged, sides, cases)?;
             found.time(reference, &engines, cases)?;
             found.show(trial.expected());
@@ -260,7 +261,9 @@ impl Check {
             let exact = || Some(original.exact(&candidate.model).ok()?.0);
             let exact = found.needs_exact(&judged).then(exact).flatten();
             let (Original { single, double, .. }, exact) = (&original, exact.as_ref());
-            found.add(candidate, judged, Sides { single, double, exact, engines: &engines }, &cases)?;
+            let leave = original.leave();
+            let sides = Sides { single, double, exact, engines: &engines, leave };
+            found.add(candidate, judged, sides, &cases)?;
             found.time(&original.single, &engines, &cases)?;
         }
         let text = format!("a graph, on the oracle in f32 ({})", describe::graph(&model));

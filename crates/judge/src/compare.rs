@@ -53,6 +53,49 @@ pub struct Distance {
     norms: [f64; 2],
     non_finite: [usize; 2],
     worst: Option<Worst>,
+    features: Features,
+}
+
+/// What each feature comes to, which is an element of the last axis; of values whose last axes
+/// differ, all together as one.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Features {
+    /// The largest |reference − candidate| that is finite.
+    pub max_abs: Vec<f64>,
+    /// The largest |reference| beside it.
+    pub largest_reference: Vec<f64>,
+}
+
+impl Features {
+    fn add(&mut self, feature: usize, abs: f64, reference: f64) {
+        if self.max_abs.len() <= feature {
+            self.max_abs.resize(feature + 1, 0.0);
+            self.largest_reference.resize(feature + 1, 0.0);
+        }
+        self.max_abs[feature] = self.max_abs[feature].max(abs);
+        self.largest_reference[feature] = self.largest_reference[feature].max(reference);
+    }
+
+    fn merge(&mut self, mut other: Self) {
+        if self.max_abs.is_empty() {
+            *self = other;
+            return;
+        }
+        if !other.max_abs.is_empty() && self.max_abs.len() != other.max_abs.len() {
+            for side in [&mut *self, &mut other] {
+                side.max_abs = vec![largest(&side.max_abs)];
+                side.largest_reference = vec![largest(&side.largest_reference)];
+            }
+        }
+        for (feature, (abs, reference)) in other.max_abs.iter().zip(&other.largest_reference).enumerate() {
+            self.add(feature, *abs, *reference);
+        }
+    }
+}
+
+/// The largest of some numbers that are 0 or more.
+pub(crate) fn largest(numbers: &[f64]) -> f64 {
+    numbers.iter().copied().fold(0.0, f64::max)
 }
 
 impl Distance {
@@ -98,6 +141,11 @@ impl Distance {
         self.max_abs().filter(|_| norm > 0.0).map(|_| self.dot / norm).filter(|cosine| cosine.is_finite())
     }
 
+    /// Feature by feature.
+    pub fn features(&self) -> &Features {
+        &self.features
+    }
+
     /// How many elements are NaN or infinite: the reference's, the candidate's.
     pub fn non_finite(&self) -> [usize; 2] {
         self.non_finite
@@ -108,7 +156,8 @@ impl Distance {
         self.worst.as_ref()
     }
 
-    fn add(&mut self, reference: f64, candidate: f64, ulp: u64, atol: f64, worst: impl FnOnce() -> Worst) {
+    fn add(&mut self, pair: Pair, atol: f64, worst: impl FnOnce() -> Worst) {
+        let Pair { reference, candidate, feature, ulp } = pair;
         self.compared += 1;
         let had_non_finite = self.non_finite != [0, 0];
         self.non_finite[0] += usize::from(!reference.is_finite());
@@ -128,6 +177,7 @@ impl Distance {
         self.norms[0] += reference * reference;
         self.norms[1] += candidate * candidate;
         self.max_ulp = self.max_ulp.max(ulp);
+        self.features.add(feature, abs, reference.abs());
         if (abs > self.max_abs || self.worst.is_none()) && !had_non_finite {
             self.worst = Some(worst());
         }
@@ -151,11 +201,20 @@ impl Distance {
             self.norms[side] += other.norms[side];
             self.non_finite[side] += other.non_finite[side];
         }
+        self.features.merge(other.features);
         if worse {
             self.worst = other.worst;
         }
         worse
     }
+}
+
+/// Two elements, in which feature they are, and how many numbers lie between them.
+struct Pair {
+    reference: f64,
+    candidate: f64,
+    feature: usize,
+    ulp: u64,
 }
 
 /// The distance of a candidate from a reference, where it decides and where it does not.
@@ -184,6 +243,19 @@ pub fn compare(
     decides: &[bool],
     atol: f64,
 ) -> Result<Comparison, Mismatch> {
+    compare_within(reference, candidate, decides, &[atol])
+}
+
+/// [`compare`] with a tolerance for each feature, or one for all.
+///
+/// # Errors
+/// If dtypes or shapes differ.
+pub(crate) fn compare_within(
+    reference: &Value,
+    candidate: &Value,
+    decides: &[bool],
+    atol: &[f64],
+) -> Result<Comparison, Mismatch> {
     if reference.dtype() != candidate.dtype() {
         return Err(Mismatch::DType { reference: reference.dtype(), candidate: candidate.dtype() });
     }
@@ -202,6 +274,7 @@ pub fn compare(
         }
         _ => false,
     };
+    let width = reference.shape().last().copied().unwrap_or(1).max(1);
     let mut comparison = Comparison::default();
     for (flat, (a, b)) in reference.to_f64().into_iter().zip(candidate.to_f64()).enumerate() {
         let position = flat / per_position;
@@ -209,7 +282,9 @@ pub fn compare(
         let decides = decides.get(position).copied().unwrap_or(true) || breaks();
         let distance = if decides { &mut comparison.deciding } else { &mut comparison.padding };
         let ulp = if single { ulp_distance_f32(a as f32, b as f32) } else { ulp_distance_f64(a, b) };
-        distance.add(a, b, ulp, atol, || Worst {
+        let feature = flat % width;
+        let atol = atol.get(feature).or(atol.last()).copied().unwrap_or(0.0);
+        distance.add(Pair { reference: a, candidate: b, feature, ulp }, atol, || Worst {
             index: unravel(flat, reference.shape()),
             shape: reference.shape().to_vec(),
             reference: a,

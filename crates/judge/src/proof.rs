@@ -29,7 +29,7 @@ pub use report::{DEFAULT_PROOF_TOL, Promoted, Proof, ProofOutput, Scope, Unexpla
 use crate::ParityError;
 use crate::compare::{Answers, OnFailure, Tally, finite};
 use crate::inputs::Case;
-pub use budget::{BUDGET_FACTOR, BUDGET_ULPS, Budget};
+pub use budget::{BUDGET_FACTOR, BUDGET_ULPS, Budget, Leave, Roundings};
 pub(crate) use numbers::{Known, Numbers, logs, mean, of_activations, of_heads};
 pub use promote::promotions;
 pub(crate) use promote::{carrying, half_promotions, promotions_to};

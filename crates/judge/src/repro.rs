@@ -18,7 +18,7 @@ use crate::bounds::Bounds;
 use crate::compare::Answers;
 use crate::engines::{Exact, check};
 use crate::inputs::{Case, FixedShape, fit_inputs};
-use crate::proof::{Budget, prove, rounded};
+use crate::proof::{Budget, Leave, prove, rounded};
 
 /// How long inputs are tried. What was found until then is written.
 const TIME: Duration = Duration::from_secs(10);
@@ -37,6 +37,8 @@ pub struct Sides<'a> {
     pub exact: Option<&'a Oracle>,
     /// What ran the graph in f32.
     pub engines: &'a [&'a dyn Engine],
+    /// What the graph's f32 is left.
+    pub leave: Leave,
 }
 
 /// Why there is no folder.
@@ -197,7 +199,7 @@ impl<'a> Search<'a> {
     fn budget(&self, truth: &Answers, expected: &Answers) -> Option<Budget> {
         let (_, exact) = prove(truth, self.failed.sides.exact?, self.failed.bounds.proof_tol, |_| ()).ok()?;
         let rounded = rounded(self.rounded.as_ref()?, &exact, |_| ()).ok()?;
-        Some(Budget::measure(truth, expected, &exact, &rounded))
+        Some(Budget::measure(truth, expected, [&exact, &rounded], self.failed.sides.leave))
     }
 
     /// What the replay in f64 allows. It takes the graph's constants as they are, which costs a correct graph as much as promoting them changes
@@ -226,7 +228,7 @@ impl<'a> Search<'a> {
             let budget = self.budget(&truth, &expected)?;
             let found = engine.run(&fit_inputs(&case.inputs, engine.inputs()).ok()?).ok()?;
             let (_, reference) = expected.iter().next()?;
-            let budgets = found.names().filter_map(|name| budget.of(name));
+            let budgets = found.names().filter_map(|name| budget.largest(name));
             let wanted = budgets.fold(self.failed.bounds.atol, f64::max);
             Some(below(wanted, furthest(&found, reference)))
         };

@@ -34,7 +34,9 @@ use onnx_session::compiled::{Dim, Known};
 
 use self::kind::{Kind, Source};
 use self::operators::Work;
-use self::replay::{Replay, ends_of};
+use self::replay::Replay;
+pub(crate) use self::replay::ends_of;
+pub(crate) use self::walk::between;
 use self::walk::{Anchors, Graph, Reason, Taken, Walked, allowed, walk};
 use crate::blame::locate::Carried;
 use crate::inputs::Case;

@@ -2,12 +2,13 @@
 //! together.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use engine::Engine;
 use onnx_graph::Model;
 use report::{EngineCheck, Expect, FindingKind, GraphReport, Parts, Relation, Verdict};
 
-use crate::audit::{Audit, audit};
+use crate::audit::{Audit, audit, moved};
 use crate::blame::locate::Carried;
 use crate::blame::{self, Blame, Evidence, before};
 use crate::bounds::Bounds;
@@ -19,10 +20,10 @@ use crate::inputs::Case;
 use crate::proof::convert::{self, NotFinite, not_finite};
 use crate::proof::further::Further;
 use crate::proof::{
-    Budget, Oracles, Proof, ProofOutput, Proven, Runs, Scope, TELLING, carrying, exact_graph_with, prove,
-    telling_case,
+    Budget, Leave, Oracles, Proof, ProofOutput, Proven, Roundings, Runs, Scope, TELLING, carrying,
+    exact_graph_with, prove, telling_case,
 };
-use crate::structure::{Held, Structure};
+use crate::structure::{self, Held, Structure};
 use crate::subject::References;
 use crate::{ParityError, Subject, verdict};
 
@@ -160,6 +161,14 @@ impl<'a> Trial<'a> {
         trial.judge_audited(graph, weights, progress)
     }
 
+    /// What a graph's f32 is left beside what the checkpoint loses.
+    pub(crate) fn leave(&self, bounds: &Bounds) -> Leave {
+        Leave {
+            roundings: Roundings::of_program(self.subject.program()),
+            is_converted: bounds.expect != Expect::Exact,
+        }
+    }
+
     pub(crate) fn audit(&self, model: &Model) -> Result<Audit, ParityError> {
         let subject = self.subject;
         audit(&subject.files().checkpoint()?, subject.task(), subject.family(), model, Expect::Exact)
@@ -196,14 +205,15 @@ impl<'a> Trial<'a> {
         &self,
         graph: Graph,
         further: Option<&Further>,
-        weights: Audit,
+        mut weights: Audit,
         mut progress: impl FnMut(&Case),
     ) -> Result<Judged, ParityError> {
         let Graph { onnx, engines, bounds, .. } = graph;
         let (expected, truth) = (&self.expected, &self.truth);
         let oracles = self.oracles(graph, &weights);
+        let leave = self.leave(bounds);
         let Proven { mut proof, runs } =
-            Proven::of(oracles, expected, truth, bounds.proof_tol, &mut progress)?;
+            Proven::of(oracles, expected, truth, bounds.proof_tol, leave, &mut progress)?;
         let checks = graph.checks(expected, truth, runs.as_ref(), progress)?;
 
         // What to say if the conversion was meant.
@@ -230,6 +240,9 @@ impl<'a> Trial<'a> {
             parts = Parts { precision, relations, ..looked };
             if proof.verdict == Verdict::Pass && bounds.expect == Expect::Exact {
                 witnesses = self.for_every_input(runs, graph, further, &carried, &mut proof)?;
+                if proof.scope == Scope::EveryInput {
+                    self.excuse(&mut weights, graph.model, further, &proof)?;
+                }
             }
         }
         parts.weights = Some(weights);
@@ -294,6 +307,29 @@ impl<'a> Trial<'a> {
             proof.note_unexplained(unexplained);
         }
         Ok(suspicious)
+    }
+
+    /// Excuses weights that were only moved, in a graph that is proven for every input.
+    fn excuse(
+        &self,
+        weights: &mut Audit,
+        model: &Model,
+        further: Option<&Further>,
+        proof: &Proof,
+    ) -> Result<(), ParityError> {
+        let subject = self.subject;
+        let program = subject.program();
+        let steps = |name: &str| {
+            let known = further.and_then(|further| further.steps(program, name));
+            known.unwrap_or_else(|| structure::ends_of(program, name))
+        };
+        let ends: Vec<usize> = proof.outputs.iter().flat_map(|output| steps(&output.name)).collect();
+        let steps = structure::between(program, &ends, &BTreeSet::new());
+        let tensors = steps.iter().flat_map(|step| program.steps[*step].op.tensors());
+        let needed = tensors.map(|(_, id)| program.tensors[id].name.as_str()).collect();
+        let checkpoint = subject.files().checkpoint()?;
+        moved::excuse(weights, &checkpoint, subject.task(), subject.family(), model, &needed)
+            .map_err(|source| subject.unfit(source))
     }
 
     /// What shows on a single input: who is to blame, where in a text, and each LayerNorm alone.

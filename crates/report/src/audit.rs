@@ -152,6 +152,10 @@ pub enum FindingKind {
     Mask,
     /// A factor was folded into a tensor.
     Folded,
+    /// Elements stand elsewhere than in the checkpoint, which is undone elsewhere.
+    Moved,
+    /// Elements that an output needs were not found.
+    Untraced,
     /// Something that a later version knows.
     #[serde(other)]
     Other,

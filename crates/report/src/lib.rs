@@ -38,7 +38,7 @@ pub use audit::{
 pub use conversion::{Conversion, Loss};
 pub use folder::FolderDifference;
 pub use modules::{Culprit, Located, ModuleError, ModulePlace};
-pub use output::{Decisions, EngineCheck, FromTruth, NonFinite, OutputReport, Padding, Recorded};
+pub use output::{Beyond, Decisions, EngineCheck, FromTruth, NonFinite, OutputReport, Padding, Recorded};
 pub use proof::{DEFAULT_PROOF_TOL, Promoted, Proof, ProofOutput, Scope, Unexplained};
 pub use read::{ReadError, Saved, read};
 pub use report::{

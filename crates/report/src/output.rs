@@ -64,9 +64,15 @@ pub struct OutputReport {
     pub beyond_atol: usize,
     /// How many are NaN or infinite.
     pub non_finite: NonFinite,
-    /// How far the engine may be from the reference by rounding alone; null where there is no proof
-    /// to measure it by.
+    /// How far the engine may be from the reference by rounding alone, in the feature (the element of
+    /// the last axis) of the worst element; null where there is no proof to measure it by.
     pub budget: Option<f64>,
+    /// The largest part of its budget that a feature takes; null as the budget.
+    #[serde(default)]
+    pub budget_share: Option<f64>,
+    /// The feature that is furthest beyond its budget, where it is not that of the worst element.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beyond: Option<Beyond>,
     /// How far each side is from the reference in f64; null where that was not run.
     pub truth: Option<FromTruth>,
     /// Shape or dtype that differ, if they do.
@@ -79,6 +85,17 @@ pub struct OutputReport {
     pub decisions: Option<Decisions>,
     /// The positions that do not decide.
     pub padding: Padding,
+}
+
+/// A feature of an output that is further off than rounding explains.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Beyond {
+    /// Its place on the last axis.
+    pub feature: usize,
+    /// The largest |reference − candidate| of it.
+    pub max_abs: f64,
+    /// What rounding alone explains.
+    pub budget: f64,
 }
 
 /// How far both f32 sides are from the truth, which is the reference in f64.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use engine::{Dim, Engine, EngineError, NamedValues, Value, ValueSpec};
 use onnx_eval::Fault;
-use report::{FromTruth, NonFinite, OutputReport, Padding, Verdict};
+use report::{Beyond, FromTruth, NonFinite, OutputReport, Padding, Verdict};
 
 use super::{Comparison, compare, widened};
 use crate::ParityError;
@@ -197,23 +197,30 @@ impl Tally {
         self.total.padding.merge(comparison.padding);
     }
 
-    /// The largest difference of all cases that are finite.
-    pub fn largest_finite(&self) -> f64 {
-        self.by_case.iter().filter_map(|(_, max)| *max).fold(0.0, f64::max)
-    }
-
     /// The cases whose largest difference is so; it is nothing where a value is not finite.
     pub fn cases(&self, is: impl Fn(Option<f64>) -> bool) -> Vec<String> {
         self.by_case.iter().filter(|(_, max)| is(*max)).map(|(case, _)| case.clone()).collect()
     }
 
-    /// What it comes to: within the tolerance, or within the budget, or neither.
-    pub fn report(self, name: &str, budget: Option<f64>, truth: Option<FromTruth>) -> OutputReport {
+    /// What it comes to: within the tolerance, or each feature within its budget, or neither.
+    pub fn report(self, name: &str, budget: Option<&[f64]>, truth: Option<FromTruth>) -> OutputReport {
         let Comparison { deciding, padding } = &self.total;
         let worst = deciding.worst();
         let [reference, candidate] = deciding.non_finite();
+        let features = &deciding.features().max_abs;
+        let allowed = |feature: usize| budget.and_then(|all| all.get(feature).or(all.last())).copied();
+        let share = |feature: usize| allowed(feature).map_or(f64::INFINITY, |all| features[feature] / all);
+        let nearest = (0..features.len()).max_by(|a, b| share(*a).total_cmp(&share(*b)));
         let within_budget =
-            || deciding.max_abs().zip(budget).is_some_and(|(max_abs, budget)| max_abs <= budget);
+            || deciding.max_abs().is_some() && nearest.is_some_and(|feature| share(feature) <= 1.0);
+        // Beyond it, the feature that is furthest; else that of the largest difference.
+        let of_worst = worst.and_then(|worst| worst.index.last().copied()).unwrap_or(0);
+        let beyond = nearest.filter(|feature| *feature != of_worst && share(*feature) > 1.0);
+        let beyond = beyond.and_then(|feature| {
+            Some(Beyond { feature, max_abs: features[feature], budget: allowed(feature)? })
+        });
+        let budget_share = budget.and(nearest).map(share);
+        let budget = allowed(of_worst);
         let verdict = if self.mismatch.is_some() {
             Verdict::Fail
         } else if deciding.compared() == 0 {
@@ -242,6 +249,8 @@ impl Tally {
             beyond_atol: deciding.beyond(),
             non_finite: NonFinite { reference, candidate },
             budget,
+            budget_share,
+            beyond,
             truth,
             mismatch: self.mismatch,
             verdict,

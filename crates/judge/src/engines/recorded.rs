@@ -24,13 +24,13 @@ pub struct Side<'a> {
 ///
 /// # Errors
 /// If the input does not fit the engine.
-pub fn judge(
+pub fn judge<'a>(
     case: &Case,
     recorded: &NamedValues,
     side: Side,
     specs: &[ValueSpec],
     atol: f64,
-    budget: impl Fn(&str) -> Option<f64>,
+    budget: impl Fn(&str) -> Option<&'a [f64]>,
 ) -> Result<Recorded, ParityError> {
     let Side { name, engine } = side;
     let has = |name: &&str| engine.outputs().iter().any(|spec| spec.name == *name);

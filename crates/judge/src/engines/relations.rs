@@ -7,7 +7,7 @@ use engine::{Dim, Engine, EngineError, NamedValues, Value, ValueError, ValueSpec
 pub use report::Relation;
 
 use crate::ParityError;
-use crate::compare::{Distance, compare};
+use crate::compare::{Distance, compare_within};
 use crate::inputs::grid::Grid;
 use crate::inputs::{Case, FixedShape, fit_inputs};
 use crate::proof::Budget;
@@ -37,10 +37,14 @@ pub enum Bound<'a> {
 }
 
 impl Bound<'_> {
-    fn of(self, output: &str, largest: f64) -> Option<f64> {
+    /// For each of so many features, or one for all.
+    fn of(self, output: &str, largest: f64, features: usize) -> Option<Vec<f64>> {
         match self {
-            Bound::Relative(factor) => Some(factor * largest.max(1.0)),
-            Bound::Budget(budget) => budget.of(output),
+            Bound::Relative(factor) => Some(vec![factor * largest.max(1.0)]),
+            Bound::Budget(budget) => match budget.of(output)? {
+                each if each.len() == features => Some(each.to_vec()),
+                _ => Some(vec![budget.largest(output)?]),
+            },
         }
     }
 }
@@ -310,9 +314,10 @@ impl Judge<'_> {
                 }
             }
         }
-        let [was, is] = [was, is].map(|elements| Value::new([elements.len()], elements));
-        let Some(bound) = self.bound.of(output, largest) else { return Ok(Distance::default()) };
-        match compare(&was?, &is?, &[], bound) {
+        let [was, is] =
+            [was, is].map(|elements| Value::new([elements.len() / width.max(1), width], elements));
+        let Some(bound) = self.bound.of(output, largest, width) else { return Ok(Distance::default()) };
+        match compare_within(&was?, &is?, &[], &bound) {
             Ok(comparison) => Ok(comparison.deciding),
             // Both were made of as many f64.
             Err(_) => Ok(Distance::default()),

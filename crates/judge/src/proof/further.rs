@@ -10,6 +10,7 @@ mod embedding;
 mod states;
 mod way;
 
+use architecture::Program;
 use candle_blocks::ReferenceEngine;
 use checkpoint::ModelFiles;
 use engine::{DType, Dim, Engine, EngineError, NamedValues, Value, ValueSpec};
@@ -274,6 +275,22 @@ impl Further {
             }
         }
         all
+    }
+
+    /// The steps of the reference that such an output is made of.
+    pub(crate) fn steps(&self, program: &Program, name: &str) -> Option<Vec<usize>> {
+        let output = |own: &str| {
+            let of_name = program.outputs.iter().filter(|output| output.name == own);
+            of_name.map(|output| output.step).collect()
+        };
+        let (_, source) = self.held.iter().find(|(held, _)| held == name)?;
+        Some(match source {
+            Source::Output(own) => output(own),
+            Source::Inner(_, inner) => {
+                inner.taps().into_iter().filter_map(|tap| Some(program.module(tap)?.output)).collect()
+            }
+            Source::Embedding | Source::Tokens => output(HIDDEN),
+        })
     }
 
     /// The modules of the reference whose outputs are needed for [`Further::outputs`].

@@ -4,7 +4,7 @@ use engine::Engine;
 use onnx_eval::{Limits, Oracle, OracleError, Precision};
 use onnx_graph::Model;
 
-use super::{Budget, Promoted, Proof, prove};
+use super::{Budget, Leave, Promoted, Proof, prove};
 use crate::ParityError;
 use crate::compare::{Answers, OnFailure};
 use crate::inputs::Case;
@@ -49,6 +49,7 @@ impl<'a> Proven<'a> {
         expected: &Answers<'a>,
         truth: &Answers<'a>,
         proof_tol: f64,
+        leave: Leave,
         mut progress: impl FnMut(&Case),
     ) -> Result<Self, ParityError> {
         let oracles = match oracles {
@@ -58,7 +59,7 @@ impl<'a> Proven<'a> {
         let (mut proof, exact) = prove(truth, &oracles.double, proof_tol, &mut progress)?;
         proof.promoted = oracles.promoted.clone();
         let rounded = rounded(&oracles.single, &exact, progress)?;
-        let budget = Budget::measure(truth, expected, &exact, &rounded);
+        let budget = Budget::measure(truth, expected, [&exact, &rounded], leave);
         Ok(Self { proof, runs: Some(Runs { oracles, exact, rounded, budget }) })
     }
 }

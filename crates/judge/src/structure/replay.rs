@@ -385,7 +385,7 @@ fn is_real(row: usize, place: usize, tokens: usize) -> bool {
 
 /// The steps that an output of a graph ends with: one, or where it is made of the model's outputs,
 /// theirs.
-pub(super) fn ends_of(program: &Program, name: &str) -> Vec<usize> {
+pub(crate) fn ends_of(program: &Program, name: &str) -> Vec<usize> {
     let own = program.outputs.iter().find(|output| output.name == name);
     own.map_or_else(|| program.outputs.iter().map(|output| output.step).collect(), |own| vec![own.step])
 }

@@ -223,7 +223,12 @@ pub(crate) fn nearer(truth: &FromTruth, reference: &str) -> Option<String> {
 
 /// What stands in the way of an output, or how it compares; a sentence for one that does not pass.
 pub(super) fn complaint(output: &OutputReport, atol: f64) -> String {
-    let sentence = output.sentence(atol);
+    let mut sentence = output.sentence(atol);
+    if let Some(crate::Beyond { feature, max_abs, budget }) = output.beyond {
+        let (max_abs, budget) = (number(max_abs), number(budget));
+        sentence += &format!("; feature {feature} is {max_abs} off, where rounding alone explains {budget}");
+        return sentence;
+    }
     match output.budget {
         Some(budget) if output.mismatch.is_none() => {
             format!("{sentence}; rounding alone explains {}", number(budget))

@@ -361,6 +361,8 @@ fn output(name: &str, max_abs: f64, verdict: Verdict) -> OutputReport {
         beyond_atol: if max_abs > 1e-6 { 240 } else { 0 },
         non_finite: NonFinite { reference: 0, candidate: 0 },
         budget: Some(8.5e-5),
+        budget_share: Some(0.25),
+        beyond: None,
         truth: Some(FromTruth {
             reference: Some(2e-7),
             reference_ulp: Some(1.7),
