@@ -5,9 +5,10 @@ use crate::common::{
     plain_inputs, replay, with,
 };
 use engine::{Engine, NamedValues, Value};
-use onnx_graph::Model;
+use onnx_graph::{Attribute, Model};
 use onnx_session::{EngineKind, Session};
 use parity::against::{Original, cases, judge};
+use parity::proof::Scope;
 use parity::report::GraphReport;
 use parity::trial::Graph;
 use parity::{Bounds, Verdict, tensors};
@@ -390,4 +391,76 @@ fn where_nothing_fails_there_is_nothing_to_replay() {
     let notes = report["notes"].as_array().unwrap();
     assert!(notes.iter().any(|note| note.as_str().unwrap().contains("no input shows")), "{notes:?}");
     assert!(!folder.at("repro").exists());
+}
+
+/// What a simplifier leaves of a graph are the same operators: it is proven for every input. What an
+/// optimizer fuses is not, and passes on the inputs tried.
+#[test]
+fn simplified_graphs_are_the_same_for_every_input() {
+    let mut proven = 0;
+    for (source, export_name) in [
+        ("ts14", "ts14-eager-dynamic"),
+        ("ts17", "ts17-eager-dynamic"),
+        ("ts17-sdpa", "ts17-sdpa-dynamic"),
+        ("dynamo20", "dynamo20-sdpa-dynamic"),
+    ] {
+        let raw = export("baseline", export_name);
+        assert_eq!(against(&raw, &raw).proof.scope, Scope::EveryInput, "{export_name}");
+        for optimiser in ["onnxslim", "onnxsim", "ort-basic", "ort-extended"] {
+            let name = format!("{optimiser}-{source}");
+            if !house().join(format!("tests/fixtures/forms/baseline/{name}.onnx")).exists() {
+                continue;
+            }
+            let proof = against(&raw, &form("baseline", &name)).proof;
+            if optimiser == "ort-extended" {
+                assert_eq!((proof.verdict, proof.scope), (Verdict::Pass, Scope::Tried), "{name}");
+                assert!(!proof.unexplained.is_empty(), "{name}");
+            } else {
+                assert_eq!(proof.scope, Scope::EveryInput, "{name}: {:?}", proof.unexplained);
+                proven += 1;
+            }
+        }
+    }
+    assert!(proven >= 6, "{proven}");
+}
+
+/// One row of the word table, which no input of the suite looks up, is another: the two tables say
+/// which.
+#[test]
+fn a_row_that_differs_leads_to_its_id() {
+    let folder = Folder::new();
+    let raw = default_graph();
+    let mut wrong = raw.clone();
+    change_weight(&mut wrong, "model.embeddings.word_embeddings.weight", |elements, _| {
+        const ROW: usize = 1_733;
+        let width = elements.len() / 2048;
+        elements.copy_within((ROW + 1) * width..(ROW + 2) * width, ROW * width);
+    });
+    raw.save(folder.at("raw.onnx")).unwrap();
+    wrong.save(folder.at("wrong.onnx")).unwrap();
+    let report = against(&raw, &wrong);
+    assert_eq!(report.proof.verdict, Verdict::Fail);
+    assert!(report.proof.failure.unwrap().contains("rows that 'input_ids' looks up, which differ"));
+    let run = folder.run(&["check", "raw.onnx", "--onnx", "wrong.onnx"]).exits(1);
+    assert!(run.stdout.contains("rows that 'input_ids' looks up"), "{run}");
+}
+
+#[test]
+fn another_number_anywhere_is_not_the_same() {
+    let raw = export("baseline", "ts17-eager-dynamic");
+    for (op, attribute) in [("Transpose", "perm"), ("LayerNormalization", "epsilon")] {
+        let mut other = raw.clone();
+        let node = other.graph.nodes.iter_mut().find(|node| node.op == op).unwrap();
+        match node.attributes.get_mut(attribute).unwrap() {
+            Attribute::Ints(axes) => axes.swap(0, 1),
+            Attribute::Float(number) => *number *= 2.0,
+            _ => unreachable!(),
+        }
+        if let Ok(original) = Original::new("raw", &raw, &other) {
+            let cases = cases(&raw, &other).unwrap();
+            let bounds = Bounds::default();
+            let judged = judge(&original, Graph::new("other", &other, &[], &bounds), &cases, |_| ());
+            assert_ne!(judged.unwrap().report.proof.scope, Scope::EveryInput, "{op}");
+        }
+    }
 }

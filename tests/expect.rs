@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::common::{Folder, fixture, house, judged};
+use crate::common::{Folder, fixture, house, judged, node};
 use engine::{DType, Engine, Value};
 use half::{bf16, f16};
 use onnx_eval::{Limits, Oracle, Precision};
@@ -249,6 +249,42 @@ fn a_quantization_step_twice_as_large_fails() {
         fails_naming(&report, tensor);
         assert_eq!(report.proof.verdict, Verdict::Fail, "{name}: {}", told(&report));
     }
+}
+
+/// Every element is within half a step of what it was, and nothing is left of any.
+#[test]
+fn a_quantization_that_leaves_nothing_fails() {
+    let mut model = Model::open(&form("baseline", "int8").path).unwrap();
+    let held = |model: &Model, end: &str| -> Vec<String> {
+        model.graph.initializers.keys().filter(|name| name.ends_with(end)).cloned().collect()
+    };
+    for name in held(&model, "_quantized") {
+        change(&mut model, &name.replace("_quantized", "_scale"), |_: f32| 1e3);
+        let zero = model.graph.initializers[&name.replace("_quantized", "_zero_point")].to_value().unwrap();
+        match zero.dtype() {
+            DType::U8 => change(&mut model, &name, |_: u8| zero.to_f64()[0] as u8),
+            _ => change(&mut model, &name, |_: i8| zero.to_f64()[0] as i8),
+        }
+    }
+    let report = judge(&fixture("baseline"), &model, Expect::Int8);
+    fails_naming(&report, QUERY);
+    assert!(told(&report).contains("the conversion loses 100 % of"), "{}", told(&report));
+}
+
+#[test]
+fn a_part_of_bf16_in_a_graph_of_f16_fails() {
+    let mut model = Model::open(&form("baseline", "f16").path).unwrap();
+    let at = model.graph.nodes.iter().position(|node| node.op == "MatMul").unwrap();
+    let output = std::mem::replace(&mut model.graph.nodes[at].outputs[0], "product".into());
+    let cast = |input: &str, output: &str, to: i64| {
+        let mut node = node("Cast", &[input], output);
+        node.attributes.insert("to".into(), Attribute::Int(to));
+        node
+    };
+    model.graph.nodes.splice(at + 1..at + 1, [cast("product", "bf16", 16), cast("bf16", &output, 10)]);
+    let report = judge(&fixture("baseline"), &model, Expect::F16);
+    assert_eq!(report.verdict, Verdict::Fail, "{}", told(&report));
+    assert!(told(&report).contains("a part of the graph is of bf16"), "{}", told(&report));
 }
 
 #[test]

@@ -65,7 +65,8 @@ fn nudged(tensor: &Tensor, rng: &mut ChaCha8Rng) -> Option<Tensor> {
     let at = rng.random_range(0..value.len().max(1));
     let changed = if let Ok(elements) = value.as_slice::<i64>() {
         let mut elements = elements.to_vec();
-        *elements.get_mut(at)? += rng.random_range(-1..=1);
+        let element = elements.get_mut(at)?;
+        *element = element.wrapping_add(rng.random_range(-1..=1));
         Value::new(value.shape(), elements).ok()?
     } else {
         let mut elements = value.as_slice::<f32>().ok()?.to_vec();

@@ -5,6 +5,7 @@
 //! second graph is held against the first on the oracle in f32, with the budget that both sides' f32 leaves it. As they run on the same kernels, a
 //! fault of the oracle itself would not show.
 
+mod congruence;
 mod constants;
 mod folded;
 mod inputs;
@@ -22,9 +23,14 @@ use report::{GraphReport, Parts, Verdict};
 use crate::blame::tokens::token_errors;
 use crate::compare::Answers;
 use crate::inputs::Case;
-use crate::proof::{Leave, Numbers, Oracles, Promoted, Proven, Roundings, Runs, promotions_to, telling_case};
+use crate::proof::{
+    Leave, Numbers, Oracles, Promoted, Proof, Proven, Roundings, Runs, Scope, TELLING, promotions_to, prove,
+    telling_case,
+};
+use crate::structure::branches;
 use crate::trial::{Graph, Judged};
 use crate::{ParityError, verdict};
+use congruence::Congruence;
 use folded::Pair;
 pub use inputs::cases;
 
@@ -35,7 +41,7 @@ pub struct Original {
     /// In f64, as it is meant.
     pub double: Side,
     known: Numbers,
-    roundings: Roundings,
+    model: Model,
 }
 
 /// A graph on the oracle, with the shapes of its outputs declared as a check reads them.
@@ -110,12 +116,12 @@ impl Original {
         let other = other.as_ref().map(|(double, single)| Pair { double, single }).ok();
         let (double, _) = exact(raw, &known, other).map_err(refused)?;
         let (single, double) = (Side::new(single), Side::new(double));
-        Ok(Self { single, double, known, roundings: Roundings::of_graph(raw) })
+        Ok(Self { single, double, known, model: raw.clone() })
     }
 
     /// What the second graph's f32 is left beside what the first loses.
     pub(crate) fn leave(&self) -> Leave {
-        Leave { roundings: self.roundings, is_converted: false }
+        Leave { roundings: Roundings::of_graph(&self.model), is_converted: false }
     }
 
     /// The second graph in f64, with the same numbers for its constants, and what the first
@@ -163,10 +169,16 @@ pub fn judge(
     let oracles =
         double.and_then(|double| Oracles::new(graph.model, double).map_err(|refused| refused.to_string()));
     let leave = original.leave();
-    let Proven { proof, runs } =
+    let Proven { mut proof, runs } =
         Proven::of(oracles, &expected, &truth, bounds.proof_tol, leave, &mut progress)?;
     let checks = graph.checks(&expected, &truth, runs.as_ref(), progress)?;
     let mut parts = Parts { unheld: graph.unheld(&expected), ..Parts::default() };
+    let mut witnesses = Vec::new();
+    if let Some(Runs { oracles, .. }) = &runs
+        && proof.verdict == Verdict::Pass
+    {
+        witnesses = for_every_input(original, graph, &oracles.double, &truth, &mut proof)?;
+    }
     if let (Some(Runs { oracles, .. }), Some(case)) = (&runs, telling_case(&proof, cases)) {
         if proof.verdict == Verdict::Fail {
             // A graph that cannot run the input has been judged already.
@@ -177,7 +189,51 @@ pub fn judge(
     }
     let verdict = verdict::on_graph(&proof, &parts, &checks, false);
     let report = GraphReport { onnx: onnx.into(), verdict, proof, checks, parts, notes: Vec::new() };
-    Ok(Judged { report, budget: runs.map(|runs| runs.budget), witnesses: Vec::new() })
+    Ok(Judged { report, budget: runs.map(|runs| runs.budget), witnesses })
+}
+
+/// Whether both graphs are the same for every input, operator by operator; else inputs on which they
+/// are not, if the graph's own constants lead to some.
+fn for_every_input(
+    original: &Original,
+    Graph { model, bounds, only_given, .. }: Graph,
+    double: &Oracle,
+    truth: &Answers,
+    proof: &mut Proof,
+) -> Result<Vec<Case>, ParityError> {
+    // A graph that the oracle takes is known to this, too, or nothing is said of it.
+    let [raw, other] =
+        [&original.model, model].map(|side| branches::folded(side).unwrap_or_else(|| side.clone()));
+    let Ok(found) = Congruence::of(&raw, &other) else { return Ok(Vec::new()) };
+    if proof.outputs.iter().all(|output| found.outputs.contains(&output.name)) {
+        proof.scope = Scope::EveryInput;
+        return Ok(Vec::new());
+    }
+    proof.unexplained.extend(found.first);
+    if only_given {
+        return Ok(Vec::new());
+    }
+    let mut suspicious: Vec<Case> =
+        found.rows.iter().filter_map(|(input, rows)| with_rows(truth.cases(), input, rows)).collect();
+    suspicious.extend(inputs::witnesses(&original.model, model));
+    let double_of = |cases| Answers::of(&original.double, cases, |_| ());
+    let Ok(truth) = double_of(&suspicious) else { return Ok(Vec::new()) };
+    let (off, _) = prove(&truth, double, bounds.proof_tol, |_| ())?;
+    let failing: Vec<String> = off.failing_inputs().into_iter().map(str::to_owned).collect();
+    suspicious.retain(|case| failing.contains(&case.name));
+    proof.note_witness(&off, suspicious.first().map(|case| case.name.as_str()));
+    Ok(suspicious)
+}
+
+/// An input of the suite in which these rows are looked up.
+fn with_rows(cases: &[Case], input: &str, rows: &[i64]) -> Option<Case> {
+    let size = |case: &&Case| case.inputs.get(input).map_or(0, engine::Value::len);
+    let case = cases.iter().filter(|case| size(case) <= TELLING).max_by_key(size)?;
+    let value = case.inputs.get(input)?;
+    let elements: Vec<i64> = rows.iter().copied().cycle().take(value.len()).collect();
+    let mut inputs = case.inputs.clone();
+    inputs.insert(input, engine::Value::new(value.shape(), elements).ok()?);
+    Some(Case { name: format!("rows that '{input}' looks up, which differ"), inputs })
 }
 
 #[cfg(test)]

@@ -79,6 +79,8 @@ pub fn audit_held(
     let mut findings: Vec<Finding> =
         matches.iter().filter_map(|found| difference(found, &weights, &carriers)).collect();
     findings.extend(precision(&matches, &carriers, expect));
+    findings.extend(mixed(&flow, &carriers, expect));
+    findings.extend(matches.iter().filter_map(|found| lost(found, &weights, &carriers)));
     let found = places::Places { flow: &flow, weights: &weights, carriers: &carriers, matches: &matches };
     findings.extend(found.findings());
 
@@ -215,6 +217,58 @@ fn precision(matches: &[Match], carriers: &[Carrier], expect: Expect) -> Vec<Fin
         findings.push(Finding { module: None, ..Finding::fails(FindingKind::Precision, [], message) });
     }
     findings
+}
+
+/// A conversion that leaves less than this part of a tensor, as the root of the mean square of what is
+/// lost over that of the tensor, loses the tensor. Of normally distributed numbers a single bit loses
+/// 0.6, and the four bits of the coarsest conversion that `--expect` knows lose 0.1.
+const LOST: f64 = 0.5;
+
+/// Quantized or cast weights of which the conversion leaves next to nothing.
+fn lost(found: &Match, weights: &[Weight], carriers: &[Carrier]) -> Option<Finding> {
+    let (weight, carrier) = (&weights[found.weight], &carriers[found.carrier]);
+    if carrier.grid.is_none() && found.cast.is_none() {
+        return None;
+    }
+    let (mut off, mut all) = (0f64, 0f64);
+    for (w, g) in found.placement.pairs() {
+        let (meant, held) = (f64::from(*weight.elements.get(w)?), f64::from(*carrier.elements.get(g)?));
+        off += (meant - held) * (meant - held);
+        all += meant * meant;
+    }
+    let part = (off / all).sqrt();
+    if part.is_nan() || part <= LOST {
+        return None;
+    }
+    let message = format!(
+        "the conversion loses {:.0} % of {} ('{}', as the root of the mean square): its steps are too large, \
+         so convert it again with a scale that fits its elements, or leave it as it is",
+        100.0 * part,
+        weight.name,
+        carrier.name
+    );
+    Some(Finding::fails(FindingKind::Precision, [weight.name.clone()], message))
+}
+
+/// Parts of a graph in the other half precision, which has other digits and another range.
+fn mixed(flow: &Flow, carriers: &[Carrier], expect: Expect) -> Option<Finding> {
+    /// How ONNX numbers it.
+    const BFLOAT16: i64 = 16;
+    let has = |dtype: engine::DType| carriers.iter().any(|carrier| carrier.dtype == dtype);
+    if expect != Expect::F16 || !has(engine::DType::F16) {
+        return None;
+    }
+    let is_cast =
+        |step: &&Step| step.node.op == "Cast" && step.node.int("to").ok().flatten() == Some(BFLOAT16);
+    let node = flow.steps.iter().find(is_cast).map(|step| format!("node '{}' casts to it", step.node.name));
+    let held = carriers.iter().find(|carrier| carrier.dtype == engine::DType::BF16);
+    let held = held.map(|carrier| format!("'{}' is of it", carrier.name));
+    let message = format!(
+        "a part of the graph is of bf16, which has three binary digits less than the f16 of the rest: {}; convert \
+         it as a whole to one of both",
+        node.or(held)?
+    );
+    Some(Finding { module: None, ..Finding::fails(FindingKind::Precision, [], message) })
 }
 
 /// Notes on what was folded into tensors.

@@ -253,11 +253,19 @@ impl Check {
                 }
                 None => against::cases(&model, &candidate.model)?,
             };
-            let of = (4 + candidate.engines.len()) * cases.len();
-            let mut step = |case: &Case| progress(Step { of, case: &case.name });
+            let runs = 4 + candidate.engines.len();
+            let mut of = runs * cases.len();
             let engines = candidate.engines();
-            let graph = candidate.graph(&engines, &self.bounds);
-            let judged = against::judge(&original, graph, &cases, &mut step)?;
+            let only_given = file.is_some();
+            let graph = Graph { only_given, ..candidate.graph(&engines, &self.bounds) };
+            let mut step = |case: &Case| progress(Step { of, case: &case.name });
+            let mut judged = against::judge(&original, graph, &cases, &mut step)?;
+            let cases = [&cases[..], &judged.witnesses].concat();
+            if !judged.witnesses.is_empty() {
+                of += runs * cases.len();
+                let mut step = |case: &Case| progress(Step { of, case: &case.name });
+                judged = against::judge(&original, graph, &cases, &mut step)?;
+            }
             let exact = || Some(original.exact(&candidate.model).ok()?.0);
             let exact = found.needs_exact(&judged).then(exact).flatten();
             let (Original { single, double, .. }, exact) = (&original, exact.as_ref());

@@ -16,12 +16,13 @@
 //! Nothing that comes from ids, types, places, masks or sizes reaches a smooth value in any other
 //! way. `docs/proof.md` says from which premises, and what is trusted.
 
+pub(crate) mod branches;
 mod kind;
 mod local;
 mod operators;
 mod replay;
 mod walk;
-mod witness;
+pub(crate) mod witness;
 
 use std::collections::BTreeSet;
 

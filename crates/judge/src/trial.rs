@@ -23,7 +23,7 @@ use crate::proof::{
     Budget, Leave, Oracles, Proof, ProofOutput, Proven, Roundings, Runs, Scope, TELLING, carrying,
     exact_graph_with, prove, telling_case,
 };
-use crate::structure::{self, Held, Structure};
+use crate::structure::{self, Held, Structure, branches};
 use crate::subject::References;
 use crate::{ParityError, Subject, verdict};
 
@@ -239,9 +239,13 @@ impl<'a> Trial<'a> {
             let (looked, carried) = self.look_closer(runs, graph, &proof, &weights, overflow.as_ref());
             parts = Parts { precision, relations, ..looked };
             if proof.verdict == Verdict::Pass && bounds.expect == Expect::Exact {
-                witnesses = self.for_every_input(runs, graph, further, &carried, &mut proof)?;
+                witnesses = self.for_every_input(runs, graph, further, (&carried, &weights), &mut proof)?;
                 if proof.scope == Scope::EveryInput {
                     self.excuse(&mut weights, graph.model, further, &proof)?;
+                    if weights.verdict != Verdict::Fail {
+                        // Nobody is to blame for what was only moved.
+                        parts.culprits.clear();
+                    }
                 }
             }
         }
@@ -271,10 +275,15 @@ impl<'a> Trial<'a> {
         runs: &Runs,
         Graph { model, bounds, only_given, .. }: Graph,
         further: Option<&Further>,
-        carried: &[Carried],
+        (carried, weights): (&[Carried], &Audit),
         proof: &mut Proof,
     ) -> Result<Vec<Case>, ParityError> {
         let (oracle, reference) = (&runs.oracles.double, &self.references.double.engine);
+        let folded = branches::folded(model).and_then(|model| {
+            let exact = exact_graph_with(&model, self.subject.program(), &carrying(weights));
+            Some((model, exact.ok()?.0))
+        });
+        let (model, oracle) = folded.as_ref().map_or((model, oracle), |(model, oracle)| (model, oracle));
         let specs = self.truth.specs();
         let tol = bounds.proof_tol;
         let held = Held { model, oracle, reference, further, specs, carried, tol };
@@ -296,14 +305,8 @@ impl<'a> Trial<'a> {
         let (off, _) = prove(&truth, oracle, tol, |_| ())?;
         let failing: Vec<String> = off.failing_inputs().into_iter().map(str::to_owned).collect();
         suspicious.retain(|case| failing.contains(&case.name));
-        if let Some(first) = suspicious.first() {
-            proof.verdict = Verdict::Fail;
-            let off = off.max_abs.map_or(String::new(), |off| format!(", {off:.1e} off"));
-            proof.failure = Some(format!(
-                "it is another function{off} on an input that its own nodes led to: {}",
-                first.name
-            ));
-        } else {
+        proof.note_witness(&off, suspicious.first().map(|case| case.name.as_str()));
+        if suspicious.is_empty() {
             proof.note_unexplained(unexplained);
         }
         Ok(suspicious)
@@ -388,7 +391,7 @@ impl<'a> Trial<'a> {
             && check.failure.is_none()
         {
             let side = format!("{} in {}", check.engine, check.dtype);
-            all.extend(relations::judge(*engine, &side, case, Bound::Budget(budget))?);
+            all.extend(relations::judge_converted(*engine, &side, case, budget)?);
         }
         Ok(all)
     }

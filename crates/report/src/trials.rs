@@ -23,6 +23,9 @@ pub struct Relation {
     /// Whether no output changed by more than the bound allows. False where the relation was
     /// skipped: then nothing is known.
     pub holds: bool,
+    /// Whether it does not hold, by no more than a conversion on purpose explains.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub converted: bool,
     /// Why this relation cannot be judged on this input, if it cannot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
@@ -35,7 +38,7 @@ pub struct Relation {
 impl Relation {
     /// Whether it was judged, and does not hold.
     pub fn is_violated(&self) -> bool {
-        !self.holds && self.skipped.is_none()
+        !self.holds && self.skipped.is_none() && !self.converted
     }
 }
 

@@ -13,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use super::longest::longest;
 use crate::ParityError;
 use crate::inputs::{Case, FixedShape, LONGEST as LONGEST_CASE, as_choices, cases_for, fit_inputs};
+use crate::structure::witness;
 
 /// The seed of what the default inputs of a model do not have. ChaCha8 gives the same numbers everywhere.
 const SEED: u64 = 0x5EED;
@@ -68,6 +69,22 @@ pub fn cases(raw: &Model, optimised: &Model) -> Result<Vec<Case>, ParityError> {
         case.inputs = completed(&case.inputs, &specs, &tables, &mut rng)?;
     }
     Ok(cases)
+}
+
+/// Inputs that the second graph's constants lead to, where the first takes texts.
+pub(super) fn witnesses(raw: &Model, optimised: &Model) -> Vec<Case> {
+    let tables = Lookup::of(raw);
+    let specs: Vec<ValueSpec> = raw.graph.inputs.iter().filter(|spec| !spec.optional).cloned().collect();
+    if !specs.iter().all(|spec| BERT.contains(&spec.name.as_str()) && is_index(spec.dtype)) {
+        return Vec::new();
+    }
+    let Some(vocabulary) = tables.rows("input_ids") else { return Vec::new() };
+    let limits = Limits {
+        vocabulary,
+        token_types: tables.rows("token_type_ids").unwrap_or(1),
+        positions: tables.positions.unwrap_or(LONGEST).min(LONGEST_CASE),
+    };
+    witness::inputs(optimised, &specs, &limits)
 }
 
 /// The ids with what either graph fixes of their shape.

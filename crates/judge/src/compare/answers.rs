@@ -311,6 +311,26 @@ mod tests {
     }
 
     #[test]
+    fn a_large_feature_hides_no_small_one() {
+        let value = |numbers: [f64; 2]| Value::new([1, 2], numbers.to_vec()).unwrap();
+        let of = |found: [f64; 2], budget: &[f64]| {
+            let total = compare(&value([1e8, 1.0]), &value(found), &[], 0.0).unwrap();
+            Tally { total, ..Tally::default() }.report("y", Some(budget), None)
+        };
+        let budget = [10.0, 1e-6];
+        let right = of([1e8 + 5.0, 1.0 + 1e-7], &budget);
+        assert_eq!((right.verdict, right.budget, right.beyond), (Verdict::Rounding, Some(10.0), None));
+        assert_eq!(right.budget_share, Some(0.5));
+        let hidden = of([1e8 + 5.0, 1.0 + 4e-3], &budget);
+        let beyond = hidden.beyond.unwrap();
+        assert_eq!((hidden.verdict, beyond.feature, beyond.budget), (Verdict::Fail, 1, 1e-6));
+        assert!((beyond.max_abs - 4e-3).abs() < 1e-12 && hidden.max_abs == Some(5.0));
+        // One budget for all, where the last axis is not always the same.
+        assert_eq!(of([1e8 + 5.0, 1.0 + 4e-3], &[10.0]).verdict, Verdict::Rounding);
+        assert_eq!(of([1e8 + 5.0, 1.0], &[]).verdict, Verdict::Fail);
+    }
+
+    #[test]
     fn running_out_of_memory_says_nothing_about_a_graph() {
         let node = |source: Box<dyn std::error::Error + Send + Sync>| EngineError::Node {
             node: "n".into(),

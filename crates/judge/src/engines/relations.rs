@@ -36,6 +36,27 @@ pub enum Bound<'a> {
     Budget(&'a Budget),
 }
 
+/// [`judge`] for a graph that was converted on purpose: what does not hold by what rounding explains is
+/// told, and is no violation if the conversion explains it.
+///
+/// # Errors
+/// As [`judge`].
+pub fn judge_converted(
+    engine: &dyn Engine,
+    side: &str,
+    case: &Case,
+    budget: &Budget,
+) -> Result<Vec<Relation>, ParityError> {
+    let mut relations = judge(engine, side, case, Bound::Budget(&budget.unconverted()))?;
+    if relations.iter().any(Relation::is_violated) {
+        let explained = judge(engine, side, case, Bound::Budget(budget))?;
+        for (relation, explained) in relations.iter_mut().zip(explained) {
+            relation.converted = relation.is_violated() && explained.holds;
+        }
+    }
+    Ok(relations)
+}
+
 impl Bound<'_> {
     /// For each of so many features, or one for all.
     fn of(self, output: &str, largest: f64, features: usize) -> Option<Vec<f64>> {
@@ -105,6 +126,7 @@ impl Outcome {
             input: case.name.clone(),
             max_abs: None,
             holds: false,
+            converted: false,
             skipped: None,
             failure: None,
         };

@@ -86,6 +86,8 @@ pub struct Leave {
 #[derive(Debug, Clone, Default)]
 pub struct Budget {
     outputs: BTreeMap<String, Vec<f64>>,
+    /// What it would be of a graph that was not converted, where it was.
+    unconverted: Option<BTreeMap<String, Vec<f64>>>,
 }
 
 impl Budget {
@@ -94,9 +96,20 @@ impl Budget {
     pub fn measure(
         truth: &Answers,
         expected: &Answers,
-        [exact, rounded]: [&Answers; 2],
+        graph: [&Answers; 2],
         Leave { roundings, is_converted }: Leave,
     ) -> Self {
+        let outputs = |is_converted| Self::outputs(truth, expected, graph, roundings, is_converted);
+        Self { outputs: outputs(is_converted), unconverted: is_converted.then(|| outputs(false)) }
+    }
+
+    fn outputs(
+        truth: &Answers,
+        expected: &Answers,
+        [exact, rounded]: [&Answers; 2],
+        roundings: Roundings,
+        is_converted: bool,
+    ) -> BTreeMap<String, Vec<f64>> {
         let budget = |spec: &ValueSpec| {
             let dtype = rounded.iter().rev().find_map(|(_, outputs)| Some(outputs.get(&spec.name)?.dtype()));
             let own = Tally::in_f64(spec, truth, expected, 0.0);
@@ -121,7 +134,13 @@ impl Budget {
             }
             Some((spec.name.clone(), all))
         };
-        Self { outputs: truth.specs().iter().filter_map(budget).collect() }
+        truth.specs().iter().filter_map(budget).collect()
+    }
+
+    /// What it would be, had the graph not been converted.
+    pub(crate) fn unconverted(&self) -> Self {
+        let outputs = self.unconverted.clone().unwrap_or_else(|| self.outputs.clone());
+        Self { outputs, unconverted: None }
     }
 
     /// The budget of each feature of an output; one for all where the last axis is not always the

@@ -4,6 +4,7 @@ mod ends;
 mod engines;
 mod formulas;
 mod layers;
+mod off_samples;
 mod weights;
 
 use architecture::{Bound, Op, Program, Step};
@@ -178,7 +179,9 @@ pub(super) fn plants(sound: &Sound) -> Vec<Plant> {
     plants.softmax();
     plants.dropout();
     plants.weights();
+    plants.off_samples();
     plants.harmless();
+    plants.moved();
     plants.engine();
     plants.plants
 }

@@ -23,7 +23,7 @@ const MOST_ROWS: i64 = 128;
 
 /// The inputs that a graph's own constants lead to: each, and its neighbours, as an id, as a
 /// length, as the number of padded tokens, and as the number of texts.
-pub(super) fn inputs(model: &Model, reference: &[ValueSpec], limits: &Limits) -> Vec<Case> {
+pub(crate) fn inputs(model: &Model, reference: &[ValueSpec], limits: &Limits) -> Vec<Case> {
     let mut numbers = BTreeSet::new();
     of_graph(&model.graph, &mut numbers);
     for function in &model.functions {

@@ -67,6 +67,12 @@ fn sizes(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>], output: Val
             let dims = ir.shape(id(0)?)?;
             dims[shape_part(operation, dims.len())].iter().map(Int::from_size).collect()
         }
+        "Size" => {
+            let dims = ir.shape(id(0)?)?.iter().map(Int::from_size);
+            let all = dims.map(|size| size.to_size()).collect::<Option<Vec<Dim>>>()?;
+            let product = all.iter().try_fold(Dim::fixed(1), |product, dim| product.times(dim))?;
+            vec![Int::from_size(&product)]
+        }
         "Gather" if operation.node().int("axis").ok()?.unwrap_or(0) == 0 => {
             let (list, indices) = (list(0)?, known_ints(ir, id(1)?)?);
             if ir.shape(id(0)?)?.len() != 1 {

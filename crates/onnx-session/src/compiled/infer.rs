@@ -152,6 +152,7 @@ impl Look<'_> {
                 }
                 Some(shape)
             }
+            "Size" => Some(Vec::new()),
             "Shape" => Some(vec![Dim::fixed(shape_part(self.operation, self.of(0)?.len()).len())]),
             "MatMul" | "FusedMatMul" => {
                 let flags = ["transA", "transB", "transBatchA", "transBatchB"];

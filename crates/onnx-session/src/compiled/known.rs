@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use engine::DType;
+use engine::{DType, Value};
 use onnx_eval::{OracleError, operations};
 use onnx_graph::Model;
 use onnx_graph::shape::Size as _;
 
 use super::build::build;
-pub use super::dim::Dim;
+pub use super::dim::{Dim, Int};
 use super::ir::{Fact, Guard, Info};
 
 /// What is known of each value of a graph, functions written out, by the names of
@@ -88,6 +88,22 @@ impl Known {
     /// Whether it is a list of sizes, or one, each a product of numbers and of inputs' dimensions.
     pub fn is_sizes(&self, value: &str) -> bool {
         matches!(self.fact(value), Some(Fact::Ints(_)))
+    }
+
+    /// The elements of such a list, of which two are the same in every run if they are equal.
+    pub fn sizes(&self, value: &str) -> Option<&[Int]> {
+        match self.fact(value)? {
+            Fact::Ints(sizes) => Some(sizes),
+            _ => None,
+        }
+    }
+
+    /// The constant; nothing where it is a tensor that says of itself what it is not.
+    pub fn constant(&self, value: &str) -> Option<Value> {
+        match self.fact(value)? {
+            Fact::Const(constant) => constant.value(),
+            _ => None,
+        }
     }
 
     /// The elements of a short constant list of integers.

@@ -268,6 +268,7 @@ pub(super) fn relation_word(relation: &Relation) -> String {
         (Some(reason), _) => format!("skipped: {reason}"),
         (None, Some(failure)) => format!("fails: {failure}"),
         (None, None) if relation.holds => "holds".into(),
+        (None, None) if relation.converted => "does not hold, by the conversion".into(),
         (None, None) => "does not hold".into(),
     }
 }

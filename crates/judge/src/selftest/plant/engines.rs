@@ -46,6 +46,21 @@ impl Plants<'_> {
                 Some(())
             });
         }
+        if let Some((value, _)) = self.sound.first_norm() {
+            self.add(
+                22,
+                "an engine that loses thirteen binary digits behind the first LayerNorm",
+                None,
+                None,
+                |edit| {
+                    edit.replace(&value, |nodes, sound| {
+                        let large = nodes.number(8192.0);
+                        let sum = nodes.op("Add", &[sound, &large]);
+                        nodes.op("Sub", &[&sum, &large])
+                    })
+                },
+            );
+        }
         self.add(22, "an engine whose LayerNorm is one-pass", None, None, |edit| {
             let mut planted = None;
             for (step, of) in self.sound.steps(|op| matches!(op, Op::LayerNorm { .. })) {

@@ -27,6 +27,7 @@ impl Plants<'_> {
                 ("1 % of it", |x| x * 1.01 + 1e-5),
                 ("a flipped sign", |x| if x == 0.0 { 1e-3 } else { -x }),
             ];
+            let before = self.plants.len();
             for (how, change) in changes {
                 self.add(
                     12,
@@ -48,6 +49,9 @@ impl Plants<'_> {
                     let zero = edit.elements(&name)?.iter().all(|&x| x == 0.0);
                     (!zero).then(|| edit.change(&name, |elements| elements.fill(0.0)))?
                 });
+            }
+            if self.is_unseen(&tensor) {
+                self.last_is(before, Wanted::Holds, Side::Graph);
             }
         }
         self.swaps();
@@ -71,14 +75,14 @@ impl Plants<'_> {
     }
 
     /// The linear layer that the first attention goes to.
-    fn projection(&self) -> Option<usize> {
+    pub(super) fn projection(&self) -> Option<usize> {
         let (attention, _) = self.sound.steps(|op| matches!(op, Op::Attention { .. })).next()?;
         let mut users = self.sound.program().consumers(attention).map(|(user, _)| user);
         users.find(|&user| matches!(self.sound.program().steps[user].op, Op::Linear { .. }))
     }
 
     /// The first linear layer of a layer that makes the hidden states wider or narrower.
-    fn widening(&self, layer: usize) -> Option<usize> {
+    pub(super) fn widening(&self, layer: usize) -> Option<usize> {
         let steps = self.sound.steps_in(layer, |op| matches!(op, Op::Linear { .. }));
         steps.into_iter().find(|&step| {
             self.sound.fed(step).is_some_and(|before| self.sound.width(before) != self.sound.width(step))

@@ -554,6 +554,7 @@ fn relation(name: &str, input: &str, holds: bool) -> Relation {
         input: input.into(),
         max_abs,
         holds,
+        converted: false,
         skipped: None,
         failure: None,
     }
@@ -562,6 +563,7 @@ fn relation(name: &str, input: &str, holds: bool) -> Relation {
 fn skipped(name: &str, input: &str) -> Relation {
     Relation {
         holds: false,
+        converted: false,
         max_abs: None,
         skipped: Some("there is one row".into()),
         ..relation(name, input, false)
