@@ -473,6 +473,27 @@ fn right() -> Vec<(&'static str, Model)> {
     ]
 }
 
+/// A mask of −10,000 hides where the weights allow no score that makes up for it; elsewhere that is
+/// listed.
+#[test]
+fn a_weak_mask_hides_where_scores_are_small() {
+    let masked = |fixture: &str, number: f32| {
+        let mut model = Model::open(in_fixture(fixture, "onnx/ts17-eager-dynamic.onnx")).unwrap();
+        let least = Value::scalar(f32::MIN);
+        let held = tensor_attribute(&least);
+        let node = model.graph.nodes.iter_mut().find(|node| node.attributes.get("value") == Some(&held));
+        node.unwrap().attributes.insert("value".into(), tensor_attribute(&Value::scalar(number)));
+        judge(&subject(fixture), &model).proof
+    };
+    let hidden = masked("baseline", -1e4);
+    assert_eq!((hidden.scope, hidden.guards.len()), (Scope::EveryInput, 0), "{hidden:?}");
+    let open = masked("stiff", -1e4);
+    assert!(
+        open.scope == Scope::EveryInput && open.guards[0].contains("makes up for the -10000"),
+        "{open:?}"
+    );
+}
+
 #[test]
 fn what_is_only_unusual_is_proven() {
     let subject = subject("baseline");

@@ -33,6 +33,16 @@ impl LayerNorm {
         Ok(Self { weight: own(weight)?, bias: own(bias)?, eps })
     }
 
+    /// The scale, `[size]`.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// The shift, `[size]`.
+    pub fn bias(&self) -> &Tensor {
+        &self.bias
+    }
+
     /// Normalises the last dimension of `x`, of any rank and float dtype.
     ///
     /// # Errors

@@ -23,6 +23,16 @@ impl Linear {
         Ok(Self { weight: weight.to_dtype(dtype)?, bias: bias.to_dtype(dtype)? })
     }
 
+    /// `[out, in]`.
+    pub(crate) fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// `[out]`.
+    pub(crate) fn bias(&self) -> &Tensor {
+        &self.bias
+    }
+
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (outputs, inputs) = self.weight.dims2()?;
         let mut shape = x.dims().to_vec();

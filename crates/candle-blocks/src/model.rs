@@ -167,6 +167,18 @@ impl Model {
         Ok(outputs.collect())
     }
 
+    /// A weight or a bias, `weight` or `bias`, of a linear step, `[out, in]` or `[out]`, or of a layer
+    /// norm, `[width]`; nothing if the step is none of both.
+    pub fn parameter(&self, step: usize, name: &str) -> Option<&Tensor> {
+        match (self.0.blocks.get(step)?, name) {
+            (Block::Linear(linear), "weight") => Some(linear.weight()),
+            (Block::Linear(linear), "bias") => Some(linear.bias()),
+            (Block::LayerNorm(norm), "weight") => Some(norm.weight()),
+            (Block::LayerNorm(norm), "bias") => Some(norm.bias()),
+            _ => None,
+        }
+    }
+
     /// What some steps of the program give, by their numbers, where others give what is said here:
     /// nothing that only those depend on is computed. Inputs are as in [`Model::run`].
     ///

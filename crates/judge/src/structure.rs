@@ -21,6 +21,7 @@ mod kind;
 mod local;
 mod operators;
 mod replay;
+mod scores;
 mod walk;
 pub(crate) mod witness;
 
@@ -140,7 +141,7 @@ impl Structure {
             if off.is_empty() {
                 let mut unexplained = unexplained(&graph, &walked, &given, &ends, &right);
                 unexplained.extend(cut_short(&graph));
-                let guards = guards(&graph, &walked, &replay);
+                let guards = guards(&graph, &walked, &replay, reference);
                 return Some(Self { proven: right.into_iter().collect(), guards, unexplained, suspicious });
             }
             anchors.refuted.extend(off);
@@ -163,7 +164,7 @@ fn cut_short(graph: &Graph) -> Option<Unexplained> {
 
 /// What holds only for usual inputs: defaults of inputs, and masks that hide nothing from large
 /// scores.
-fn guards(graph: &Graph, walked: &Walked, replay: &Replay) -> Vec<String> {
+fn guards(graph: &Graph, walked: &Walked, replay: &Replay, reference: &ReferenceEngine) -> Vec<String> {
     let given = graph.inputs.iter().filter(|spec| graph.known.is_constant(&spec.name)).count();
     let mut guards = Vec::new();
     if given > 0 {
@@ -177,6 +178,11 @@ fn guards(graph: &Graph, walked: &Walked, replay: &Replay) -> Vec<String> {
     let added = walked.masks.iter().filter_map(|value| Some((value.clone(), replay.least(value)?)));
     let filled = walked.fills.iter().map(|(node, fill)| (node.clone(), f64::from(*fill)));
     let mut weak: Vec<(String, f64)> = added.chain(filled).filter(|(_, x)| *x < 0.0 && *x > HIDES).collect();
+    if !weak.is_empty() {
+        // The masked one is so much less than the least of the others.
+        let least = scores::largest(reference).map(|largest| -2.0 * largest - scores::NOTHING);
+        weak.retain(|(_, number)| least.is_none_or(|least| *number > least));
+    }
     weak.sort_by(|a, b| b.1.total_cmp(&a.1));
     if let Some((place, number)) = weak.first() {
         let all = weak.len();

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use architecture::Op;
 use engine::Engine;
 use onnx_graph::Model;
 use report::{EngineCheck, Expect, FindingKind, GraphReport, Parts, Relation, Verdict};
@@ -99,6 +100,27 @@ pub struct Trial<'a> {
     truth: Answers<'a>,
     /// What the checkpoint itself gives in f64, where the references are of a converted one.
     unconverted: Option<(&'a References, Answers<'a>)>,
+}
+
+/// The tensors that were moved, in words; each by itself is a finding.
+fn moved_tensors(weights: &Audit) -> Option<String> {
+    /// How many are named.
+    const NAMED: usize = 3;
+    let findings = weights.findings.iter().filter(|finding| finding.kind == FindingKind::Moved);
+    let tensors: BTreeSet<&str> =
+        findings.flat_map(|finding| finding.tensors.iter().map(String::as_str)).collect();
+    let named: Vec<&str> = tensors.iter().copied().take(NAMED).collect();
+    let more = match tensors.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!named.is_empty()).then(|| {
+        format!(
+            "not held as the checkpoint has them, which changes nothing, as what was moved is undone \
+             elsewhere: {}{more}",
+            named.join(", ")
+        )
+    })
 }
 
 impl<'a> Trial<'a> {
@@ -238,6 +260,7 @@ impl<'a> Trial<'a> {
             }
             let (looked, carried) = self.look_closer(runs, graph, &proof, &weights, overflow.as_ref());
             parts = Parts { precision, relations, ..looked };
+            notes.extend(self.unstressed(graph, &parts));
             if proof.verdict == Verdict::Pass && bounds.expect == Expect::Exact {
                 witnesses = self.for_every_input(runs, graph, further, (&carried, &weights), &mut proof)?;
                 if proof.scope == Scope::EveryInput {
@@ -246,6 +269,7 @@ impl<'a> Trial<'a> {
                         // Nobody is to blame for what was only moved.
                         parts.culprits.clear();
                     }
+                    notes.extend(moved_tensors(&weights));
                 }
             }
         }
@@ -310,6 +334,22 @@ impl<'a> Trial<'a> {
             proof.note_unexplained(unexplained);
         }
         Ok(suspicious)
+    }
+
+    /// The LayerNorms that could not be put under stress, in words.
+    fn unstressed(&self, graph: Graph, parts: &Parts) -> Option<String> {
+        let program = self.subject.program();
+        let norms =
+            program.steps.iter().enumerate().filter(|(_, step)| matches!(step.op, Op::LayerNorm { .. }));
+        let is_stressed = |module: &&str| parts.stress.iter().any(|stress| stress.module == *module);
+        let (stressed, left): (Vec<&str>, Vec<&str>) =
+            norms.map(|(step, _)| program.place(step)).partition(is_stressed);
+        let first = left.first().filter(|_| !graph.parts.is_empty())?;
+        let (count, all) = (left.len(), stressed.len() + left.len());
+        Some(format!(
+            "{count} of {all} LayerNorms were not put under stress, as they are no part of the graph that can \
+             be run by itself: {first} is the first"
+        ))
     }
 
     /// Excuses weights that were only moved, in a graph that is proven for every input.

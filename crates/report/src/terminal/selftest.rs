@@ -28,6 +28,8 @@ fn kind(row: u8) -> &'static str {
         25 => "no other function",
         28 => "softmax",
         29 => "residual connections",
+        34 => "off the samples",
+        35 => "weights moved",
         30 => "NaN",
         31 => "outputs renamed",
         _ => "other",
