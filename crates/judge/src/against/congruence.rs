@@ -64,14 +64,16 @@ enum Term {
     Own(usize),
 }
 
+/// Constants of one dtype and shape, with their numbers among constants.
+type Alike = Vec<(usize, Value)>;
+
 #[derive(Default)]
 struct Numbers {
     terms: HashMap<Term, usize>,
     all: Vec<Term>,
     /// The shape of each, where it is known.
     shapes: Vec<Option<Vec<Dim>>>,
-    /// Constants of one dtype and shape, with their numbers among constants.
-    constants: HashMap<(DType, Vec<usize>), Vec<(usize, Value)>>,
+    constants: HashMap<(DType, Vec<usize>), Alike>,
     count: usize,
 }
 

@@ -4,15 +4,16 @@
 //! the next. Where the structure of the graph shows that its outputs are the model's for every
 //! input, that is the case for whatever was only moved. So these are excused, each with a note:
 //!
-//! | what | holds for |
+//! | what | as long as |
 //! | --- | --- |
-//! | heads or neurons in another order, query, key and value interleaved, signs, powers of two | matrices and vectors: all elements are there, up to order, sign and power of two |
-//! | a table in parts, padded, or with its rows in another order | tables: each row is there as it is |
-//! | names, orientations, places and roles that contradict the elements | all |
-//! | the bias of a key | attention by products of queries and keys: softmax does not see what is the same for all keys |
+//! | heads or neurons in another order, signs, powers of two | all elements are there, but for these |
+//! | query, key and value interleaved | likewise |
+//! | a table in parts, padded, or in another order | each row is there as it is |
+//! | names, orientations, places and roles | – |
+//! | the bias of a key | only a softmax of products reads it, which does not see it |
 //!
-//! Nothing else is: the structure is held within a bound, and this is exact. A tensor that is needed
-//! and is neither traced nor excused leaves the audit inconclusive.
+//! Nothing else is: the structure is held within a bound, and this is exact. A tensor that is
+//! needed and is neither traced nor excused leaves the audit inconclusive.
 
 use std::collections::{HashMap, HashSet};
 

@@ -3,8 +3,8 @@
 use onnx_graph::{Attribute, Graph, Model, Node};
 use onnx_session::compiled::Known;
 
-/// The graph without the `If`s whose conditions follow from constants and from shapes that are always
-/// the same, as exporters leave them behind a squeeze; nothing if there is none.
+/// The graph without the `If`s whose conditions follow from constants and from shapes that are
+/// always the same, as exporters leave them behind a squeeze; nothing if there is none.
 pub(crate) fn folded(model: &Model) -> Option<Model> {
     let mut folded = model.clone();
     let is_if = |node: &Node| node.domain.is_empty() && node.op == "If";
