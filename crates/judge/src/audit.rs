@@ -219,9 +219,9 @@ fn precision(matches: &[Match], carriers: &[Carrier], expect: Expect) -> Vec<Fin
     findings
 }
 
-/// A conversion that leaves less than this part of a tensor, as the root of the mean square of what is
-/// lost over that of the tensor, loses the tensor. Of normally distributed numbers a single bit loses
-/// 0.6, and the four bits of the coarsest conversion that `--expect` knows lose 0.1.
+/// A conversion that loses more than this part of a tensor, as the root of the mean square of what
+/// is lost over that of the tensor, leaves too little of it. Of normally distributed numbers a
+/// single bit loses 0.6, and the four bits of the coarsest conversion that `--expect` knows 0.1.
 const LOST: f64 = 0.5;
 
 /// Quantized or cast weights of which the conversion leaves next to nothing.

@@ -6,7 +6,7 @@
 //!
 //! | what | as long as |
 //! | --- | --- |
-//! | heads or neurons in another order, signs, powers of two | all elements are there, but for these |
+//! | heads or neurons in another order, signs, powers of two | but for these all is there |
 //! | query, key and value interleaved | likewise |
 //! | a table in parts, padded, or in another order | each row is there as it is |
 //! | names, orientations, places and roles | – |

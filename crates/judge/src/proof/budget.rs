@@ -13,9 +13,9 @@ use crate::compare::{Answers, Comparison, Features, Tally, largest, ulp};
 ///
 /// An engine may sum in another order, fuse, or use other kernels for exp and tanh: its error is of
 /// the same size as the reference's, not the same, and the distance between the two is at most the
-/// sum of both. Over all fixtures and graph forms each feature of the engines `candle` and `compiled`
-/// stays below 4.4, and below 6.3 on the fixture that is made to magnify rounding (tests/proof.rs); a
-/// product whose factors were rounded to bf16 is beyond 1000.
+/// sum of both. Over all fixtures and graph forms each feature of the engines `candle` and
+/// `compiled` stays below 4.4, and below 6.3 on the fixture that is made to magnify rounding
+/// (tests/proof.rs).
 pub const BUDGET_FACTOR: f64 = 8.0;
 
 /// What comes on top of it, in units of the last place of the largest value in the dtype of the
