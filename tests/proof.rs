@@ -21,12 +21,12 @@ use serde_json::Value as Json;
 /// 1.2e-12, on `stiff`, which magnifies f64's rounding as it does f32's; this is eight times as much, and a tenth of what a check allows.
 const PROVEN: f64 = 1e-11;
 
-/// The largest share of its budget that a feature takes on a correct graph: 0.55 was measured, on two
-/// engines and some 430 graphs.
+/// The largest share of its budget that a feature takes on a correct graph: 0.55 was measured, on
+/// two engines and some 430 graphs.
 const BUDGET_SHARE: f64 = 0.6;
 
-/// The same on `stiff`, whose f32 errors have a long tail: over 60 inputs of ts20-eager-static they are
-/// 1.3e-5 in the median and 1.3e-4 at most, for candle, the compiled engine, the reference and ONNX
+/// What a feature takes on `stiff`, whose f32 errors have a long tail: over 60 inputs of
+/// ts20-eager-static they are 1.3e-5 in the median and 1.3e-4 at most, for candle, the compiled engine, the reference and ONNX
 /// Runtime alike, and a suite measures the reference's on fewer: 0.78 was measured.
 const BUDGET_SHARE_STIFF: f64 = 0.9;
 

@@ -388,8 +388,8 @@ fn the_first_line_says_for_which_inputs_it_holds() {
     );
 }
 
-/// The last step in the branch of an `If` that is taken where the ids have so many axes; the other one
-/// negates.
+/// The last step in the branch of an `If` that is taken where the ids have so many axes; the other
+/// branch negates.
 fn branch(model: Model, rank: i64) -> Model {
     let of = |op: &str, name: &str| {
         let output = ValueSpec { name: name.into(), dtype: DType::F32, shape: None, optional: false };

@@ -346,6 +346,16 @@ impl Program {
         })
     }
 
+    /// Whether what a step gives is a key, and nothing else: what is added to all keys alike, as a
+    /// bias is, adds one number to all scores of a query, which no softmax sees.
+    pub fn is_only_key(&self, step: usize) -> bool {
+        let mut readers = self.consumers(step);
+        self.role(step) == Some(Role::Key)
+            && readers.all(|(user, at)| {
+                matches!(self.steps[user].op, Op::Attention { .. }) && Role::ALL.get(at) == Some(&Role::Key)
+            })
+    }
+
     /// The steps that some outputs depend on, in the order of execution.
     pub fn needed(&self, outputs: &[usize]) -> Vec<usize> {
         let mut needed = vec![false; self.steps.len()];

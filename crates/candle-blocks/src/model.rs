@@ -167,8 +167,8 @@ impl Model {
         Ok(outputs.collect())
     }
 
-    /// A weight or a bias, `weight` or `bias`, of a linear step, `[out, in]` or `[out]`, or of a layer
-    /// norm, `[width]`; nothing if the step is none of both.
+    /// The `weight` or `bias` of a step: `[out, in]` and `[out]` of a linear one, `[width]` of a
+    /// layer norm. Nothing of other steps, and by other names.
     pub fn parameter(&self, step: usize, name: &str) -> Option<&Tensor> {
         match (self.0.blocks.get(step)?, name) {
             (Block::Linear(linear), "weight") => Some(linear.weight()),

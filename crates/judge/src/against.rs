@@ -2,7 +2,7 @@
 //!
 //! There is no checkpoint here. Both graphs run on the oracle in f64, with the same numbers for the constants that a file can only hold as f32, and the
 //! proof is the one that a checkpoint gets: every output within [`DEFAULT_PROOF_TOL`](crate::proof::DEFAULT_PROOF_TOL). In f32 each engine that runs the
-//! second graph is held against the first on the oracle in f32, with the budget that both sides' f32 leaves it. As they run on the same kernels, a
+//! second graph is held against the first on the oracle in f32, with the budget that the first's own f32 leaves it. As they run on the same kernels, a
 //! fault of the oracle itself would not show.
 
 mod congruence;
@@ -24,7 +24,7 @@ use crate::blame::tokens::token_errors;
 use crate::compare::Answers;
 use crate::inputs::Case;
 use crate::proof::{
-    Leave, Numbers, Oracles, Promoted, Proof, Proven, Roundings, Runs, Scope, TELLING, promotions_to, prove,
+    Leave, Numbers, Oracles, Promoted, Proof, Proven, Roundings, Runs, Scope, TELLING, promotions_to, refute,
     telling_case,
 };
 use crate::structure::branches;
@@ -192,11 +192,11 @@ pub fn judge(
     Ok(Judged { report, budget: runs.map(|runs| runs.budget), witnesses })
 }
 
-/// Whether both graphs are the same for every input, operator by operator; else inputs on which they
-/// are not, if the graph's own constants lead to some.
+/// Whether both graphs are the same for every input, operator by operator; else inputs on which
+/// they are not, if the graph's own constants lead to some.
 fn for_every_input(
     original: &Original,
-    Graph { model, bounds, only_given, .. }: Graph,
+    Graph { model, only_given, .. }: Graph,
     double: &Oracle,
     truth: &Answers,
     proof: &mut Proof,
@@ -216,12 +216,10 @@ fn for_every_input(
     let mut suspicious: Vec<Case> =
         found.rows.iter().filter_map(|(input, rows)| with_rows(truth.cases(), input, rows)).collect();
     suspicious.extend(inputs::witnesses(&original.model, model));
-    let double_of = |cases| Answers::of(&original.double, cases, |_| ());
-    let Ok(truth) = double_of(&suspicious) else { return Ok(Vec::new()) };
-    let (off, _) = prove(&truth, double, bounds.proof_tol, |_| ())?;
-    let failing: Vec<String> = off.failing_inputs().into_iter().map(str::to_owned).collect();
+    // An input that the first graph does not take says nothing of the second.
+    let Ok(truth) = Answers::of(&original.double, &suspicious, |_| ()) else { return Ok(Vec::new()) };
+    let failing = refute(proof, &truth, double)?;
     suspicious.retain(|case| failing.contains(&case.name));
-    proof.note_witness(&off, suspicious.first().map(|case| case.name.as_str()));
     Ok(suspicious)
 }
 

@@ -232,8 +232,8 @@ pub struct Comparison {
 /// `last_hidden_state`, whether the row has a real token for `pooler_output`. Its length must divide that of the values;
 /// an empty one means that every element decides.
 ///
-/// Padding means nothing as long as it is a number. What is none, where the reference has one, makes
-/// every sum over the text's tokens none, even times 0: in a text with a real token it decides.
+/// Padding means nothing as long as it is a number. What is none, where the reference has one,
+/// makes every sum over the text's tokens none, even times 0: in a text with a real token it decides.
 ///
 /// # Errors
 /// If dtypes or shapes differ.

@@ -122,6 +122,27 @@ pub fn prove<'a>(
     Ok((proof, found))
 }
 
+/// Fails a proof if the graph in f64 is another function on inputs that its own nodes led to, of
+/// which `truth` says what they should give. Gives the names of those inputs.
+///
+/// # Errors
+/// If the inputs do not fit the graph.
+pub(crate) fn refute(
+    proof: &mut Proof,
+    truth: &Answers,
+    graph: &dyn Engine,
+) -> Result<Vec<String>, ParityError> {
+    let (off, _) = prove(truth, graph, proof.tol, |_| ())?;
+    let failing: Vec<String> = off.failing_inputs().into_iter().map(str::to_owned).collect();
+    if let Some((case, _)) = truth.iter().find(|(case, _)| failing.contains(&case.name)) {
+        let far = off.max_abs.map_or(String::new(), |off| format!(", {off:.1e} off"));
+        proof.verdict = Verdict::Fail;
+        proof.failure =
+            Some(format!("it is another function{far} on an input that its own nodes led to: {}", case.name));
+    }
+    Ok(failing)
+}
+
 /// What one output comes to over all cases.
 fn output(name: &str, tally: Tally, tol: f64) -> ProofOutput {
     let total = &tally.total.deciding;

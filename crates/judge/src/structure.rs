@@ -38,7 +38,6 @@ use self::kind::{Kind, Source};
 use self::operators::Work;
 use self::replay::Replay;
 pub(crate) use self::replay::ends_of;
-pub(crate) use self::walk::between;
 use self::walk::{Anchors, Graph, Reason, Taken, Walked, allowed, walk};
 use crate::blame::locate::Carried;
 use crate::inputs::Case;

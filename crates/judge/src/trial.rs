@@ -22,7 +22,7 @@ use crate::proof::convert::{self, NotFinite, not_finite};
 use crate::proof::further::Further;
 use crate::proof::{
     Budget, Leave, Oracles, Proof, ProofOutput, Proven, Roundings, Runs, Scope, TELLING, carrying,
-    exact_graph_with, prove, telling_case,
+    exact_graph_with, refute, telling_case,
 };
 use crate::structure::{self, Held, Structure, branches};
 use crate::subject::References;
@@ -326,10 +326,8 @@ impl<'a> Trial<'a> {
         if let Some(further) = further {
             truth = further.answers(reference, &truth)?;
         }
-        let (off, _) = prove(&truth, oracle, tol, |_| ())?;
-        let failing: Vec<String> = off.failing_inputs().into_iter().map(str::to_owned).collect();
+        let failing = refute(proof, &truth, oracle)?;
         suspicious.retain(|case| failing.contains(&case.name));
-        proof.note_witness(&off, suspicious.first().map(|case| case.name.as_str()));
         if suspicious.is_empty() {
             proof.note_unexplained(unexplained);
         }
@@ -347,8 +345,8 @@ impl<'a> Trial<'a> {
         let first = left.first().filter(|_| !graph.parts.is_empty())?;
         let (count, all) = (left.len(), stressed.len() + left.len());
         Some(format!(
-            "{count} of {all} LayerNorms were not put under stress, as they are no part of the graph that can \
-             be run by itself: {first} is the first"
+            "{count} of {all} LayerNorms were not put under stress, as they could not be cut out of the graph \
+             and run by themselves: {first} is the first"
         ))
     }
 
@@ -367,8 +365,7 @@ impl<'a> Trial<'a> {
             known.unwrap_or_else(|| structure::ends_of(program, name))
         };
         let ends: Vec<usize> = proof.outputs.iter().flat_map(|output| steps(&output.name)).collect();
-        let steps = structure::between(program, &ends, &BTreeSet::new());
-        let tensors = steps.iter().flat_map(|step| program.steps[*step].op.tensors());
+        let tensors = program.needed(&ends).into_iter().flat_map(|step| program.steps[step].op.tensors());
         let needed = tensors.map(|(_, id)| program.tensors[id].name.as_str()).collect();
         let checkpoint = subject.files().checkpoint()?;
         moved::excuse(weights, &checkpoint, subject.task(), subject.family(), model, &needed)

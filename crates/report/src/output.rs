@@ -64,8 +64,8 @@ pub struct OutputReport {
     pub beyond_atol: usize,
     /// How many are NaN or infinite.
     pub non_finite: NonFinite,
-    /// How far the engine may be from the reference by rounding alone, in the feature (the element of
-    /// the last axis) of the worst element; null where there is no proof to measure it by.
+    /// How far the engine may be from the reference by rounding alone, in the feature (the element
+    /// of the last axis) of the worst element; null where there is no proof to measure it by.
     pub budget: Option<f64>,
     /// The largest part of its budget that a feature takes; null as the budget.
     #[serde(default)]

@@ -102,16 +102,6 @@ impl Proof {
         self.unexplained = unexplained;
     }
 
-    /// Fails for an input beside those of the proof, on which the graph is as far off as another
-    /// proof says.
-    pub fn note_witness(&mut self, off: &Proof, input: Option<&str>) {
-        let Some(input) = input else { return };
-        self.verdict = Verdict::Fail;
-        let off = off.max_abs.map_or(String::new(), |off| format!(", {off:.1e} off"));
-        self.failure =
-            Some(format!("it is another function{off} on an input that its own nodes led to: {input}"));
-    }
-
     /// A proof that could not be made.
     pub fn impossible(why: String, tol: f64) -> Self {
         Self {

@@ -17,7 +17,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use architecture::{BindError, Family, Op, Role, Task};
+use architecture::{BindError, Family, Task};
 use checkpoint::Checkpoint;
 use onnx_graph::Model;
 use report::{Audit, Finding, FindingKind, Verdict};
@@ -54,16 +54,8 @@ pub(crate) fn excuse(
     let open: Vec<&Carrier> = carriers.iter().filter(is_open).collect();
     let wanted: Vec<&Weight> =
         weights.iter().filter(|weight| needed.contains(weight.name.as_str())).collect();
-    let is_key_bias = |weight: &Weight| {
-        weight.part.is_some_and(|part| {
-            let reads =
-                |step: &architecture::Step| step.inputs.iter().any(|wire| wire.step() == Some(part.step));
-            let mut readers = program.steps.iter().filter(|step| reads(step));
-            part.is_bias
-                && part.role == Some(Role::Key)
-                && readers.all(|step| matches!(step.op, Op::Attention { .. }))
-        })
-    };
+    let is_key_bias =
+        |weight: &Weight| weight.part.is_some_and(|part| part.is_bias && program.is_only_key(part.step));
     // Why a tensor need not be as it is in the checkpoint, where it was looked for in that carrier.
     let reason = |tensor: &str, initializer: Option<&str>| {
         let weight = wanted.iter().find(|weight| weight.name == tensor)?;

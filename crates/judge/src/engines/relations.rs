@@ -36,8 +36,8 @@ pub enum Bound<'a> {
     Budget(&'a Budget),
 }
 
-/// [`judge`] for a graph that was converted on purpose: what does not hold by what rounding explains is
-/// told, and is no violation if the conversion explains it.
+/// [`judge`] by what rounding explains, for a graph that may have been converted on purpose: what
+/// only the conversion explains is told, and is no violation.
 ///
 /// # Errors
 /// As [`judge`].
@@ -47,7 +47,10 @@ pub fn judge_converted(
     case: &Case,
     budget: &Budget,
 ) -> Result<Vec<Relation>, ParityError> {
-    let mut relations = judge(engine, side, case, Bound::Budget(&budget.unconverted()))?;
+    let Some(unconverted) = budget.unconverted() else {
+        return judge(engine, side, case, Bound::Budget(budget));
+    };
+    let mut relations = judge(engine, side, case, Bound::Budget(&unconverted))?;
     if relations.iter().any(Relation::is_violated) {
         let explained = judge(engine, side, case, Bound::Budget(budget))?;
         for (relation, explained) in relations.iter_mut().zip(explained) {

@@ -81,8 +81,8 @@ pub struct Leave {
 /// feature that is small for the difference of large ones has their errors.
 ///
 /// The graph that is judged has no part in it, neither in its own precision nor on its engine: a
-/// step that loses digits cannot set its own budget. Where a graph was converted on purpose, its own
-/// distance from what it is in f64 counts, too.
+/// step that loses digits cannot set its own budget. Where a graph was converted on purpose, its
+/// own distance from what it is in f64 counts, too.
 #[derive(Debug, Clone, Default)]
 pub struct Budget {
     outputs: BTreeMap<String, Vec<f64>>,
@@ -137,10 +137,9 @@ impl Budget {
         truth.specs().iter().filter_map(budget).collect()
     }
 
-    /// What it would be, had the graph not been converted.
-    pub(crate) fn unconverted(&self) -> Self {
-        let outputs = self.unconverted.clone().unwrap_or_else(|| self.outputs.clone());
-        Self { outputs, unconverted: None }
+    /// What it would be, had the graph not been converted; nothing if it was not.
+    pub(crate) fn unconverted(&self) -> Option<Self> {
+        Some(Self { outputs: self.unconverted.clone()?, unconverted: None })
     }
 
     /// The budget of each feature of an output; one for all where the last axis is not always the

@@ -382,8 +382,8 @@ fn telling<'a>(truth: &'a Answers) -> Option<(&'a Case, &'a NamedValues)> {
         .or_else(|| truth.iter().min_by_key(|(case, _)| tokens(case)))
 }
 
-/// How far a value is from the reference's, which has its shape, where it decides; infinite where it
-/// is not finite, or nothing decides.
+/// How far a value is from the reference's, which has its shape, where it decides; infinite where
+/// it is not finite, or nothing decides.
 fn distance(spec: &ValueSpec, reference: &Value, found: &Value, inputs: &NamedValues) -> f64 {
     let comparison = compare(&widened(reference), &widened(found), &deciding(spec, inputs), 0.0);
     comparison.ok().and_then(|comparison| comparison.deciding.max_abs()).unwrap_or(f64::INFINITY)

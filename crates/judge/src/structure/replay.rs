@@ -390,7 +390,8 @@ pub(crate) fn ends_of(program: &Program, name: &str) -> Vec<usize> {
     own.map_or_else(|| program.outputs.iter().map(|output| output.step).collect(), |own| vec![own.step])
 }
 
-fn elements(tensor: &Tensor) -> Option<Vec<f64>> {
+/// The elements of a tensor in f64, row by row.
+pub(super) fn elements(tensor: &Tensor) -> Option<Vec<f64>> {
     tensor.flatten_all().ok()?.to_dtype(candle_core::DType::F64).ok()?.to_vec1().ok()
 }
 

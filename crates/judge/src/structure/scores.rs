@@ -7,7 +7,8 @@
 
 use architecture::Op;
 use candle_blocks::{Model, ReferenceEngine};
-use candle_core::{DType, Tensor};
+
+use super::replay::elements;
 
 /// A score that is so much less than another has no part beside it: e to this power is 0 in f64.
 pub(super) const NOTHING: f64 = 746.0;
@@ -45,7 +46,7 @@ fn norms(model: &Model, step: usize, heads: usize) -> Option<Vec<f64>> {
     let (weight, bias) = (weight?, bias?);
     let rows = bias.len() / heads.max(1);
     let of_head = |(weight, bias): (&[f64], &[f64])| bound(weight, gain.len()) * size + norm(bias);
-    Some(weight.chunks(rows * gain.len()).zip(bias.chunks(rows.max(1))).map(of_head).collect())
+    Some(weight.chunks((rows * gain.len()).max(1)).zip(bias.chunks(rows.max(1))).map(of_head).collect())
 }
 
 /// What the spectral norm of a matrix of rows of this width is at most.
@@ -59,10 +60,6 @@ fn bound(matrix: &[f64], width: usize) -> f64 {
 
 fn norm(elements: &[f64]) -> f64 {
     elements.iter().map(|x| x * x).sum::<f64>().sqrt()
-}
-
-fn elements(tensor: &Tensor) -> Option<Vec<f64>> {
-    tensor.flatten_all().ok()?.to_dtype(DType::F64).ok()?.to_vec1().ok()
 }
 
 #[cfg(test)]

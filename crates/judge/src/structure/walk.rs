@@ -536,7 +536,7 @@ pub(super) fn allowed(graph: &Graph, steps: &[usize], from: &BTreeSet<usize>) ->
 }
 
 /// The steps that these are made by, up to those.
-pub(crate) fn between(program: &Program, steps: &[usize], from: &BTreeSet<usize>) -> BTreeSet<usize> {
+pub(super) fn between(program: &Program, steps: &[usize], from: &BTreeSet<usize>) -> BTreeSet<usize> {
     let (mut seen, mut open) = (BTreeSet::new(), steps.to_vec());
     while let Some(step) = open.pop() {
         if !from.contains(&step) && seen.insert(step) {

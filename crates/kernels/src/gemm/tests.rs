@@ -6,8 +6,8 @@ use crate::{
     Epilogue, Isa, KernelError, Kernels, Pool, Rows, RowsMut, Source, Unary, naive, sample::numbers,
 };
 
-/// How many standard deviations a sum may be off. Each of its steps rounds by at most 2⁻²⁴ of what it
-/// gives, evenly, so that the steps are a random walk; a run looks at some 10⁶ elements, and beyond
+/// How many standard deviations a sum may be off. Each of its steps rounds by at most 2⁻²⁴ of what
+/// it gives, evenly, so that the steps are a random walk; a run looks at some 10⁶ elements, and beyond
 /// seven deviations is one in 10¹¹.
 const DEVIATIONS: f64 = 7.0;
 

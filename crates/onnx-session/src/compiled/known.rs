@@ -24,7 +24,9 @@ use super::ir::{Fact, Guard, Info};
 /// use onnx_session::compiled::Known;
 ///
 /// let dims = ["batch", "sequence"].map(|name| Dim::Symbol(name.into()));
-/// let spec = |name: &str, shape| ValueSpec { name: name.into(), dtype: DType::I64, shape, optional: false };
+/// let spec = |name: &str, shape| {
+///     ValueSpec { name: name.into(), dtype: DType::I64, shape, optional: false }
+/// };
 /// let graph = Graph {
 ///     inputs: vec![spec("ids", Some(dims.to_vec()))],
 ///     outputs: vec![spec("sizes", None)],
@@ -37,7 +39,8 @@ use super::ir::{Fact, Guard, Info};
 ///     }],
 ///     ..Graph::default()
 /// };
-/// let model = Model { ir_version: 8, opsets: [(String::new(), 17)].into(), graph, ..Model::default() };
+/// let opsets = [(String::new(), 17)].into();
+/// let model = Model { ir_version: 8, opsets, graph, ..Model::default() };
 /// let known = Known::of(&model)?;
 /// assert!(known.is_sizes("sizes") && !known.is_constant("sizes"));
 /// assert_eq!(known.shape("ids").map(|shape| shape.len()), Some(2));

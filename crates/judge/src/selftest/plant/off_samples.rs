@@ -1,6 +1,6 @@
 //! Faults that show on inputs which no suite has, and weights that were moved, which is no fault.
 
-use architecture::{Op, Role};
+use architecture::Op;
 use engine::{DType, Value};
 
 use super::{Plants, Side, Wanted};
@@ -104,12 +104,8 @@ impl Plants<'_> {
     /// Whether a tensor is the bias of a key, which no softmax sees.
     pub(super) fn is_unseen(&self, tensor: &str) -> bool {
         let program = self.sound.program();
-        (0..program.steps.len()).any(|step| {
-            let mut readers = program.consumers(step).map(|(user, _)| user);
-            program.role(step) == Some(Role::Key)
-                && self.sound.named(step, "bias") == Some(tensor)
-                && readers.all(|user| matches!(program.steps[user].op, Op::Attention { .. }))
-        })
+        let mut keys = (0..program.steps.len()).filter(|&step| program.is_only_key(step));
+        keys.any(|step| self.sound.named(step, "bias") == Some(tensor))
     }
 }
 
