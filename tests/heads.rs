@@ -44,7 +44,7 @@ fn heads() -> Vec<Head> {
             let config = BertConfig::from_json(&files.config().unwrap()).unwrap();
             let task = config.task().unwrap();
             assert_eq!(entry["task"], task.name());
-            assert_eq!(entry["architecture"], config.class(task));
+            assert_eq!(entry["architecture"], *config.class(task));
             let graphs = entry["onnx"].as_array().unwrap().iter();
             Head {
                 task,

@@ -95,7 +95,7 @@ impl Family for Toy {
     }
 
     fn program(&self, task: Task, _: &dyn Fn(&str) -> bool) -> Result<Program, Box<dyn Error + Send + Sync>> {
-        let mut m = Draft::new(self.class(task), "ToyModel", task);
+        let mut m = Draft::new(&self.class(task), "ToyModel", task);
         let (ids, mask) = (m.input("input_ids"), m.input("attention_mask"));
         let hidden = m.base(|m| self.body(m, ids, mask));
         if task == Task::SequenceClassification {
@@ -116,8 +116,8 @@ impl Family for Toy {
         Ok(self.task)
     }
 
-    fn class(&self, task: Task) -> &'static str {
-        if task == Task::SequenceClassification { "ToyForScores" } else { "ToyModel" }
+    fn class(&self, task: Task) -> Cow<'static, str> {
+        if task == Task::SequenceClassification { "ToyForScores".into() } else { "ToyModel".into() }
     }
 
     fn pad_token_id(&self) -> usize {

@@ -79,18 +79,31 @@ fn usual_prefixes(base: &str) -> Vec<String> {
     of_wrappers.chain(["0.auto_model.".to_string()]).collect()
 }
 
-/// Models whose tensors have a BERT's names, and mean something else: their prefix is theirs.
-const OTHER_FAMILIES: [&str; 8] =
-    ["roberta", "xlm_roberta", "camembert", "electra", "ernie", "data2vec_text", "layoutlm", "esm"];
+/// Models whose tensors have names of others, and mean something else: their prefix is theirs.
+const FAMILIES: [&str; 13] = [
+    "bert",
+    "roberta",
+    "xlm_roberta",
+    "camembert",
+    "electra",
+    "distilbert",
+    "mpnet",
+    "albert",
+    "ernie",
+    "data2vec_text",
+    "layoutlm",
+    "esm",
+    "deberta",
+];
 
 /// Any other prefix under which all tensors of the model without its head are found, as
 /// `_orig_mod.` of `torch.compile`; `without` is its program without what only some checkpoints
-/// have.
-fn other_prefixes<'a>(checkpoint: &'a Checkpoint, without: &Program) -> Vec<&'a str> {
+/// have, and `base` the family's own.
+fn other_prefixes<'a>(checkpoint: &'a Checkpoint, without: &Program, base: &str) -> Vec<&'a str> {
     let tensors: Vec<&Tensor> = without.tensors.iter().filter(|tensor| tensor.in_base).collect();
     let Some(first) = tensors.first() else { return Vec::new() };
     let prefix = |name: &'a str| name.strip_suffix(&first.name).filter(|prefix| prefix.ends_with('.'));
-    let is_other = |prefix: &str| prefix.split('.').any(|part| OTHER_FAMILIES.contains(&part));
+    let is_other = |prefix: &str| prefix.split('.').any(|part| part != base && FAMILIES.contains(&part));
     // Each stops at the first tensor that is not there: a checkpoint may have many such names.
     let has_all = |prefix: &&str| tensors.iter().all(|tensor| find(checkpoint, prefix, tensor).is_some());
     checkpoint.names().filter_map(prefix).filter(|prefix| !is_other(prefix)).filter(has_all).collect()
@@ -121,7 +134,7 @@ pub fn bind<'a>(checkpoint: &'a Checkpoint, family: &dyn Family, task: Task) -> 
     let of_base = |program: &Program| program.tensors.iter().filter(|tensor| tensor.in_base).count();
     if best.as_ref().is_none_or(|(found, _, program)| *found < of_base(program)) {
         let without = family.program(task, &|_| false).map_err(BindError::Config)?;
-        match other_prefixes(checkpoint, &without)[..] {
+        match other_prefixes(checkpoint, &without, family.base())[..] {
             [] => {}
             [prefix] => {
                 let has = |name: &str| checkpoint.get(&format!("{prefix}{name}")).is_some();

@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use crate::program::{Copied, Input, Module, Op, Output, Program, Shape, Step, Tensor, TensorId, Wire};
 use crate::{Activation, Task};
 
@@ -42,8 +44,13 @@ impl Draft {
     }
 
     /// A module of a class of transformers' own. What `write` gives is its output.
-    pub fn module(&mut self, name: &str, class: &'static str, write: impl FnOnce(&mut Self) -> Wire) -> Wire {
-        self.nested(name, Some(class), None, write)
+    pub fn module(
+        &mut self,
+        name: &str,
+        class: impl Into<Cow<'static, str>>,
+        write: impl FnOnce(&mut Self) -> Wire,
+    ) -> Wire {
+        self.nested(name, Some(class.into()), None, write)
     }
 
     /// The item of that number in a list of modules.
@@ -51,16 +58,16 @@ impl Draft {
         &mut self,
         list: &str,
         number: usize,
-        class: &'static str,
+        class: impl Into<Cow<'static, str>>,
         write: impl FnOnce(&mut Self) -> Wire,
     ) -> Wire {
-        self.nested(&format!("{list}.{number}"), Some(class), Some(number), write)
+        self.nested(&format!("{list}.{number}"), Some(class.into()), Some(number), write)
     }
 
     fn nested(
         &mut self,
         name: &str,
-        class: Option<&'static str>,
+        class: Option<Cow<'static, str>>,
         item: Option<usize>,
         write: impl FnOnce(&mut Self) -> Wire,
     ) -> Wire {
@@ -86,7 +93,37 @@ impl Draft {
     pub fn positions(&mut self, name: &str, rows: usize, width: usize) -> Wire {
         self.nested(name, None, None, |m| {
             let table = m.parameter("weight", vec![rows, width]);
-            m.step(Op::Positions { table }, [])
+            m.step(Op::Positions { table, padding: None }, [])
+        })
+    }
+
+    /// An embedding table: a row for each position of `ids`. Tokens whose id is `padding` take the
+    /// row of that number; the others are counted from the next one on.
+    pub fn positions_by_padding(
+        &mut self,
+        name: &str,
+        ids: Wire,
+        padding: usize,
+        [rows, width]: [usize; 2],
+    ) -> Wire {
+        self.nested(name, None, None, |m| {
+            let table = m.parameter("weight", vec![rows, width]);
+            m.step(Op::Positions { table, padding: Some(padding) }, [ids])
+        })
+    }
+
+    /// A table of numbers for each head, a row for each bucket of distances; see
+    /// [`Op::RelativeBias`].
+    pub fn relative_bias(
+        &mut self,
+        name: &str,
+        [rows, heads]: [usize; 2],
+        buckets: usize,
+        farthest: usize,
+    ) -> Wire {
+        self.nested(name, None, None, |m| {
+            let table = m.parameter("weight", vec![rows, heads]);
+            m.step(Op::RelativeBias { table, buckets, farthest }, [])
         })
     }
 
@@ -130,6 +167,16 @@ impl Draft {
     /// Multi-head attention; query, key and value have the same width.
     pub fn attention(&mut self, [query, key, value]: [Wire; 3], mask: Wire, heads: usize) -> Wire {
         self.step(Op::Attention { heads }, [query, key, value, mask])
+    }
+
+    /// Multi-head attention with a number added to each score.
+    pub fn biased_attention(
+        &mut self,
+        [query, key, value]: [Wire; 3],
+        [mask, bias]: [Wire; 2],
+        heads: usize,
+    ) -> Wire {
+        self.step(Op::Attention { heads }, [query, key, value, mask, bias])
     }
 
     /// The activation that the architecture has here.
@@ -205,8 +252,42 @@ impl Draft {
     }
 
     /// The program.
-    pub fn finish(self) -> Program {
+    pub fn finish(mut self) -> Program {
+        self.name_what_is_between();
         self.program
+    }
+
+    /// Names what stands between modules, so that it can be seen and blamed by itself: attention,
+    /// activations and sums that no module ends with. The name is in brackets, within the module
+    /// that it is in. A sum that is only normalised before its module ends goes without.
+    fn name_what_is_between(&mut self) {
+        let program = &self.program;
+        let mut places: Vec<Module> = Vec::new();
+        for (at, step) in program.steps.iter().enumerate() {
+            let kind = match step.op {
+                Op::Attention { .. } => "attention",
+                Op::Activation { .. } => "activation",
+                Op::Sum => "sum",
+                _ => continue,
+            };
+            let end = program.module(&step.module).map(|module| module.output);
+            let goes_to_end = |(user, _): (usize, usize)| Some(user) == end;
+            let is_there = program.ending_at(at).next().is_some();
+            if is_there || step.op == Op::Sum && program.consumers(at).any(goes_to_end) {
+                continue;
+            }
+            let dot = if step.module.is_empty() { "" } else { "." };
+            let first = format!("{}{dot}({kind})", step.module);
+            let others = (2..).map(|number| format!("{}{dot}({kind} {number})", step.module));
+            let mut names = std::iter::once(first).chain(others);
+            let path = names.find(|name| places.iter().all(|place| place.path != *name));
+            places.extend(path.map(|path| Module { path, class: None, item: None, output: at }));
+        }
+        for place in places {
+            let modules = &mut self.program.modules;
+            let after = modules.iter().position(|module| module.output > place.output);
+            modules.insert(after.unwrap_or(modules.len()), place);
+        }
     }
 
     fn named(&self, name: &str) -> String {
@@ -225,7 +306,8 @@ impl Draft {
         wire.step().map_or(Shape::IDS, |step| self.shapes[step])
     }
 
-    fn width(&self, wire: Wire) -> usize {
+    /// How many features a value has.
+    pub fn width(&self, wire: Wire) -> usize {
         self.shape(wire).width.unwrap_or(1)
     }
 }

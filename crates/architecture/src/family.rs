@@ -2,7 +2,7 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::Debug;
 
-use crate::{Program, Task, TaskError};
+use crate::{Limits, Program, Task, TaskError};
 
 /// A model of some family, as its config.json has it: what is known before a weight is read.
 pub trait Family: Debug + Send + Sync {
@@ -31,7 +31,18 @@ pub trait Family: Debug + Send + Sync {
     fn task(&self) -> Result<Task, TaskError>;
 
     /// The class of transformers that computes a task.
-    fn class(&self, task: Task) -> &'static str;
+    fn class(&self, task: Task) -> Cow<'static, str>;
+
+    /// The classes that the checkpoint was saved from; none where config.json names none.
+    fn architectures(&self) -> &[String] {
+        &[]
+    }
+
+    /// What inputs the model takes, as far as its config tells.
+    fn limits(&self) -> Limits {
+        let program = self.program(Task::FeatureExtraction, &|_| true).unwrap_or_default();
+        program.limits()
+    }
 
     /// The id of the padding token.
     fn pad_token_id(&self) -> usize;

@@ -1,5 +1,7 @@
 //! The program that a description comes to.
 
+use std::borrow::Cow;
+
 use crate::Activation;
 
 /// A model, step by step in the order of execution.
@@ -16,7 +18,8 @@ pub struct Program {
     pub inputs: Vec<Input>,
     /// What it reads from the checkpoint, in the order of execution.
     pub tensors: Vec<Tensor>,
-    /// Its modules, each after its parts, as PyTorch's forward hooks are called.
+    /// Its modules, each after its parts, as PyTorch's forward hooks are called; and what stands
+    /// between them, under a name in brackets: `transformer.layer.0.attention.(attention)`.
     pub modules: Vec<Module>,
     /// What it computes.
     pub steps: Vec<Step>,
@@ -76,7 +79,7 @@ pub struct Module {
     /// Its path, without a prefix: `encoder.layer.0.attention.self`.
     pub path: String,
     /// Its class, where that is one of transformers' own and not PyTorch's: `BertSelfAttention`.
-    pub class: Option<&'static str>,
+    pub class: Option<Cow<'static, str>>,
     /// Its number in the list of modules that it is an item of: 0 for `encoder.layer.0`.
     pub item: Option<usize>,
     /// The step that gives its output.
@@ -108,11 +111,14 @@ pub enum Op {
         /// `[rows, width]`.
         table: TensorId,
     },
-    /// Rows of a table, by position: the first row for the first token of each text. It is fed
-    /// nothing; there are as many as the first input has tokens.
+    /// Rows of a table, by position. It is fed nothing, or where `padding` is told, ids.
     Positions {
         /// `[rows, width]`.
         table: TensorId,
+        /// Without it the first row is for the first token of each text, and so on. With it the
+        /// row of that number is for all tokens that have it as their id, and those after it are
+        /// for the others, which alone are counted (RoBERTa).
+        padding: Option<usize>,
     },
     /// An affine map of the features.
     Linear {
@@ -130,7 +136,22 @@ pub enum Op {
         /// What is added to the variance.
         eps: f64,
     },
-    /// Multi-head attention of query, key, value and mask, scaled by the size of a head.
+    /// A number for each head and each pair of tokens, by how far one stands from the other: a row
+    /// of a table for each bucket of distances (Raffel et al. 2020, section 2.1). It is fed nothing
+    /// and gives `[sequence, sequence, heads]`, the token that asks first.
+    ///
+    /// Half of the buckets are for tokens that come later. Of each half the first half are distances
+    /// by themselves; the others grow with the logarithm, up to `farthest` and all beyond.
+    RelativeBias {
+        /// `[buckets, heads]`.
+        table: TensorId,
+        /// How many buckets there are.
+        buckets: usize,
+        /// The distance at which the last bucket begins.
+        farthest: usize,
+    },
+    /// Multi-head attention of query, key, value and mask, scaled by the size of a head. A fifth
+    /// input is added to the scores, as [`Op::RelativeBias`] gives it.
     Attention {
         /// How many heads there are.
         heads: usize,
@@ -163,7 +184,7 @@ impl Op {
         match *self {
             Self::Rows | Self::Mask => Shape::IDS,
             Self::Unrows => Shape { per_token: false, width: None },
-            Self::Embedding { table } | Self::Positions { table } => {
+            Self::Embedding { table } | Self::Positions { table, .. } | Self::RelativeBias { table, .. } => {
                 Shape { per_token: true, width: size(table, 1) }
             }
             Self::Linear { weight, .. } => Shape { width: size(weight, 0), ..fed },
@@ -176,7 +197,9 @@ impl Op {
     /// The tensors that it reads, with the parameter that each is.
     pub fn tensors(&self) -> Vec<(&'static str, TensorId)> {
         match *self {
-            Self::Embedding { table } | Self::Positions { table } => vec![("weight", table)],
+            Self::Embedding { table } | Self::Positions { table, .. } | Self::RelativeBias { table, .. } => {
+                vec![("weight", table)]
+            }
             Self::Linear { weight, bias } | Self::LayerNorm { weight, bias, .. } => {
                 vec![("weight", weight), ("bias", bias)]
             }
@@ -249,10 +272,12 @@ impl Role {
 pub struct Limits {
     /// The number of tokens in the vocabulary.
     pub vocabulary: usize,
-    /// The number of segments that a token may belong to; 1 where the model knows none.
+    /// The number of segments that a token may belong to; 0 where the model is told none.
     pub token_types: usize,
     /// The most tokens in a row.
     pub positions: usize,
+    /// The id whose tokens are not counted as positions, where there is one.
+    pub padding: Option<usize>,
 }
 
 impl Program {
@@ -389,7 +414,7 @@ impl Program {
             tag = format!("{tag}/{}", self.base_class);
         }
         for module in around {
-            match (module.class, module.item) {
+            match (&module.class, module.item) {
                 (Some(class), Some(item)) => tag = format!("{tag}/{class}.{item}"),
                 (Some(class), None) => tag = format!("{tag}/{class}"),
                 (None, _) => {}
@@ -447,13 +472,20 @@ impl Program {
     pub fn limits(&self) -> Limits {
         let others = (1..self.inputs.len()).filter(|&input| !self.is_mask(input));
         let positions = self.steps.iter().filter_map(|step| match step.op {
-            Op::Positions { table } => self.tensors[table].shape.first().copied(),
+            Op::Positions { table, padding } => {
+                let before = padding.map_or(0, |padding| padding.saturating_add(1));
+                Some(self.tensors[table].shape.first()?.saturating_sub(before))
+            }
             _ => None,
         });
         Limits {
             vocabulary: self.below(0).unwrap_or(usize::MAX),
-            token_types: others.filter_map(|input| self.below(input)).min().unwrap_or(1),
+            token_types: others.filter_map(|input| self.below(input)).min().unwrap_or(0),
             positions: positions.min().unwrap_or(usize::MAX),
+            padding: self.steps.iter().find_map(|step| match step.op {
+                Op::Positions { padding, .. } => padding,
+                _ => None,
+            }),
         }
     }
 

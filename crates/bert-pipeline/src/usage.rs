@@ -3,7 +3,6 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use candle_bert::BertConfig;
 use candle_core::Tensor;
 use checkpoint::ModelFiles;
 
@@ -36,9 +35,9 @@ impl Setting {
 /// # Errors
 /// If config.json is missing or contradicts itself.
 pub fn labels(files: &ModelFiles) -> Result<Vec<Setting>, PipelineError> {
-    let config = BertConfig::from_json(&files.config()?)?;
+    let family = candle_bert::family(&files.config()?)?;
     let names: Vec<String> =
-        (0..config.num_labels).map(|id| format!("{id} = {}", config.label(id))).collect();
+        (0..family.num_labels()).map(|id| format!("{id} = {}", family.label(id))).collect();
     let kind = Settings::read(&files.transformer()?, MODEL_CONFIG)?;
     let kind = kind.string("problem_type")?.unwrap_or("not set").to_owned();
     Ok(vec![
@@ -55,7 +54,7 @@ pub fn labels(files: &ModelFiles) -> Result<Vec<Setting>, PipelineError> {
 pub fn reading(files: &ModelFiles) -> Result<Vec<Setting>, PipelineError> {
     let own = files.transformer()?;
     let positions = match own.read(MODEL_CONFIG)? {
-        Some(bytes) => Some(BertConfig::from_json(&bytes)?.max_position_embeddings),
+        Some(bytes) => Some(candle_bert::family(&bytes)?.limits().positions),
         None => None,
     };
     let tokenizer = Tokenizer::from_files(files, positions)?;

@@ -1,59 +1,309 @@
-//! Hugging Face's config.json of a BERT.
+//! Hugging Face's config.json: what all families read alike, and which family one is of.
 //!
-//! Fields that do not change what the model computes are ignored. A field that is absent or `null` has the value that
-//! `transformers` gives it, which is that of BERT-base. A value that this crate would silently compute wrongly is
+//! Fields that do not change what a model computes are ignored. A field that is absent or `null`
+//! has the value that `transformers` gives it. A value that would silently be computed wrongly is
 //! refused.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use architecture::{Activation, Draft, Family, ProblemType, Program, Task, UnknownActivation};
 use serde_json::{Map, Value};
 
-use crate::bert::bert;
-use crate::task::{class, pooler, task_of};
+use crate::classes::{Classes, class};
+use crate::{BertConfig, DistilBertConfig, ElectraConfig, MpnetConfig, OtherConfig, RobertaConfig};
 
-use std::error::Error;
+/// Far more layers than any encoder has, and few enough that a list of them is no danger: the
+/// number comes from a file.
+pub const MAX_HIDDEN_LAYERS: usize = 1_000;
 
-use architecture::{Activation, Family, ProblemType, Program, Task, TaskError, UnknownActivation};
-
-/// The sizes and choices that make a BERT (Devlin et al. 2018, section 3: *L* layers, hidden size *H*, *A* attention heads).
-#[derive(Debug, Clone, PartialEq)]
-pub struct BertConfig {
-    /// The number of tokens in the vocabulary.
-    pub vocab_size: usize,
-    /// The width of every hidden state: *H*.
-    pub hidden_size: usize,
-    /// The number of encoder layers: *L*.
-    pub num_hidden_layers: usize,
-    /// The number of attention heads in each layer: *A*. It divides `hidden_size`.
-    pub num_attention_heads: usize,
-    /// The width of the feed-forward layers: 4 *H* in the paper.
-    pub intermediate_size: usize,
-    /// The activation between the feed-forward layers.
-    pub hidden_act: Activation,
-    /// The longest sequence there are position embeddings for, in tokens.
-    pub max_position_embeddings: usize,
-    /// The number of segments a token may belong to.
-    pub type_vocab_size: usize,
-    /// What LayerNorm adds to the variance.
-    pub layer_norm_eps: f64,
-    /// The id of the padding token. The model itself does not treat it in any special way: padding is told by the mask.
-    pub pad_token_id: usize,
-    /// The classes the checkpoint was saved from, for instance `BertForSequenceClassification`; empty where not given.
-    pub architectures: Vec<String>,
-    /// How many labels a classifier tells apart; 1 in a regression, and in most cross-encoders. 2 where nothing is said.
-    pub num_labels: usize,
-    /// What the labels are called, by their id; empty where nothing is said. Otherwise there are `num_labels` of them.
-    pub id2label: Vec<String>,
-    /// How the logits of a sequence classifier are meant, where it is said.
-    pub problem_type: Option<ProblemType>,
-    /// Whether the decoder of a masked language model is the table of word embeddings; true where nothing is said.
-    pub tie_word_embeddings: bool,
+/// The values of `model_type` of all families.
+fn model_types() -> Vec<&'static str> {
+    let all = [
+        BertConfig::MODEL_TYPES,
+        ElectraConfig::MODEL_TYPES,
+        RobertaConfig::MODEL_TYPES,
+        DistilBertConfig::MODEL_TYPES,
+        MpnetConfig::MODEL_TYPES,
+    ];
+    all.into_iter().flatten().map(|(model_type, _)| *model_type).collect()
 }
 
+/// The family that a config.json is of, by its `model_type`; without one it is BERT.
+///
+/// Of a family that is not known here, what any config.json says is read: [`OtherConfig`].
+///
+/// ```
+/// use candle_bert::{Task, family};
+///
+/// let family = family(br#"{"model_type": "roberta", "architectures": ["RobertaForMaskedLM"]}"#)?;
+/// assert_eq!((family.name(), family.task()?), ("RoBERTa", Task::MaskedLm));
+/// assert_eq!(family.limits().positions, 510);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// If the bytes are not JSON, a field has the wrong type, or the values are impossible,
+/// contradictory, or those of a model that is not computed here.
+pub fn family(json: &[u8]) -> Result<Arc<dyn Family>, ConfigError> {
+    let fields = Fields::read(json)?;
+    let found = fields.text("model_type")?;
+    let is = |of: &[(&str, &str)]| of.iter().any(|(model_type, _)| Some(*model_type) == found);
+    Ok(match found {
+        _ if is(ElectraConfig::MODEL_TYPES) => Arc::new(ElectraConfig::of(&fields)?),
+        _ if is(RobertaConfig::MODEL_TYPES) => Arc::new(RobertaConfig::of(&fields)?),
+        _ if is(DistilBertConfig::MODEL_TYPES) => Arc::new(DistilBertConfig::of(&fields)?),
+        _ if is(MpnetConfig::MODEL_TYPES) => Arc::new(MpnetConfig::of(&fields)?),
+        Some(found) if !is(BertConfig::MODEL_TYPES) => Arc::new(OtherConfig::of(&fields, found)?),
+        _ => Arc::new(BertConfig::of(&fields)?),
+    })
+}
+
+/// What the file of a family says beside its fields. The rest of [`Family`] follows from it.
+pub(crate) trait Described {
+    /// See [`Family::name`].
+    const NAME: &'static str;
+
+    /// See [`Family::base`].
+    const BASE: &'static str;
+
+    /// What `model_type` may be, each with what the names of transformers' classes begin with.
+    const MODEL_TYPES: &'static [(&'static str, &'static str)];
+
+    /// How those names end, and the task that each is for.
+    const CLASSES: Classes;
+
+    /// What the names of transformers' classes begin with.
+    fn class_prefix(&self) -> &'static str {
+        Self::MODEL_TYPES[0].1
+    }
+
+    /// A model of a task that is still to be written.
+    fn draft(&self, task: Task) -> Draft {
+        let class = |task| class(self.class_prefix(), Self::CLASSES, task);
+        Draft::new(&class(task), &class(Task::FeatureExtraction), task)
+    }
+
+    /// The sizes that any encoder has.
+    fn sizes(&self) -> Sizes;
+
+    /// What of config.json makes another model.
+    fn refuse(_: &Fields) -> Result<(), ConfigError> {
+        Ok(())
+    }
+
+    /// What must hold beside what must hold for all families.
+    fn check(&self) -> Result<(), ConfigError> {
+        Ok(())
+    }
+
+    /// The model of a task; see [`Family::program`].
+    fn describe(&self, task: Task, has: &dyn Fn(&str) -> bool) -> Program;
+}
+
+/// The sizes that any encoder has, each with the field that says it.
+pub(crate) struct Sizes {
+    pub hidden: (&'static str, usize),
+    pub heads: (&'static str, usize),
+    pub layers: (&'static str, usize),
+}
+
+/// Declares the config of a family: what its file says with [`Described`], its own fields, each
+/// with its kind and the value that transformers gives it where config.json is silent, and the id
+/// that pads where it names none. What every config has is added.
+macro_rules! config {
+    (@type size) => { usize };
+    (@type eps) => { f64 };
+    (@type activation) => { architecture::Activation };
+    (@type flag) => { bool };
+    (@type name) => { String };
+    (@check size, $name:expr, $value:expr) => {
+        if $value == 0 {
+            return Err($crate::ConfigError::Zero { field: $name });
+        }
+    };
+    (@check eps, $name:expr, $value:expr) => {
+        $crate::config::check_eps($name, $value)?;
+    };
+    (@check $kind:ident, $name:expr, $value:expr) => {};
+    (
+        $(#[$doc:meta])*
+        pub struct $config:ident, padding $pad:literal {
+            $($(#[$field_doc:meta])* $field:ident: $kind:ident = $default:expr,)*
+        }
+    ) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct $config {
+            $($(#[$field_doc])* pub $field: $crate::config::config!(@type $kind),)*
+            /// The id of the padding token.
+            pub pad_token_id: usize,
+            /// The classes the checkpoint was saved from; empty where not given.
+            pub architectures: Vec<String>,
+            /// How many labels a classifier tells apart; 1 in a regression, and in most
+            /// cross-encoders. 2 where nothing is said.
+            pub num_labels: usize,
+            /// What the labels are called, by their id; empty where nothing is said. Otherwise
+            /// there are `num_labels` of them.
+            pub id2label: Vec<String>,
+            /// How the logits of a sequence classifier are meant, where it is said.
+            pub problem_type: Option<architecture::ProblemType>,
+            /// Whether the decoder of a masked language model is the table of word embeddings; true
+            /// where nothing is said.
+            pub tie_word_embeddings: bool,
+        }
+
+        impl Default for $config {
+            /// What transformers gives where config.json is silent.
+            fn default() -> Self {
+                Self {
+                    $($field: $default,)*
+                    pad_token_id: $pad,
+                    architectures: Vec::new(),
+                    num_labels: 2,
+                    id2label: Vec::new(),
+                    problem_type: None,
+                    tie_word_embeddings: true,
+                }
+            }
+        }
+
+        impl $config {
+            /// Reads the bytes of a config.json.
+            ///
+            /// # Errors
+            /// If they are not JSON, a field has the wrong type, or the values are impossible,
+            /// contradictory, or those of a model that is not computed here.
+            pub fn from_json(json: &[u8]) -> Result<Self, $crate::ConfigError> {
+                Self::of(&$crate::config::Fields::read(json)?)
+            }
+
+            pub(crate) fn of(fields: &$crate::config::Fields) -> Result<Self, $crate::ConfigError> {
+                fields.refuse_others::<Self>()?;
+                Self::refuse(fields)?;
+                let default = Self::default();
+                let id2label = fields.labels()?;
+                let config = Self {
+                    $($field: fields.$kind(stringify!($field), default.$field)?,)*
+                    pad_token_id: fields.size("pad_token_id", default.pad_token_id)?,
+                    architectures: fields.architectures()?,
+                    // Where both are given, transformers counts the names.
+                    num_labels: match id2label.len() {
+                        0 => fields.size("num_labels", default.num_labels)?,
+                        names => names,
+                    },
+                    id2label,
+                    problem_type: fields.problem_type()?,
+                    tie_word_embeddings: fields.flag("tie_word_embeddings", default.tie_word_embeddings)?,
+                };
+                config.validate()?;
+                Ok(config)
+            }
+
+            /// Checks that the values make a model. Reading has done so already.
+            ///
+            /// # Errors
+            /// The first value that is impossible, or contradicts another.
+            pub fn validate(&self) -> Result<(), $crate::ConfigError> {
+                $($crate::config::config!(@check $kind, stringify!($field), self.$field);)*
+                let (vocabulary, labels) = (
+                    (self.vocab_size, self.pad_token_id),
+                    (self.id2label.len(), self.num_labels),
+                );
+                $crate::config::check(self, vocabulary, labels)?;
+                self.check()
+            }
+
+            /// What a label is called: by `id2label`, and where that is empty `LABEL_0`,
+            /// `LABEL_1`, … as in transformers.
+            pub fn label(&self, id: usize) -> std::borrow::Cow<'_, str> {
+                match self.id2label.get(id) {
+                    Some(name) => name.into(),
+                    None => format!("LABEL_{id}").into(),
+                }
+            }
+
+            /// The first label of that name: `label2id`.
+            pub fn label_id(&self, name: &str) -> Option<usize> {
+                (0..self.num_labels).find(|&id| self.label(id) == name)
+            }
+
+            /// What a model of this config is made of for a task. `has` tells whether the
+            /// checkpoint has a tensor, by its name without a prefix: without a head, the model has
+            /// a pooler if one of its tensors is there.
+            ///
+            /// # Errors
+            /// As `validate`, and if it has no such head, or a classifier would have no labels.
+            pub fn program(
+                &self,
+                task: architecture::Task,
+                has: &dyn Fn(&str) -> bool,
+            ) -> Result<architecture::Program, $crate::ConfigError> {
+                self.validate()?;
+                $crate::config::check_head::<Self>(task, self.num_labels)?;
+                Ok(self.describe(task, has))
+            }
+
+            /// The width of one attention head: d_k in Vaswani et al.
+            pub fn head_size(&self) -> usize {
+                let sizes = self.sizes();
+                sizes.hidden.1 / sizes.heads.1
+            }
+        }
+
+        impl architecture::Family for $config {
+            fn name(&self) -> &'static str {
+                Self::NAME
+            }
+
+            fn base(&self) -> &'static str {
+                Self::BASE
+            }
+
+            fn program(
+                &self,
+                task: architecture::Task,
+                has: &dyn Fn(&str) -> bool,
+            ) -> Result<architecture::Program, Box<dyn std::error::Error + Send + Sync>> {
+                Ok(self.program(task, has)?)
+            }
+
+            fn task(&self) -> Result<architecture::Task, architecture::TaskError> {
+                $crate::classes::task_of(Self::NAME, self.class_prefix(), Self::CLASSES, &self.architectures)
+            }
+
+            fn class(&self, task: architecture::Task) -> std::borrow::Cow<'static, str> {
+                $crate::classes::class(self.class_prefix(), Self::CLASSES, task)
+            }
+
+            fn architectures(&self) -> &[String] {
+                &self.architectures
+            }
+
+            fn pad_token_id(&self) -> usize {
+                self.pad_token_id
+            }
+
+            fn num_labels(&self) -> usize {
+                self.num_labels
+            }
+
+            fn label(&self, id: usize) -> std::borrow::Cow<'_, str> {
+                self.label(id)
+            }
+
+            fn problem_type(&self) -> Option<architecture::ProblemType> {
+                self.problem_type
+            }
+        }
+    };
+}
+pub(crate) use config;
+
 /// What can be done all the same with a model that is not run here.
-const ON_GRAPHS: &str =
-    "two ONNX graphs of it can be held against each other: 'parity ONE.onnx --onnx OTHER.onnx'";
+const ON_GRAPHS: &str = "its graphs are run all the same: 'parity ONE.onnx --onnx OTHER.onnx' holds \
+two against each other, 'parity run GRAPH --expected FILE' holds one against outputs that were saved, and \
+'parity embed' and 'parity predict' take a folder with a graph";
 
 /// Why a config.json is refused.
 #[derive(Debug, thiserror::Error)]
@@ -70,31 +320,41 @@ pub enum ConfigError {
     #[error("config.json: {field} must be {expected}, got {found}")]
     WrongType { field: &'static str, expected: &'static str, found: String },
     /// A size is 0.
-    #[error("config.json: {field} is 0, but a BERT needs at least one")]
+    #[error("config.json: {field} is 0, but must be 1 or more")]
     Zero { field: &'static str },
-    /// More layers than [`BertConfig::MAX_HIDDEN_LAYERS`].
+    /// Fewer rows than distances need.
     #[error(
-        "config.json: num_hidden_layers is {found}, more than the {} that are taken for a BERT",
-        BertConfig::MAX_HIDDEN_LAYERS
+        "config.json: relative_attention_num_buckets is {found}, but distances are put into {least} buckets \
+         whatever it says, as transformers does: with fewer rows the model does not run there either"
     )]
-    TooManyLayers { found: usize },
+    Buckets { found: usize, least: usize },
+    /// More layers than [`MAX_HIDDEN_LAYERS`].
+    #[error(
+        "config.json: {field} is {found}, more than the {MAX_HIDDEN_LAYERS} that an encoder may have here"
+    )]
+    TooManyLayers { field: &'static str, found: usize },
     /// The heads cannot have equal parts of the hidden state.
     #[error(
-        "config.json: hidden_size {hidden_size} is not divisible by num_attention_heads {num_attention_heads}; \
-         each head takes an equal part, so one of the two is wrong"
+        "config.json: {} {} is not divisible by {} {}; each head takes an equal part, so one of the two is \
+         wrong",
+        hidden.0, hidden.1, heads.0, heads.1
     )]
-    Heads { hidden_size: usize, num_attention_heads: usize },
+    Heads { hidden: (&'static str, usize), heads: (&'static str, usize) },
+    /// Positions that start behind the padding's leave none.
+    #[error(
+        "config.json: max_position_embeddings is {positions}, and positions begin behind pad_token_id \
+         {pad_token_id}: no text has one; one of the two is wrong"
+    )]
+    NoPositions { positions: usize, pad_token_id: usize },
     /// The padding token is not in the vocabulary.
     #[error("config.json: pad_token_id {pad_token_id} is outside the vocabulary of {vocab_size} tokens")]
     PadToken { pad_token_id: usize, vocab_size: usize },
     /// The eps would make NaN, or change a sign.
-    #[error(
-        "config.json: layer_norm_eps is {found}, but must be finite and not negative (BERT's own is 1e-12)"
-    )]
-    LayerNormEps { found: f64 },
+    #[error("config.json: {field} is {found}, but must be finite and not negative (such as 1e-12)")]
+    LayerNormEps { field: &'static str, found: f64 },
     /// An activation that is not one of [`Activation::NAMES`].
-    #[error("config.json: hidden_act '{}' is not known; known are {}", .0.name, Activation::NAMES.join(", "))]
-    Activation(#[from] UnknownActivation),
+    #[error("config.json: {field} '{}' is not known; known are {}", source.name, Activation::NAMES.join(", "))]
+    Activation { field: &'static str, source: UnknownActivation },
     /// Labels whose ids are not 0, 1, 2, …
     #[error("config.json: id2label must name the labels 0 to {}, but has none for {missing}", count - 1)]
     LabelIds { count: usize, missing: usize },
@@ -107,18 +367,18 @@ pub enum ConfigError {
         ProblemType::ALL.map(ProblemType::name).join(", ")
     )]
     ProblemType { found: String },
-    /// The config of another kind of model.
-    #[error(
-        "config.json: model_type is '{found}'; only 'bert' is run here, and similar models compute something \
-         else; {ON_GRAPHS}"
-    )]
+    /// The config of another family.
+    #[error("config.json: model_type is '{found}', and a {family} has {expected}: read it as what it is")]
+    OtherFamily { found: String, family: &'static str, expected: String },
+    /// The config of a family that is not known here.
+    #[error("config.json: model_type is '{found}'; known are {}; {ON_GRAPHS}", model_types().join(", "))]
     ModelType { found: String },
-    /// Relative positions.
-    #[error(
-        "config.json: position_embedding_type is '{found}'; only 'absolute' is run here, \
-         relative positions change the attention scores; {ON_GRAPHS}"
-    )]
-    PositionEmbeddingType { found: String },
+    /// A value that makes another model, which is not run here.
+    #[error("config.json: {field} is '{found}'; only '{known}' is run here; {ON_GRAPHS}")]
+    Choice { field: &'static str, found: String, known: &'static str },
+    /// A head that the family does not have.
+    #[error("a {family} has no head for {task}; name one that it has: {}", known.join(", "))]
+    NoHead { family: &'static str, task: Task, known: Vec<&'static str> },
     /// A decoder.
     #[error(
         "config.json: {field} is true; only encoders are run here, a decoder attends to earlier tokens \
@@ -133,204 +393,62 @@ pub enum ConfigError {
     PrunedHeads,
 }
 
-impl Default for BertConfig {
-    /// BERT-base, uncased: the defaults of `transformers.BertConfig`.
-    fn default() -> Self {
-        Self {
-            vocab_size: 30522,
-            hidden_size: 768,
-            num_hidden_layers: 12,
-            num_attention_heads: 12,
-            intermediate_size: 3072,
-            hidden_act: Activation::Gelu,
-            max_position_embeddings: 512,
-            type_vocab_size: 2,
-            layer_norm_eps: 1e-12,
-            pad_token_id: 0,
-            architectures: Vec::new(),
-            num_labels: 2,
-            id2label: Vec::new(),
-            problem_type: None,
-            tie_word_embeddings: true,
-        }
+/// What every config is checked for; a field of size 0 apart.
+pub(crate) fn check<C: Described>(
+    config: &C,
+    (vocab_size, pad_token_id): (usize, usize),
+    (names, num_labels): (usize, usize),
+) -> Result<(), ConfigError> {
+    let Sizes { hidden, heads, layers: (field, layers) } = config.sizes();
+    if layers > MAX_HIDDEN_LAYERS {
+        return Err(ConfigError::TooManyLayers { field, found: layers });
     }
+    if hidden.1 % heads.1 != 0 {
+        return Err(ConfigError::Heads { hidden, heads });
+    }
+    if pad_token_id >= vocab_size {
+        return Err(ConfigError::PadToken { pad_token_id, vocab_size });
+    }
+    if names > 0 && names != num_labels {
+        return Err(ConfigError::LabelCount { names, num_labels });
+    }
+    Ok(())
 }
 
-impl BertConfig {
-    /// Far more layers than any BERT has, and few enough that a list of them is no danger: the number comes from a file.
-    pub const MAX_HIDDEN_LAYERS: usize = 1_000;
-
-    /// Reads the bytes of a config.json.
-    ///
-    /// # Errors
-    /// If they are not JSON, a field has the wrong type, or the values are impossible, contradictory, or those of a
-    /// model that is not computed here.
-    pub fn from_json(json: &[u8]) -> Result<Self, ConfigError> {
-        let fields = match checkpoint::from_json(json)? {
-            Value::Object(fields) => Fields(fields),
-            other => return Err(ConfigError::NotAnObject { found: shown(&other) }),
-        };
-        fields.refuse_other_models()?;
-        let default = Self::default();
-        let id2label = fields.labels()?;
-        let config = Self {
-            vocab_size: fields.size("vocab_size", default.vocab_size)?,
-            hidden_size: fields.size("hidden_size", default.hidden_size)?,
-            num_hidden_layers: fields.size("num_hidden_layers", default.num_hidden_layers)?,
-            num_attention_heads: fields.size("num_attention_heads", default.num_attention_heads)?,
-            intermediate_size: fields.size("intermediate_size", default.intermediate_size)?,
-            hidden_act: match fields.text("hidden_act")? {
-                Some(name) => name.parse()?,
-                None => default.hidden_act,
-            },
-            max_position_embeddings: fields
-                .size("max_position_embeddings", default.max_position_embeddings)?,
-            type_vocab_size: fields.size("type_vocab_size", default.type_vocab_size)?,
-            layer_norm_eps: fields
-                .get("layer_norm_eps", "a number", Value::as_f64)?
-                .unwrap_or(default.layer_norm_eps),
-            pad_token_id: fields.size("pad_token_id", default.pad_token_id)?,
-            architectures: fields
-                .get("architectures", "a list of names", |value| {
-                    value.as_array()?.iter().map(|name| Some(name.as_str()?.to_string())).collect()
-                })?
-                .unwrap_or_default(),
-            // Where both are given, transformers counts the names.
-            num_labels: match id2label.len() {
-                0 => fields.size("num_labels", default.num_labels)?,
-                names => names,
-            },
-            id2label,
-            problem_type: fields.problem_type()?,
-            tie_word_embeddings: fields
-                .get("tie_word_embeddings", "true or false", Value::as_bool)?
-                .unwrap_or(default.tie_word_embeddings),
-        };
-        config.validate()?;
-        Ok(config)
+/// Refuses a head that the family does not have, and a classifier of no labels.
+pub(crate) fn check_head<C: Described>(task: Task, num_labels: usize) -> Result<(), ConfigError> {
+    let classifies = matches!(task, Task::SequenceClassification | Task::TokenClassification);
+    if classifies && num_labels == 0 {
+        return Err(ConfigError::Zero { field: "num_labels" });
     }
-
-    /// Checks that the values make a BERT. [`BertConfig::from_json`] has done so already.
-    ///
-    /// # Errors
-    /// The first value that is impossible, or contradicts another.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        for (field, size) in [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("num_hidden_layers", self.num_hidden_layers),
-            ("num_attention_heads", self.num_attention_heads),
-            ("intermediate_size", self.intermediate_size),
-            ("max_position_embeddings", self.max_position_embeddings),
-            ("type_vocab_size", self.type_vocab_size),
-        ] {
-            if size == 0 {
-                return Err(ConfigError::Zero { field });
-            }
-        }
-        let &Self { vocab_size, hidden_size, num_hidden_layers, num_attention_heads, pad_token_id, .. } =
-            self;
-        if num_hidden_layers > Self::MAX_HIDDEN_LAYERS {
-            return Err(ConfigError::TooManyLayers { found: num_hidden_layers });
-        }
-        if hidden_size % num_attention_heads != 0 {
-            return Err(ConfigError::Heads { hidden_size, num_attention_heads });
-        }
-        if pad_token_id >= vocab_size {
-            return Err(ConfigError::PadToken { pad_token_id, vocab_size });
-        }
-        if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps >= 0.) {
-            return Err(ConfigError::LayerNormEps { found: self.layer_norm_eps });
-        }
-        let (names, num_labels) = (self.id2label.len(), self.num_labels);
-        if names > 0 && names != num_labels {
-            return Err(ConfigError::LabelCount { names, num_labels });
-        }
-        Ok(())
+    let tasks = || C::CLASSES.iter().map(|&(_, task)| task);
+    if tasks().all(|known| known != task) {
+        let mut known: Vec<&str> = tasks().map(Task::name).collect();
+        known.dedup();
+        return Err(ConfigError::NoHead { family: C::NAME, task, known });
     }
-
-    /// What a label is called: by [`BertConfig::id2label`], and where that is empty `LABEL_0`, `LABEL_1`, … as in transformers.
-    pub fn label(&self, id: usize) -> Cow<'_, str> {
-        match self.id2label.get(id) {
-            Some(name) => name.into(),
-            None => format!("LABEL_{id}").into(),
-        }
-    }
-
-    /// The first label of that name: `label2id`.
-    pub fn label_id(&self, name: &str) -> Option<usize> {
-        (0..self.num_labels).find(|&id| self.label(id) == name)
-    }
-
-    /// What a model of this config is made of for a task. `has` tells whether the checkpoint has a
-    /// tensor, by its name without a prefix: without a head, the model has a pooler if one of its
-    /// tensors is there.
-    ///
-    /// # Errors
-    /// As [`BertConfig::validate`], and if a classifier would have no labels.
-    pub fn program(&self, task: Task, has: &dyn Fn(&str) -> bool) -> Result<Program, ConfigError> {
-        self.validate()?;
-        let classifies = matches!(task, Task::SequenceClassification | Task::TokenClassification);
-        if classifies && self.num_labels == 0 {
-            return Err(ConfigError::Zero { field: "num_labels" });
-        }
-        let is_there = || ["pooler.dense.weight", "pooler.dense.bias"].iter().any(|name| has(name));
-        Ok(bert(self, task, pooler(task).unwrap_or_else(is_there)))
-    }
-
-    /// The width of one attention head: *H* / *A*, d_k in Vaswani et al.
-    pub fn head_size(&self) -> usize {
-        self.hidden_size / self.num_attention_heads
-    }
+    Ok(())
 }
 
-impl Family for BertConfig {
-    fn name(&self) -> &'static str {
-        "BERT"
-    }
-
-    fn base(&self) -> &'static str {
-        "bert"
-    }
-
-    fn program(
-        &self,
-        task: Task,
-        has: &dyn Fn(&str) -> bool,
-    ) -> Result<Program, Box<dyn Error + Send + Sync>> {
-        Ok(self.program(task, has)?)
-    }
-
-    fn task(&self) -> Result<Task, TaskError> {
-        task_of(self)
-    }
-
-    fn class(&self, task: Task) -> &'static str {
-        class(task)
-    }
-
-    fn pad_token_id(&self) -> usize {
-        self.pad_token_id
-    }
-
-    fn num_labels(&self) -> usize {
-        self.num_labels
-    }
-
-    fn label(&self, id: usize) -> Cow<'_, str> {
-        self.label(id)
-    }
-
-    fn problem_type(&self) -> Option<ProblemType> {
-        self.problem_type
-    }
+/// A number that LayerNorm adds to the variance: it may make neither NaN nor another sign.
+pub(crate) fn check_eps(field: &'static str, eps: f64) -> Result<(), ConfigError> {
+    let is_one = eps.is_finite() && eps >= 0.;
+    is_one.then_some(()).ok_or(ConfigError::LayerNormEps { field, found: eps })
 }
 
 /// The fields of a config.json; those that are `null` count as absent.
-struct Fields(Map<String, Value>);
+pub(crate) struct Fields(Map<String, Value>);
 
 impl Fields {
-    fn get<'a, T>(
+    /// Reads the bytes of a config.json.
+    pub(crate) fn read(json: &[u8]) -> Result<Self, ConfigError> {
+        match checkpoint::from_json(json)? {
+            Value::Object(fields) => Ok(Self(fields)),
+            other => Err(ConfigError::NotAnObject { found: shown(&other) }),
+        }
+    }
+
+    pub(crate) fn get<'a, T>(
         &'a self,
         field: &'static str,
         expected: &'static str,
@@ -345,19 +463,47 @@ impl Fields {
         }
     }
 
-    fn size(&self, field: &'static str, default: usize) -> Result<usize, ConfigError> {
+    pub(crate) fn size(&self, field: &'static str, default: usize) -> Result<usize, ConfigError> {
         let size = self.get(field, "a whole number, not negative", |value| {
             value.as_u64().and_then(|size| usize::try_from(size).ok())
         })?;
         Ok(size.unwrap_or(default))
     }
 
-    fn text(&self, field: &'static str) -> Result<Option<&str>, ConfigError> {
+    pub(crate) fn flag(&self, field: &'static str, default: bool) -> Result<bool, ConfigError> {
+        Ok(self.get(field, "true or false", Value::as_bool)?.unwrap_or(default))
+    }
+
+    pub(crate) fn eps(&self, field: &'static str, default: f64) -> Result<f64, ConfigError> {
+        Ok(self.get(field, "a number", Value::as_f64)?.unwrap_or(default))
+    }
+
+    pub(crate) fn activation(
+        &self,
+        field: &'static str,
+        default: Activation,
+    ) -> Result<Activation, ConfigError> {
+        let Some(name) = self.text(field)? else { return Ok(default) };
+        name.parse().map_err(|source| ConfigError::Activation { field, source })
+    }
+
+    pub(crate) fn name(&self, field: &'static str, default: String) -> Result<String, ConfigError> {
+        Ok(self.text(field)?.map_or(default, String::from))
+    }
+
+    pub(crate) fn architectures(&self) -> Result<Vec<String>, ConfigError> {
+        let names = self.get("architectures", "a list of names", |value| {
+            value.as_array()?.iter().map(|name| Some(name.as_str()?.to_string())).collect()
+        })?;
+        Ok(names.unwrap_or_default())
+    }
+
+    pub(crate) fn text(&self, field: &'static str) -> Result<Option<&str>, ConfigError> {
         self.get(field, "a string", Value::as_str)
     }
 
     /// `id2label` in the order of its ids, which are text in JSON. Some files have numbers for names.
-    fn labels(&self) -> Result<Vec<String>, ConfigError> {
+    pub(crate) fn labels(&self) -> Result<Vec<String>, ConfigError> {
         let named = |value: &Value| match value {
             Value::String(name) => Some(name.clone()),
             Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
@@ -373,28 +519,36 @@ impl Fields {
         (0..count).map(|id| names.remove(&id).ok_or(ConfigError::LabelIds { count, missing: id })).collect()
     }
 
-    fn problem_type(&self) -> Result<Option<ProblemType>, ConfigError> {
+    pub(crate) fn problem_type(&self) -> Result<Option<ProblemType>, ConfigError> {
         let Some(found) = self.text("problem_type")? else { return Ok(None) };
         let known = ProblemType::ALL.into_iter().find(|kind| kind.name() == found);
         known.map(Some).ok_or_else(|| ConfigError::ProblemType { found: found.into() })
     }
 
-    /// Models that have a BERT's tensors and compute something else with them.
-    fn refuse_other_models(&self) -> Result<(), ConfigError> {
-        if let Some(found) = self.text("model_type")?.filter(|&name| name != "bert") {
-            return Err(ConfigError::ModelType { found: found.into() });
+    /// Models that have such tensors and compute something else with them.
+    pub(crate) fn refuse_others<C: Described>(&self) -> Result<(), ConfigError> {
+        let types = || C::MODEL_TYPES.iter().map(|(model_type, _)| *model_type);
+        if let Some(found) = self.text("model_type")?.filter(|&found| types().all(|known| known != found)) {
+            let expected = types().map(|known| format!("'{known}'")).collect::<Vec<_>>().join(" or ");
+            return Err(ConfigError::OtherFamily { found: found.into(), family: C::NAME, expected });
         }
-        if let Some(found) = self.text("position_embedding_type")?.filter(|&name| name != "absolute") {
-            return Err(ConfigError::PositionEmbeddingType { found: found.into() });
-        }
+        self.only("position_embedding_type", "absolute")?;
         for field in ["is_decoder", "add_cross_attention"] {
-            if self.get(field, "true or false", Value::as_bool)? == Some(true) {
+            if self.flag(field, false)? {
                 return Err(ConfigError::Decoder { field });
             }
         }
         match self.get("pruned_heads", "an object", Value::as_object)? {
             Some(pruned) if !pruned.is_empty() => Err(ConfigError::PrunedHeads),
             _ => Ok(()),
+        }
+    }
+
+    /// Refuses all values but one, which holds where there is none.
+    pub(crate) fn only(&self, field: &'static str, known: &'static str) -> Result<(), ConfigError> {
+        match self.text(field)?.filter(|&found| found != known) {
+            Some(found) => Err(ConfigError::Choice { field, found: found.into(), known }),
+            None => Ok(()),
         }
     }
 }

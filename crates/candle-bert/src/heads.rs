@@ -1,46 +1,18 @@
-//! Heads: what stands on a BERT for a task. The description (`bert.rs`) has what each is made of.
+//! Heads: what stands on an encoder for a task. The description of the family has what each is made of.
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
-use architecture::{Program, Task};
-use candle_blocks::{Loaded, Model};
+use architecture::{BindError, Family, Program, Task};
+use candle_blocks::{Loaded, Model, ModelError};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use checkpoint::Checkpoint;
 
+use crate::EncoderModel;
 use crate::model::{Visitor, given};
-use crate::task::pooler;
-use crate::{BertConfig, BertError, BertModel};
 
-/// Labels for a text or a pair of texts: W p + b, with the pooled first token p. Gives logits `[batch, num_labels]`.
-///
-/// With one label it is a regression; a cross-encoder is that over pairs.
-pub type BertForSequenceClassification = BertFor<SequenceClassification>;
-
-/// A label for each token: W h + b. Gives logits `[batch, sequence, num_labels]`.
-pub type BertForTokenClassification = BertFor<TokenClassification>;
-
-/// Where the answer begins and ends: W h + b, with one row of W for either. Gives a [`QuestionAnsweringOutput`].
-pub type BertForQuestionAnswering = BertFor<QuestionAnswering>;
-
-/// Which token stands at each place. Gives logits `[batch, sequence, vocab_size]`.
-///
-/// ```text
-/// t = LayerNorm(act(W h + b))      logits = E t + c
-/// ```
-///
-/// E is the table of word embeddings, unless config.json says that `tie_word_embeddings` is false.
-pub type BertForMaskedLM = BertFor<MaskedLm>;
-
-/// Which of several continuations is the right one: W p + b for each. Takes inputs `[batch, choices, sequence]`, gives logits `[batch, choices]`.
-/// What taps are shown has a row for each choice: `[batch · choices, …]`.
-pub type BertForMultipleChoice = BertFor<MultipleChoice>;
-
-/// Whether the second text follows the first (logit 0) or not (logit 1): W p + b. Gives logits `[batch, 2]`.
-pub type BertForNextSentencePrediction = BertFor<NextSentencePrediction>;
-
-/// A [`BertModel`] with a head. Cloning shares the weights.
+/// An [`EncoderModel`] with a head: `C` is the family's config, `H` the head. Cloning shares the weights.
 ///
 /// ```
 /// use candle_bert::{BertConfig, BertForTokenClassification};
@@ -57,8 +29,8 @@ pub type BertForNextSentencePrediction = BertFor<NextSentencePrediction>;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct BertFor<H> {
-    model: BertForTask,
+pub struct EncoderFor<C, H> {
+    model: EncoderForTask<C>,
     head: PhantomData<H>,
 }
 
@@ -85,7 +57,7 @@ pub struct QuestionAnsweringOutput {
     pub end_logits: Tensor,
 }
 
-/// The checkpoint's `qa_outputs`.
+/// Where the answer begins and ends: W h + b, with one row of W for either. Gives a [`QuestionAnsweringOutput`].
 #[derive(Debug, Clone)]
 pub struct QuestionAnswering;
 
@@ -121,110 +93,120 @@ macro_rules! heads {
 }
 
 heads! {
-    /// The checkpoint's `classifier` over a text.
+    /// Labels for a text or a pair of texts, from its first token. Gives logits `[batch, num_labels]`.
+    ///
+    /// With one label it is a regression; a cross-encoder is that over pairs.
     SequenceClassification;
-    /// The checkpoint's `classifier` over tokens.
+    /// A label for each token: W h + b. Gives logits `[batch, sequence, num_labels]`.
     TokenClassification;
-    /// The checkpoint's `classifier` over choices: one number for each.
+    /// Which of several continuations is the right one: a number for each, from its first token. Takes inputs
+    /// `[batch, choices, sequence]`, gives logits `[batch, choices]`. What taps are shown has a row for each choice:
+    /// `[batch · choices, …]`.
     MultipleChoice;
-    /// The checkpoint's `cls.seq_relationship`.
+    /// Whether the second text follows the first (logit 0) or not (logit 1): W p + b. Gives logits `[batch, 2]`.
     NextSentencePrediction;
-    /// The checkpoint's `cls.predictions`.
+    /// Which token stands at each place. Gives logits `[batch, sequence, vocab_size]`.
+    ///
+    /// ```text
+    /// t = LayerNorm(act(W h + b))      logits = E t + c
+    /// ```
+    ///
+    /// E is the table of word embeddings, unless config.json says that `tie_word_embeddings` is false.
     MaskedLm;
 }
 
-impl<H: Head> BertFor<H> {
-    /// Loads a model from where `vb` stands: the names of the encoder begin with `bert.` there, and the head's tensors stand beside it.
+impl<C: Family + Clone, H: Head> EncoderFor<C, H> {
+    /// Loads a model from where `vb` stands: the names of the encoder begin with the family's own there, such as `bert.`, and the head's tensors stand beside it.
     ///
-    /// [`BertFor::from_checkpoint`] finds other prefixes by itself, and lists everything that does not fit.
+    /// [`EncoderFor::from_checkpoint`] finds other prefixes by itself, and lists everything that does not fit.
     ///
     /// # Errors
     /// If the config is contradictory, `vb` is not of a float dtype, or a tensor is missing or of another shape.
-    pub fn load(vb: VarBuilder, config: &BertConfig) -> Result<Self, BertError> {
-        Ok(Self::of(BertForTask::load(H::TASK, vb, config)?))
+    pub fn load(vb: VarBuilder, config: &C) -> Result<Self, ModelError> {
+        Ok(Self::of(EncoderForTask::load(H::TASK, vb, config)?))
     }
 
     /// Loads a model from a checkpoint, converting its float tensors to `dtype`. Prefixes and old names are understood as in
-    /// [`BertModel::from_checkpoint`].
+    /// [`EncoderModel::from_checkpoint`].
     ///
     /// # Errors
     /// If the config is contradictory; with the list of everything in the checkpoint that does not fit it ([`crate::Misfits`]); or if a masked language
     /// model has a decoder of its own where config.json says that it has none.
     pub fn from_checkpoint(
         checkpoint: &Checkpoint,
-        config: &BertConfig,
+        config: &C,
         dtype: DType,
         device: &Device,
-    ) -> Result<Loaded<Self>, BertError> {
-        Ok(BertForTask::from_checkpoint(H::TASK, checkpoint, config, dtype, device)?.map(Self::of))
+    ) -> Result<Loaded<Self>, ModelError> {
+        Ok(EncoderForTask::from_checkpoint(H::TASK, checkpoint, config, dtype, device)?.map(Self::of))
     }
 
-    fn of(model: BertForTask) -> Self {
+    fn of(model: EncoderForTask<C>) -> Self {
         Self { model, head: PhantomData }
     }
 
-    /// Runs the model on inputs as [`BertModel::forward`] takes them; those of a [`BertForMultipleChoice`] are `[batch, choices, sequence]`.
+    /// Runs the model on inputs as [`EncoderModel::forward`] takes them; those of [`MultipleChoice`] are `[batch, choices, sequence]`.
     ///
     /// # Errors
-    /// As [`BertModel::forward`].
+    /// As [`EncoderModel::forward`].
     pub fn forward(
         &self,
         input_ids: &Tensor,
         attention_mask: Option<&Tensor>,
         token_type_ids: Option<&Tensor>,
-    ) -> Result<H::Output, BertError> {
+    ) -> Result<H::Output, ModelError> {
         Self::output(self.model.forward(input_ids, attention_mask, token_type_ids)?)
     }
 
-    /// [`BertFor::forward`], which also hands the output of every module to `visitor`, in the order of [`BertFor::module_paths`]; see
-    /// [`BertModel::forward_with_taps`].
+    /// [`EncoderFor::forward`], which also hands the output of every module to `visitor`, in the order of [`EncoderFor::module_paths`]; see
+    /// [`EncoderModel::forward_with_taps`].
     ///
     /// # Errors
-    /// As [`BertModel::forward_with_taps`].
+    /// As [`EncoderModel::forward_with_taps`].
     pub fn forward_with_taps(
         &self,
         input_ids: &Tensor,
         attention_mask: Option<&Tensor>,
         token_type_ids: Option<&Tensor>,
         visitor: &mut Visitor<'_>,
-    ) -> Result<H::Output, BertError> {
+    ) -> Result<H::Output, ModelError> {
         Self::output(self.model.forward_with_taps(input_ids, attention_mask, token_type_ids, visitor)?)
     }
 
-    fn output(tensors: TaskOutput) -> Result<H::Output, BertError> {
+    fn output(tensors: TaskOutput) -> Result<H::Output, ModelError> {
         let missing = || candle_core::Error::Msg("the model lacks an output".into()).into();
         H::output(tensors).ok_or_else(missing)
     }
 
-    /// The path of every module whose output [`BertFor::forward_with_taps`] shows: those of the encoder, without `bert.`, then those of the head.
+    /// The path of every module whose output [`EncoderFor::forward_with_taps`] shows: those of the encoder, without that prefix, then those of the head.
     pub fn module_paths(&self) -> Vec<String> {
         self.model.module_paths()
     }
 
     /// The encoder, with its pooler if the head takes one.
-    pub fn bert(&self) -> &BertModel {
-        self.model.bert()
+    pub fn encoder(&self) -> &EncoderModel<C> {
+        self.model.encoder()
     }
 
     /// The sizes and choices of this model.
-    pub fn config(&self) -> &BertConfig {
+    pub fn config(&self) -> &C {
         self.model.config()
     }
 }
 
-impl<H> From<BertFor<H>> for BertForTask {
-    fn from(model: BertFor<H>) -> Self {
+impl<C, H> From<EncoderFor<C, H>> for EncoderForTask<C> {
+    fn from(model: EncoderFor<C, H>) -> Self {
         model.model
     }
 }
 
-impl<H> From<BertFor<H>> for Model {
-    fn from(model: BertFor<H>) -> Self {
+impl<C, H> From<EncoderFor<C, H>> for Model {
+    fn from(model: EncoderFor<C, H>) -> Self {
         model.model.model
     }
 }
 
-/// A model for a task that is known only when the program runs: a [`BertModel`] or any [`BertFor`].
+/// A model for a task that is known only when the program runs: an [`EncoderModel`] or any [`EncoderFor`].
 /// Cloning shares the weights.
 ///
 /// ```
@@ -243,9 +225,9 @@ impl<H> From<BertFor<H>> for Model {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct BertForTask {
+pub struct EncoderForTask<C> {
     model: Model,
-    bert: BertModel,
+    encoder: EncoderModel<C>,
     task: Task,
 }
 
@@ -275,27 +257,27 @@ impl TaskOutput {
     }
 }
 
-impl From<BertModel> for BertForTask {
-    fn from(bert: BertModel) -> Self {
-        Self { model: bert.clone().into(), bert, task: Task::FeatureExtraction }
+impl<C: Clone> From<EncoderModel<C>> for EncoderForTask<C> {
+    fn from(encoder: EncoderModel<C>) -> Self {
+        Self { model: encoder.clone().into(), encoder, task: Task::FeatureExtraction }
     }
 }
 
-impl From<BertForTask> for Model {
-    fn from(model: BertForTask) -> Self {
+impl<C> From<EncoderForTask<C>> for Model {
+    fn from(model: EncoderForTask<C>) -> Self {
         model.model
     }
 }
 
-impl BertForTask {
-    /// Loads the model of a task from where `vb` stands: as [`BertModel::load`] for features, as
-    /// [`BertFor::load`] for any other task.
+impl<C: Family + Clone> EncoderForTask<C> {
+    /// Loads the model of a task from where `vb` stands: as [`EncoderModel::load`] for features, as
+    /// [`EncoderFor::load`] for any other task.
     ///
     /// # Errors
     /// As those.
-    pub fn load(task: Task, vb: VarBuilder, config: &BertConfig) -> Result<Self, BertError> {
-        let base = if task == Task::FeatureExtraction { vb.clone() } else { vb.pp("bert") };
-        let program = config.program(task, &|name| base.contains_tensor(name))?;
+    pub fn load(task: Task, vb: VarBuilder, config: &C) -> Result<Self, ModelError> {
+        let base = if task == Task::FeatureExtraction { vb.clone() } else { vb.pp(config.base()) };
+        let program = config.program(task, &|name| base.contains_tensor(name)).map_err(BindError::Config)?;
         Self::of(Model::load(program, &base, &vb)?, task, config)
     }
 
@@ -303,58 +285,58 @@ impl BertForTask {
     /// it was saved for.
     ///
     /// # Errors
-    /// As [`BertFor::from_checkpoint`].
+    /// As [`EncoderFor::from_checkpoint`].
     pub fn from_checkpoint(
         task: Task,
         checkpoint: &Checkpoint,
-        config: &BertConfig,
+        config: &C,
         dtype: DType,
         device: &Device,
-    ) -> Result<Loaded<Self>, BertError> {
+    ) -> Result<Loaded<Self>, ModelError> {
         let loaded = Model::from_checkpoint(checkpoint, config, task, dtype, device)?;
         let Loaded { model, prefix, unused } = loaded;
         Ok(Loaded { model: Self::of(model, task, config)?, prefix, unused })
     }
 
-    fn of(model: Model, task: Task, config: &BertConfig) -> Result<Self, BertError> {
-        let has_pooler = pooler(task).unwrap_or(model.program().outputs.len() > 1);
-        let program = crate::bert::bert(config, Task::FeatureExtraction, has_pooler);
+    fn of(model: Model, task: Task, config: &C) -> Result<Self, ModelError> {
+        let has = |name: &str| model.program().tensors.iter().any(|tensor| tensor.name == name);
+        let program = config.program(Task::FeatureExtraction, &has).map_err(BindError::Config)?;
         let missing = || candle_core::Error::Msg("the model lacks a part of its encoder".into());
-        let bert = BertModel::of(model.part(program).ok_or_else(missing)?, config);
-        Ok(Self { model, bert, task })
+        let encoder = EncoderModel::of(model.part(program).ok_or_else(missing)?, config);
+        Ok(Self { model, encoder, task })
     }
 
-    /// Runs the model on inputs as [`BertModel::forward`] takes them, with the axes of
+    /// Runs the model on inputs as [`EncoderModel::forward`] takes them, with the axes of
     /// [`Task::input_axes`].
     ///
     /// # Errors
-    /// As [`BertModel::forward`].
+    /// As [`EncoderModel::forward`].
     pub fn forward(
         &self,
         input_ids: &Tensor,
         attention_mask: Option<&Tensor>,
         token_type_ids: Option<&Tensor>,
-    ) -> Result<TaskOutput, BertError> {
+    ) -> Result<TaskOutput, ModelError> {
         Ok(TaskOutput(self.model.run(&given(input_ids, attention_mask, token_type_ids), None)?))
     }
 
-    /// [`BertForTask::forward`], which also hands the output of every module to `visitor`, in the
-    /// order of [`BertForTask::module_paths`]; see [`BertModel::forward_with_taps`].
+    /// [`EncoderForTask::forward`], which also hands the output of every module to `visitor`, in the
+    /// order of [`EncoderForTask::module_paths`]; see [`EncoderModel::forward_with_taps`].
     ///
     /// # Errors
-    /// As [`BertModel::forward_with_taps`].
+    /// As [`EncoderModel::forward_with_taps`].
     pub fn forward_with_taps(
         &self,
         input_ids: &Tensor,
         attention_mask: Option<&Tensor>,
         token_type_ids: Option<&Tensor>,
         visitor: &mut Visitor<'_>,
-    ) -> Result<TaskOutput, BertError> {
+    ) -> Result<TaskOutput, ModelError> {
         let given = given(input_ids, attention_mask, token_type_ids);
         Ok(TaskOutput(self.model.run(&given, Some(visitor))?))
     }
 
-    /// The path of every module whose output [`BertForTask::forward_with_taps`] shows, in the order
+    /// The path of every module whose output [`EncoderForTask::forward_with_taps`] shows, in the order
     /// of execution.
     pub fn module_paths(&self) -> Vec<String> {
         self.program().module_paths().map(String::from).collect()
@@ -371,13 +353,13 @@ impl BertForTask {
     }
 
     /// The encoder, with its pooler if the head takes one.
-    pub fn bert(&self) -> &BertModel {
-        &self.bert
+    pub fn encoder(&self) -> &EncoderModel<C> {
+        &self.encoder
     }
 
     /// The sizes and choices of this model.
-    pub fn config(&self) -> &BertConfig {
-        self.bert.config()
+    pub fn config(&self) -> &C {
+        self.encoder.config()
     }
 
     /// The dtype of its weights and outputs: `f16`, `bf16`, `f32` or `f64`.

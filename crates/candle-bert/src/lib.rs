@@ -1,5 +1,5 @@
-//! BERT on candle, written to be read beside the papers: Devlin et al. 2018 (<https://arxiv.org/abs/1810.04805>) and, for the
-//! encoder, Vaswani et al. 2017 (<https://arxiv.org/abs/1706.03762>).
+//! BERT and the families that came of it on candle, written to be read beside the papers: BERT is that of Devlin et al. 2018
+//! (<https://arxiv.org/abs/1810.04805>) and, for the encoder, Vaswani et al. 2017 (<https://arxiv.org/abs/1706.03762>).
 //!
 //! ```text
 //! embeddings   h₀ = LayerNorm(word[id] + token_type[type] + position[i])
@@ -12,11 +12,18 @@
 //! It computes what `transformers` computes, in any float dtype candle has a kernel for, and in `f64` to the last few
 //! bits: that is what it is for. Speed comes second to being evidently right.
 //!
-//! * [`BertConfig`]: config.json, checked;
-//! * [`BertModel`]: from a [`checkpoint::Checkpoint`] or from candle's `VarBuilder`;
-//! * [`BertForSequenceClassification`], [`BertForTokenClassification`], [`BertForQuestionAnswering`], [`BertForMaskedLM`], [`BertForMultipleChoice`],
-//!   [`BertForNextSentencePrediction`]: the same with a head on it; [`BertForTask`], where the [`Task`] is known only when the program runs;
-//! * [`BertModel::forward_with_taps`]: the output of every module, under the path it has in the checkpoint;
+//! | family | config | models |
+//! | --- | --- | --- |
+//! | BERT | [`BertConfig`] | [`BertModel`], [`BertForSequenceClassification`], … |
+//! | DistilBERT | [`DistilBertConfig`] | [`DistilBertModel`], [`DistilBertForSequenceClassification`], … |
+//! | ELECTRA | [`ElectraConfig`] | [`ElectraModel`], [`ElectraForSequenceClassification`], … |
+//! | MPNet | [`MpnetConfig`] | [`MpnetModel`], [`MpnetForSequenceClassification`], … |
+//! | RoBERTa, XLM-R, CamemBERT | [`RobertaConfig`] | [`RobertaModel`], [`RobertaForSequenceClassification`], … |
+//!
+//! * [`family`]: a config.json of any of them, checked;
+//! * [`EncoderModel`]: the encoder of any of them, from a [`checkpoint::Checkpoint`] or from candle's `VarBuilder`;
+//! * [`EncoderFor`]: the same with a head of [`heads`] on it; [`EncoderForTask`], where the [`Task`] is known only when the program runs;
+//! * [`EncoderModel::forward_with_taps`]: the output of every module, under the path it has in the checkpoint;
 //! * [`ReferenceEngine`]: any of them as the engine that graphs are judged by.
 //!
 //! ```
@@ -43,22 +50,46 @@
 //! ```
 
 mod bert;
+mod classes;
 mod config;
+mod distilbert;
+mod electra;
+mod encoder;
 pub mod heads;
 mod model;
-mod task;
+mod mpnet;
+mod other;
+mod roberta;
 #[cfg(test)]
 mod testing;
 
-pub use architecture::{Activation, BindError, Family, Misfits, ProblemType, Task, TaskError};
-pub use candle_blocks::{Activate, LayerNorm, ModelError as BertError, ReferenceEngine, var_builder};
-pub use config::{BertConfig, ConfigError};
-pub use heads::{
-    BertFor, BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction, BertForQuestionAnswering,
-    BertForSequenceClassification, BertForTask, BertForTokenClassification, QuestionAnsweringOutput,
-    TaskOutput,
+pub use architecture::{Activation, BindError, Family, Limits, Misfits, ProblemType, Task, TaskError};
+pub use bert::{
+    BertConfig, BertFor, BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction,
+    BertForQuestionAnswering, BertForSequenceClassification, BertForTask, BertForTokenClassification,
+    BertModel, BertOutput,
 };
-pub use model::{BertModel, BertOutput};
+pub use candle_blocks::{Activate, LayerNorm, Model, ModelError as BertError, ReferenceEngine, var_builder};
+pub use config::{ConfigError, MAX_HIDDEN_LAYERS, family};
+pub use distilbert::{
+    DistilBertConfig, DistilBertForMaskedLM, DistilBertForMultipleChoice, DistilBertForQuestionAnswering,
+    DistilBertForSequenceClassification, DistilBertForTokenClassification, DistilBertModel,
+};
+pub use electra::{
+    ElectraConfig, ElectraForMaskedLM, ElectraForMultipleChoice, ElectraForQuestionAnswering,
+    ElectraForSequenceClassification, ElectraForTokenClassification, ElectraModel,
+};
+pub use heads::{EncoderFor, EncoderForTask, QuestionAnsweringOutput, TaskOutput};
+pub use model::{EncoderModel, EncoderOutput};
+pub use mpnet::{
+    MpnetConfig, MpnetForMaskedLM, MpnetForMultipleChoice, MpnetForQuestionAnswering,
+    MpnetForSequenceClassification, MpnetForTokenClassification, MpnetModel,
+};
+pub use other::OtherConfig;
+pub use roberta::{
+    RobertaConfig, RobertaForMaskedLM, RobertaForMultipleChoice, RobertaForQuestionAnswering,
+    RobertaForSequenceClassification, RobertaForTokenClassification, RobertaModel,
+};
 
 /// A model, and what is to be known about its checkpoint.
 pub type Loaded<M = BertModel> = candle_blocks::Loaded<M>;

@@ -1,42 +1,42 @@
-use architecture::{Program, Task};
-use candle_blocks::{Loaded, Model};
+use architecture::{BindError, Family, Program, Task};
+use candle_blocks::{Loaded, Model, ModelError};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use checkpoint::Checkpoint;
 
-use crate::{BertConfig, BertError};
-
-/// A BERT encoder with its pooler, if it has one.
+/// The encoder of a family, with its pooler if it has one: `C` is the family's config.
 ///
 /// It is not generic over its dtype: that is decided when it is loaded. Cloning shares the weights.
 #[derive(Debug, Clone)]
-pub struct BertModel {
+pub struct EncoderModel<C> {
     model: Model,
-    config: BertConfig,
+    config: C,
 }
 
-/// What a [`BertModel`] computes, in the model's dtype.
+/// What an [`EncoderModel`] computes, in the model's dtype.
 #[derive(Debug, Clone)]
-pub struct BertOutput {
+pub struct EncoderOutput {
     /// The hidden state of every token after the last layer: `[batch, sequence, hidden]`. At padding it means nothing.
     pub last_hidden_state: Tensor,
     /// The pooled first token: `[batch, hidden]`; `None` if the model has no pooler.
     pub pooler_output: Option<Tensor>,
 }
 
-/// A visitor of modules, as [`BertModel::forward_with_taps`] takes one.
+/// A visitor of modules, as [`EncoderModel::forward_with_taps`] takes one.
 pub(crate) type Visitor<'a> = dyn FnMut(&str, &Tensor) -> candle_core::Result<()> + 'a;
 
-impl BertModel {
+impl<C: Family + Clone> EncoderModel<C> {
     /// Loads a model from where `vb` stands: the names there begin with `embeddings.`, so that a prefix is the caller's
     /// to push. It has a pooler if `vb` has a tensor of one.
     ///
-    /// [`BertModel::from_checkpoint`] finds the prefix by itself, and lists everything that does not fit.
+    /// [`EncoderModel::from_checkpoint`] finds the prefix by itself, and lists everything that does not fit.
     ///
     /// # Errors
     /// If the config is contradictory, `vb` is not of a float dtype, or a tensor is missing or of another shape.
-    pub fn load(vb: VarBuilder, config: &BertConfig) -> Result<Self, BertError> {
-        let program = config.program(Task::FeatureExtraction, &|name| vb.contains_tensor(name))?;
+    pub fn load(vb: VarBuilder, config: &C) -> Result<Self, ModelError> {
+        let program = config
+            .program(Task::FeatureExtraction, &|name| vb.contains_tensor(name))
+            .map_err(BindError::Config)?;
         Ok(Self { model: Model::load(program, &vb, &vb)?, config: config.clone() })
     }
 
@@ -51,15 +51,15 @@ impl BertModel {
     /// not fit it ([`crate::Misfits`]).
     pub fn from_checkpoint(
         checkpoint: &Checkpoint,
-        config: &BertConfig,
+        config: &C,
         dtype: DType,
         device: &Device,
-    ) -> Result<Loaded<Self>, BertError> {
+    ) -> Result<Loaded<Self>, ModelError> {
         let loaded = Model::from_checkpoint(checkpoint, config, Task::FeatureExtraction, dtype, device)?;
         Ok(loaded.map(|model| Self::of(model, config)))
     }
 
-    pub(crate) fn of(model: Model, config: &BertConfig) -> Self {
+    pub(crate) fn of(model: Model, config: &C) -> Self {
         Self { model, config: config.clone() }
     }
 
@@ -67,7 +67,8 @@ impl BertModel {
     ///
     /// * `input_ids`: `[batch, sequence]`, tokens of the vocabulary;
     /// * `attention_mask`: the same shape, 1 for a token and 0 for padding; without it, nothing is padding;
-    /// * `token_type_ids`: the same shape, the segment of each token; without it, all are of segment 0.
+    /// * `token_type_ids`: the same shape, the segment of each token; without it, all are of segment 0. A model without
+    ///   segments takes none.
     ///
     /// All are integers of any dtype, on any device. Their values are checked, which reads them back from a device that
     /// is not the CPU. In a row whose mask is 0 throughout, every token attends to all of them equally, as in
@@ -81,26 +82,26 @@ impl BertModel {
         input_ids: &Tensor,
         attention_mask: Option<&Tensor>,
         token_type_ids: Option<&Tensor>,
-    ) -> Result<BertOutput, BertError> {
+    ) -> Result<EncoderOutput, ModelError> {
         self.run(&given(input_ids, attention_mask, token_type_ids), None)
     }
 
-    /// [`BertModel::forward`], which also hands the output of every module to `visitor`, in the order of
-    /// [`BertModel::module_paths`].
+    /// [`EncoderModel::forward`], which also hands the output of every module to `visitor`, in the order of
+    /// [`EncoderModel::module_paths`].
     ///
     /// These are the tensors that a PyTorch forward hook on the module of that name is given (the first one, where a
     /// module gives several). All are `[batch, sequence, width]`, but `embeddings.position_embeddings`, which is `[1,
     /// sequence, hidden]`, and those of the pooler, which are `[batch, hidden]`.
     ///
     /// # Errors
-    /// As [`BertModel::forward`], and whatever `visitor` returns, which ends the pass.
+    /// As [`EncoderModel::forward`], and whatever `visitor` returns, which ends the pass.
     pub fn forward_with_taps(
         &self,
         input_ids: &Tensor,
         attention_mask: Option<&Tensor>,
         token_type_ids: Option<&Tensor>,
         visitor: &mut Visitor<'_>,
-    ) -> Result<BertOutput, BertError> {
+    ) -> Result<EncoderOutput, ModelError> {
         self.run(&given(input_ids, attention_mask, token_type_ids), Some(visitor))
     }
 
@@ -108,14 +109,14 @@ impl BertModel {
         &self,
         given: &[(&str, &Tensor)],
         visitor: Option<&mut Visitor<'_>>,
-    ) -> Result<BertOutput, BertError> {
+    ) -> Result<EncoderOutput, ModelError> {
         let mut outputs = self.model.run(given, visitor)?.into_iter().map(|(_, tensor)| tensor);
         let missing = || candle_core::Error::Msg("the model gave no output".into());
         let last_hidden_state = outputs.next().ok_or_else(missing)?;
-        Ok(BertOutput { last_hidden_state, pooler_output: outputs.next() })
+        Ok(EncoderOutput { last_hidden_state, pooler_output: outputs.next() })
     }
 
-    /// The path of every module whose output [`BertModel::forward_with_taps`] shows, in the order of execution.
+    /// The path of every module whose output [`EncoderModel::forward_with_taps`] shows, in the order of execution.
     pub fn module_paths(&self) -> Vec<String> {
         self.model.program().module_paths().map(String::from).collect()
     }
@@ -126,7 +127,7 @@ impl BertModel {
     }
 
     /// The sizes and choices of this model.
-    pub fn config(&self) -> &BertConfig {
+    pub fn config(&self) -> &C {
         &self.config
     }
 
@@ -146,11 +147,26 @@ impl BertModel {
     }
 }
 
-impl From<BertModel> for Model {
-    fn from(bert: BertModel) -> Self {
-        bert.model
+impl<C> From<EncoderModel<C>> for Model {
+    fn from(encoder: EncoderModel<C>) -> Self {
+        encoder.model
     }
 }
+
+/// Names for the models of a family, as transformers has them.
+macro_rules! models {
+    ($config:ident, $model:ident $(, $class:ident = $head:ident)* $(,)?) => {
+        #[doc = concat!("The encoder of a [`", stringify!($config), "`].")]
+        pub type $model = $crate::EncoderModel<$config>;
+        $(
+            #[doc = concat!("A [`", stringify!($model), "`] with the head [`", stringify!($head), "`].")]
+            ///
+            #[doc = concat!("[`", stringify!($head), "`]: crate::heads::", stringify!($head))]
+            pub type $class = $crate::EncoderFor<$config, $crate::heads::$head>;
+        )*
+    };
+}
+pub(crate) use models;
 
 /// Those inputs that there are, by name.
 pub(crate) fn given<'a>(

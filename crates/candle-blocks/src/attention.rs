@@ -11,13 +11,19 @@ use candle_nn::ops::softmax_last_dim;
 use crate::compute_dtype;
 
 /// Multi-head attention of projections `[batch, sequence, width]`; everything between these and Wᵒ.
+/// `bias` is added to the scores: `[sequence, sequence, heads]`, the token that asks first.
 pub(crate) fn attention(
     [query, key, value]: [&Tensor; 3],
     mask: Option<&AttentionMask>,
+    bias: Option<&Tensor>,
     heads: usize,
 ) -> Result<Tensor> {
-    let split = |x| split_heads(x, heads);
-    let context = scaled_dot_product_attention(&split(query)?, &split(key)?, &split(value)?, mask)?;
+    let parts = [split_heads(query, heads)?, split_heads(key, heads)?, split_heads(value, heads)?];
+    let bias = match bias {
+        Some(bias) => Some(bias.permute((2, 0, 1))?.unsqueeze(0)?.to_dtype(parts[0].dtype())?),
+        None => None,
+    };
+    let context = scaled_dot_product_attention(&parts, mask, bias.as_ref())?;
     context.transpose(1, 2)?.flatten_from(2)?.to_dtype(query.dtype())
 }
 
@@ -32,17 +38,36 @@ fn split_heads(x: &Tensor, heads: usize) -> Result<Tensor> {
         .contiguous()
 }
 
-/// Equation 1 of Vaswani et al. for each head; all tensors `[batch, heads, sequence, head_size]`.
+/// The number of the bucket that a distance is in: tokens that come later have a positive one. See
+/// [`architecture::Op::RelativeBias`].
+///
+/// The logarithm is one of f32 in every dtype, as it is in `transformers`, which cuts it to an
+/// integer.
+pub(crate) fn bucket(distance: i64, buckets: usize, farthest: usize) -> usize {
+    let half = buckets / 2;
+    let exact = half / 2;
+    let (first, length) = (if distance > 0 { half } else { 0 }, distance.unsigned_abs() as usize);
+    if length < exact {
+        return first + length;
+    }
+    let growth = (length as f32 / exact as f32).ln() / (farthest as f64 / exact as f64).ln() as f32;
+    first + (exact + (growth * (half - exact) as f32) as usize).min(half - 1)
+}
+
+/// Equation 1 of Vaswani et al. for each head; all of query, key and value `[batch, heads, sequence,
+/// head_size]`.
 fn scaled_dot_product_attention(
-    query: &Tensor,
-    key: &Tensor,
-    value: &Tensor,
+    [query, key, value]: &[Tensor; 3],
     mask: Option<&AttentionMask>,
+    bias: Option<&Tensor>,
 ) -> Result<Tensor> {
     let head_size = query.dims4()?.3 as f64;
     // Fewer numbers than the scores are.
     let query = (query / head_size.sqrt())?;
     let mut scores = query.matmul(&key.t()?)?;
+    if let Some(bias) = bias {
+        scores = scores.broadcast_add(bias)?;
+    }
     if let Some(mask) = mask {
         scores = mask.apply(&scores)?;
     }
@@ -77,5 +102,22 @@ impl AttentionMask {
     fn apply(&self, scores: &Tensor) -> Result<Tensor> {
         let shape = scores.shape();
         self.keep.broadcast_as(shape)?.where_cond(scores, &self.lowest.broadcast_as(shape)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bucket;
+
+    #[test]
+    fn buckets_are_those_of_transformers() {
+        // Printed by `MPNetEncoder.relative_position_bucket` of transformers 4.57.6.
+        let expected = [15, 15, 15, 14, 13, 12, 10, 9, 8, 7, 1, 0, 17, 23, 24, 24, 25, 27, 29, 31, 31, 31];
+        let found: Vec<usize> =
+            [-200, -128, -127, -64, -63, -32, -16, -15, -8, -7, -1, 0, 1, 7, 8, 11, 12, 23, 46, 91, 127, 128]
+                .into_iter()
+                .map(|distance| bucket(distance, 32, 128))
+                .collect();
+        assert_eq!(found, expected);
     }
 }

@@ -5,7 +5,7 @@ use architecture::{Op, Program, Step, TensorId, Wire};
 use candle_core::{D, DType, Device, IndexOp, Result, Tensor};
 use candle_nn::{Embedding, Init, Module as _, VarBuilder};
 
-use crate::attention::{AttentionMask, attention};
+use crate::attention::{AttentionMask, attention, bucket};
 use crate::inputs;
 use crate::linear::Linear;
 use crate::{Activate, LayerNorm, ModelError};
@@ -37,6 +37,7 @@ struct Inner {
 enum Block {
     Embedding(Embedding),
     Positions(Tensor),
+    RelativeBias(Tensor),
     Linear(Linear),
     LayerNorm(LayerNorm),
     /// Nothing: a formula without weights.
@@ -168,13 +169,14 @@ impl Model {
     }
 
     /// The `weight` or `bias` of a step: `[out, in]` and `[out]` of a linear one, `[width]` of a
-    /// layer norm. Nothing of other steps, and by other names.
+    /// layer norm, the table of a relative bias. Nothing of other steps, and by other names.
     pub fn parameter(&self, step: usize, name: &str) -> Option<&Tensor> {
         match (self.0.blocks.get(step)?, name) {
             (Block::Linear(linear), "weight") => Some(linear.weight()),
             (Block::Linear(linear), "bias") => Some(linear.bias()),
             (Block::LayerNorm(norm), "weight") => Some(norm.weight()),
             (Block::LayerNorm(norm), "bias") => Some(norm.bias()),
+            (Block::RelativeBias(table), "weight") => Some(table),
             _ => None,
         }
     }
@@ -222,6 +224,15 @@ impl Model {
     }
 }
 
+/// The positions of tokens `[rows, sequence]` where those whose id is `padding` are not counted:
+/// these have its number, and the others are counted from the next one on, row by row.
+fn places(ids: &Tensor, padding: usize) -> Result<Tensor> {
+    // Numbers of tokens are exact in f32 up to 2²⁴; a table has fewer rows.
+    let counts = ids.ne(padding as u32)?.to_dtype(DType::F32)?;
+    let places = (counts.cumsum(D::Minus1)? * &counts)?;
+    (places + padding as f64)?.to_dtype(DType::U32)
+}
+
 /// Reads tensors.
 struct Reader<'a, 'b> {
     program: &'a Program,
@@ -243,7 +254,8 @@ impl Reader<'_, '_> {
                 self.tables.insert(table, rows.clone());
                 Block::Embedding(Embedding::new(rows, width))
             }
-            Op::Positions { table } => Block::Positions(self.tensor(table, TABLE)?),
+            Op::Positions { table, .. } => Block::Positions(self.tensor(table, TABLE)?),
+            Op::RelativeBias { table, .. } => Block::RelativeBias(self.tensor(table, TABLE)?),
             Op::Linear { weight, bias } => {
                 let is_tied = self.tables.contains_key(&weight);
                 let weight = self.tensor(weight, candle_nn::init::DEFAULT_KAIMING_NORMAL)?;
@@ -286,8 +298,16 @@ impl Pass<'_> {
     fn compute(&self, block: &Block) -> Result<Value> {
         Ok(Value::Tensor(match block {
             Block::Embedding(table) => table.forward(self.tensor(0)?)?,
-            // 0, 1, 2, …, the same for every row: [1, sequence, width].
-            Block::Positions(table) => table.narrow(0, 0, self.given()?.dim(D::Minus1)?)?.unsqueeze(0)?,
+            Block::Positions(table) => match self.step.op {
+                Op::Positions { padding: Some(padding), .. } => {
+                    let places = places(self.tensor(0)?, padding)?;
+                    let width = table.dim(1)?;
+                    Embedding::new(table.clone(), width).forward(&places)?
+                }
+                // 0, 1, 2, …, the same for every row: [1, sequence, width].
+                _ => table.narrow(0, 0, self.given()?.dim(D::Minus1)?)?.unsqueeze(0)?,
+            },
+            Block::RelativeBias(table) => self.relative_bias(table)?,
             Block::Linear(linear) => linear.forward(self.tensor(0)?)?,
             Block::LayerNorm(norm) => norm.forward(self.tensor(0)?)?,
             Block::Formula => return self.formula(),
@@ -310,7 +330,8 @@ impl Pass<'_> {
                 self.tensor(0)?.reshape(&axes[..axes.len().saturating_sub(1)])?
             }
             Op::Attention { heads } => {
-                attention([self.tensor(0)?, self.tensor(1)?, self.tensor(2)?], self.mask(3), heads)?
+                let parts = [self.tensor(0)?, self.tensor(1)?, self.tensor(2)?];
+                attention(parts, self.mask(3), self.optional(4), heads)?
             }
             Op::Activation { function, .. } => function.forward(self.tensor(0)?)?,
             Op::Sum => {
@@ -324,10 +345,26 @@ impl Pass<'_> {
             Op::Feature { at } => {
                 self.tensor(0)?.narrow(D::Minus1, at, 1)?.squeeze(D::Minus1)?.contiguous()?
             }
-            Op::Embedding { .. } | Op::Positions { .. } | Op::Linear { .. } | Op::LayerNorm { .. } => {
+            Op::Embedding { .. }
+            | Op::Positions { .. }
+            | Op::RelativeBias { .. }
+            | Op::Linear { .. }
+            | Op::LayerNorm { .. } => {
                 candle_core::bail!("a block in '{}' has no weights", self.step.module)
             }
         }))
+    }
+
+    /// `[sequence, sequence, heads]`.
+    fn relative_bias(&self, table: &Tensor) -> Result<Tensor> {
+        let Op::RelativeBias { buckets, farthest, .. } = self.step.op else {
+            candle_core::bail!("a block in '{}' has no buckets", self.step.module)
+        };
+        let length = self.given()?.dim(D::Minus1)?;
+        let pairs = (0..length).flat_map(|asks| (0..length).map(move |asked| asked as i64 - asks as i64));
+        let rows: Vec<u32> = pairs.map(|distance| bucket(distance, buckets, farthest) as u32).collect();
+        let rows = Tensor::from_vec(rows, (length, length), table.device())?;
+        Embedding::new(table.clone(), table.dim(1)?).forward(&rows)
     }
 
     fn optional(&self, input: usize) -> Option<&Tensor> {

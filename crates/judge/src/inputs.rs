@@ -7,7 +7,7 @@ mod rows;
 mod tables;
 
 use architecture::{Limits, Task};
-use bert_pipeline::{Text, Tokenizer};
+use bert_pipeline::{PipelineError, Text, Tokenizer};
 use engine::{Dim, NamedValues, Value, ValueError, ValueSpec};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -166,6 +166,9 @@ fn token_rows(limits: &Limits, tables: Option<&EmbeddingTables>) -> Result<Vec<(
         rows.push((row("two segments", Ids::Random, Types::Segments), 10));
         rows.push((row("token types of one", Ids::Random, Types::One), 11));
     }
+    if let Some(padding) = limits.padding {
+        rows.push((row("padding ids in the text", Ids::Padding(padding), Types::Random), 13));
+    }
     if let Some(tables) = tables {
         let tokens = tables.lowest_variance(LOW_VARIANCE)?;
         let length = tokens.len();
@@ -174,7 +177,8 @@ fn token_rows(limits: &Limits, tables: Option<&EmbeddingTables>) -> Result<Vec<(
     Ok(rows)
 }
 
-/// The default inputs for a model, as far as the graph's declared shapes take them: `input_ids`, `attention_mask` and `token_type_ids`, i64.
+/// The default inputs for a model, as far as the graph's declared shapes take them: `input_ids`, `attention_mask` and, if the model is told of them,
+/// `token_type_ids`, i64.
 ///
 /// With a tokenizer there are texts among them, with the checkpoint's embedding tables tokens of low variance. The numbers are the same in every
 /// run; names are unique.
@@ -250,6 +254,14 @@ fn name_of(rows: &[Row]) -> String {
     }
 }
 
+/// What a tokenizer gives, as far as the model is told it: some know no token types.
+pub fn told(mut inputs: NamedValues, limits: &Limits) -> NamedValues {
+    if limits.token_types == 0 {
+        inputs.remove("token_type_ids");
+    }
+    inputs
+}
+
 /// The built-in texts, padded to the graph's length and repeated to its batch where it fixes them.
 fn texts(
     limits: &Limits,
@@ -263,7 +275,12 @@ fn texts(
     }
     let mut cases = Vec::new();
     for (name, texts) in texts {
-        let Some(grid) = Grid::of(&tokenizer.encode(&texts)?.to_named_values()) else { continue };
+        let encoded = match tokenizer.encode(&texts) {
+            // A model of few positions, or a tokenizer that cuts words small.
+            Err(PipelineError::TooLong { .. }) => continue,
+            encoded => encoded?,
+        };
+        let Some(grid) = Grid::of(&told(encoded.to_named_values(), limits)) else { continue };
         let Some(padding) = fixed.sequence.unwrap_or(grid.sequence()).checked_sub(grid.sequence()) else {
             continue;
         };

@@ -111,13 +111,13 @@ impl Structure {
             specs.iter().filter(|spec| outputs.iter().any(|own| own.name == spec.name)).collect();
         let mut anchors = Anchors::default();
         // The positions are often there once for all rows.
-        let is_position = |step: usize| matches!(program.steps[step].op, Op::Positions { .. });
+        let is_position = |step: usize| matches!(program.steps[step].op, Op::Positions { padding: None, .. });
         for place in carried.iter().filter(|place| place.plain || is_position(place.step)) {
             anchors.steps.insert(place.value.clone(), place.step);
         }
         let mut suspicious = Vec::new();
         for _ in 0..WALKS {
-            let walked = walk(&graph, &anchors, &|value, atoms| replay.is_placeless(value, atoms));
+            let walked = walk(&graph, &anchors, &replay);
             let mut off: Vec<String> = replay.misfits(&walked.taken)?;
             let of_inputs: Vec<&Taken> = walked
                 .taken

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use architecture::{Family, Limits, Program, Task, TaskError};
 use bert_pipeline::Tokenizer;
 use bytes::Bytes;
-use candle_bert::BertConfig;
 use candle_blocks::{Model as NativeModel, ModelError, ReferenceEngine};
 use candle_core::{DType, Device};
 use checkpoint::{Checkpoint, CheckpointError, ModelFiles, OnnxSource};
@@ -94,9 +93,9 @@ impl Subject {
             Some(path) if is_graph(path) => return Err(ParityError::IsAGraph { path: path.into() }),
             Some(model) => open(model)?,
         };
-        let config = BertConfig::from_json(&files.config()?)
+        let family = candle_bert::family(&files.config()?)
             .map_err(|source| ParityError::Config { model: files.name().into(), source: source.into() })?;
-        Self::new(files, Arc::new(config))
+        Self::new(files, family)
     }
 
     /// A model of a family of one's own: its files, and what its config says.

@@ -93,6 +93,15 @@ impl<'a> Builder<'a> {
             FloatType::F32 => DataType::Float,
             FloatType::F16 => DataType::Float16,
         };
+        self.cast_as(module, x, to)
+    }
+
+    /// A value as i64.
+    pub fn cast_to_i64(&mut self, module: &str, x: &Name) -> Name {
+        self.cast_as(module, x, DataType::Int64)
+    }
+
+    fn cast_as(&mut self, module: &str, x: &Name, to: DataType) -> Name {
         self.node_with(module, "Cast", &[x], [("to", Attribute::Int(to as i64))])
     }
 
@@ -145,9 +154,14 @@ impl<'a> Builder<'a> {
     /// A list of i64: a shape, or axes.
     pub fn ints(&mut self, ints: &[i64]) -> Name {
         let words: Vec<String> = ints.iter().map(ToString::to_string).collect();
-        let bytes: Vec<u8> = ints.iter().flat_map(|int| int.to_le_bytes()).collect();
-        let tensor = Tensor { dtype: DType::I64, shape: vec![ints.len()], bytes: bytes.into() };
-        self.initializer(format!("constant.ints_{}", words.join("_")), tensor)
+        self.list(&format!("ints_{}", words.join("_")), ints.to_vec())
+    }
+
+    /// A list of i64 under a name that says what it is.
+    pub fn list(&mut self, name: &str, list: Vec<i64>) -> Name {
+        let bytes: Vec<u8> = list.iter().flat_map(|int| int.to_le_bytes()).collect();
+        let tensor = Tensor { dtype: DType::I64, shape: vec![list.len()], bytes: bytes.into() };
+        self.initializer(format!("constant.{name}"), tensor)
     }
 
     fn initializer(&mut self, name: String, tensor: Tensor) -> Name {

@@ -68,7 +68,12 @@ impl Writer<'_, '_> {
                 let table = b.weight(&program.tensors[table].name)?;
                 Ok(b.node(module, "Gather", &[&table, ids]))
             }
-            (&Op::Positions { table }, []) => {
+            (&Op::Positions { table, padding: Some(padding) }, [ids]) => {
+                let table = b.weight(&program.tensors[table].name)?;
+                let places = places(b, module, ids, padding);
+                Ok(b.node(module, "Gather", &[&table, &places]))
+            }
+            (&Op::Positions { table, padding: None }, []) => {
                 let table = b.weight(&program.tensors[table].name)?;
                 let (zero, length) = (b.ints(&[0]), self.length(module));
                 Ok(self.b.node(module, "Slice", &[&table, &zero, &length, &zero]))
@@ -85,9 +90,12 @@ impl Writer<'_, '_> {
                 let bias = b.weight(&program.tensors[bias].name)?;
                 Ok(layer_norm(b, module, x, [&weight, &bias], (size, eps)))
             }
-            (&Op::Attention { heads }, [query, key, value, mask]) => {
+            (&Op::RelativeBias { table, buckets, farthest }, []) => {
+                self.relative_bias(module, table, (buckets, farthest))
+            }
+            (&Op::Attention { heads }, [query, key, value, mask, bias @ ..]) if bias.len() < 2 => {
                 let width = self.shapes[at].width.unwrap_or_default();
-                Ok(attention(b, module, [query, key, value], mask, (heads, width)))
+                Ok(attention(b, module, [query, key, value], (mask, bias.first()), (heads, width)))
             }
             (&Op::Activation { function, .. }, [x]) => Ok(activation(b, module, function, x)),
             (Op::Sum, [first, others @ ..]) => {
@@ -110,15 +118,37 @@ impl Writer<'_, '_> {
     /// transposed by a node.
     fn matrix(&mut self, module: &str, weight: TensorId) -> Result<Name, ExportError> {
         let name = &self.program.tensors[weight].name;
-        let is_table = |step: &Step| {
-            let table = [Op::Embedding { table: weight }, Op::Positions { table: weight }];
-            table.contains(&step.op)
-        };
+        let is_table = |step: &Step| matches!(step.op, Op::Embedding { table } | Op::Positions { table, .. } if table == weight);
         if self.b.transposes() && !self.program.steps.iter().any(is_table) {
             return self.b.transposed_weight(name);
         }
         let stored = self.b.weight(name)?;
         Ok(self.b.node_with(module, "Transpose", &[&stored], [("perm", Attribute::Ints(vec![1, 0]))]))
+    }
+
+    /// `[sequence, sequence, heads]`. Which bucket a distance is in stands in the graph as a list of
+    /// all distances that there are.
+    fn relative_bias(
+        &mut self,
+        module: &str,
+        table: TensorId,
+        (buckets, farthest): (usize, usize),
+    ) -> Result<Name, ExportError> {
+        let longest = self.program.limits().positions.min(LONGEST_OF_ALL) as i64;
+        let table = self.b.weight(&self.program.tensors[table].name)?;
+        let (zero, one, length) = (self.b.ints(&[0]), self.b.ints(&[1]), self.length(module));
+        let places: Vec<i64> = (0..longest).collect();
+        let rows: Vec<i64> = (1 - longest..longest).map(|at| bucket(at, buckets, farthest)).collect();
+        let b = &mut *self.b;
+        let (places, rows) = (b.list("places", places), b.list("buckets", rows));
+        let places = b.node(module, "Slice", &[&places, &zero, &length, &zero]);
+        let asks = b.node(module, "Unsqueeze", &[&places, &one]);
+        let asked = b.node(module, "Unsqueeze", &[&places, &zero]);
+        let distances = b.node(module, "Sub", &[&asked, &asks]);
+        let middle = b.index(longest - 1);
+        let distances = b.node(module, "Add", &[&distances, &middle]);
+        let rows = b.node(module, "Gather", &[&rows, &distances]);
+        Ok(b.node(module, "Gather", &[&table, &rows]))
     }
 
     /// The number of tokens in a row: `[1]`.
@@ -148,6 +178,38 @@ impl Writer<'_, '_> {
         let shape = self.b.node(module, "Shape", &[&self.inputs[0]]);
         self.b.node(module, "Slice", &[&shape, &zero, &count, &zero])
     }
+}
+
+/// The longest text that distances are listed for, where a model has no limit of its own.
+const LONGEST_OF_ALL: usize = 4096;
+
+/// The bucket of a distance; see [`Op::RelativeBias`]. The logarithm is one of f32, as transformers
+/// has it.
+fn bucket(distance: i64, buckets: usize, farthest: usize) -> i64 {
+    let (half, exact) = (buckets as i64 / 2, buckets as i64 / 4);
+    let later = if distance > 0 { half } else { 0 };
+    let within = match distance.abs() {
+        length if length < exact => length,
+        length => {
+            let ratio = (length as f32 / exact as f32).ln() / (farthest as f64 / exact as f64).ln() as f32;
+            (exact + (ratio * (half - exact) as f32) as i64).min(half - 1)
+        }
+    };
+    later + within
+}
+
+/// `[batch, sequence]`: the positions of tokens, where those whose id is `padding` have its number
+/// and the others are counted from the next one on.
+fn places(b: &mut Builder, module: &str, ids: &Name, padding: usize) -> Name {
+    let (axis, padding) = (b.index(1), b.index(padding as i64));
+    let is_padding = b.node(module, "Equal", &[ids, &padding]);
+    let counts = b.node(module, "Not", &[&is_padding]);
+    // candle-onnx has no sum of integers. Floats count as well: a table has fewer than 2²⁴ rows.
+    let counts = b.cast(module, &counts, FloatType::F32);
+    let sums = b.node(module, "CumSum", &[&counts, &axis]);
+    let places = b.node(module, "Mul", &[&sums, &counts]);
+    let places = b.cast_to_i64(module, &places);
+    b.node(module, "Add", &[&places, &padding])
 }
 
 /// `[batch, 1, 1, sequence]`: what is added to the scores, 0 for a token and [`lowest`] for
@@ -181,7 +243,7 @@ fn attention(
     b: &mut Builder,
     module: &str,
     [query, key, value]: [&Name; 3],
-    mask: &Name,
+    (mask, bias): (&Name, Option<&Name>),
     (heads, width): (usize, usize),
 ) -> Name {
     let head_size = width / heads.max(1);
@@ -197,7 +259,12 @@ fn attention(
     let value = split(value, [0, 2, 1, 3]);
     let root = b.scalar(&format!("sqrt_{head_size}"), (head_size as f64).sqrt());
     let scores = b.node(module, "MatMul", &[&query, &key]);
-    let scores = b.node(module, "Div", &[&scores, &root]);
+    let mut scores = b.node(module, "Div", &[&scores, &root]);
+    if let Some(bias) = bias {
+        // From a number for each pair and head to one for each head and pair.
+        let bias = transpose(b, module, bias, [2, 0, 1]);
+        scores = b.node(module, "Add", &[&scores, &bias]);
+    }
     let scores = b.node(module, "Add", &[&scores, mask]);
     let probabilities = b.node_with(module, "Softmax", &[&scores], [("axis", Attribute::Int(-1))]);
     let context = b.node(module, "MatMul", &[&probabilities, &value]);
@@ -205,6 +272,6 @@ fn attention(
     b.node(module, "Reshape", &[&context, &together])
 }
 
-fn transpose(b: &mut Builder, module: &str, x: &Name, perm: [i64; 4]) -> Name {
+fn transpose<const N: usize>(b: &mut Builder, module: &str, x: &Name, perm: [i64; N]) -> Name {
     b.node_with(module, "Transpose", &[x], [("perm", Attribute::Ints(perm.into()))])
 }

@@ -1,8 +1,9 @@
 //! What every pipeline has: config, tokenizer, and something that runs the model.
 
 use std::error::Error;
+use std::sync::Arc;
 
-use candle_bert::{BertConfig, BertForTask, Family as _, ReferenceEngine, Task};
+use candle_bert::{Family, Limits, Model as NativeModel, ReferenceEngine, Task};
 use checkpoint::{CheckpointError, ModelFiles, OnnxSource};
 use engine::{Dim, Engine, ValueSpec};
 use onnx_session::text_inputs::{Tables, with_text_inputs};
@@ -38,7 +39,7 @@ impl Need {
 }
 
 pub(crate) struct Core {
-    pub(crate) config: BertConfig,
+    pub(crate) family: Arc<dyn Family>,
     pub(crate) tokenizer: Tokenizer,
     pub(crate) runner: Runner,
     pub(crate) options: Options,
@@ -54,14 +55,15 @@ impl Core {
         need: Need,
         options: &Options,
     ) -> Result<Self, PipelineError> {
-        let config = config_for(files, need)?;
-        let (width, batch_size) = (width(&config, need.task), options.batch_size);
+        let family = family_for(files, need)?;
+        let limits = family.limits();
+        let (width, batch_size) = (width(&*family, need.task).unwrap_or(USUAL_WIDTH), options.batch_size);
         let runner = |engine: Box<dyn Engine>| {
             let wanted = need.of(engine.outputs());
             Runner::new(engine, need.name, wanted, width, batch_size)
         };
-        let session = |source, kind| session(&source, kind, &config, options);
-        let native = || runner(native(files, &config, need.task, options)?);
+        let session = |source, kind| session(&source, kind, &limits, options);
+        let native = || runner(native(files, &*family, need.task, options)?);
         let (runner, note) = match (engine, options.engine) {
             (Some(engine), _) => (runner(engine)?, None),
             (None, EngineChoice::Native) => (native()?, None),
@@ -97,9 +99,9 @@ impl Core {
         };
         at_least_one("batch_size", options.batch_size)?;
         at_least_one("read_ahead", options.read_ahead)?;
-        let positions = config.max_position_embeddings.min(runner.fixed_sequence.unwrap_or(usize::MAX));
+        let positions = limits.positions.min(runner.fixed_sequence.unwrap_or(usize::MAX));
         let tokenizer = Tokenizer::from_files(files, Some(positions))?;
-        Ok(Self { config, tokenizer, runner, options: options.clone(), note })
+        Ok(Self { family, tokenizer, runner, options: options.clone(), note })
     }
 
     /// How many texts are read ahead of an iteration.
@@ -134,11 +136,11 @@ impl Core {
 
     /// A label for each of so many scores.
     pub(crate) fn labels(&self, scores: usize) -> Result<Vec<String>, PipelineError> {
-        let labels = self.config.num_labels;
+        let labels = self.family.num_labels();
         if scores != labels {
             return Err(PipelineError::NoLabels { found: scores, labels });
         }
-        Ok((0..labels).map(|id| self.config.label(id).into_owned()).collect())
+        Ok((0..labels).map(|id| self.family.label(id).into_owned()).collect())
     }
 }
 
@@ -158,38 +160,44 @@ pub(crate) fn refuse_pairs(texts: &[Text<'_>], task: &'static str) -> Result<(),
     }
 }
 
-fn config_for(files: &ModelFiles, need: Need) -> Result<BertConfig, PipelineError> {
-    let config = BertConfig::from_json(&files.config()?)?;
+fn family_for(files: &ModelFiles, need: Need) -> Result<Arc<dyn Family>, PipelineError> {
+    let family = candle_bert::family(&files.config()?)?;
+    let encoder = family.class(Task::FeatureExtraction);
     let fits = match need.task {
         // Every head stands on an encoder.
         Task::FeatureExtraction => true,
         // A checkpoint of several heads, or one that does not say, may have this one: its tensors
         // will tell.
-        task => match config.task() {
-            Ok(Task::FeatureExtraction) => !config.architectures.iter().any(|class| class == "BertModel"),
+        task => match family.task() {
+            Ok(Task::FeatureExtraction) => !family.architectures().contains(&encoder.into_owned()),
             Ok(found) => found == task,
             Err(_) => false,
         },
     };
     if fits {
-        return Ok(config);
+        return Ok(family);
     }
-    let (model, architectures) = (files.name().to_owned(), config.architectures);
+    let (model, architectures) = (files.name().to_owned(), family.architectures().to_vec());
     Err(PipelineError::WrongTask { model, task: need.name, architectures })
 }
 
-fn width(config: &BertConfig, task: Task) -> usize {
-    if task == Task::MaskedLm { config.vocab_size } else { config.hidden_size }
+/// The width of what the model of a task gives, as far as that is known.
+fn width(family: &dyn Family, task: Task) -> Option<usize> {
+    let program = family.program(task, &|_| true).ok()?;
+    program.shapes().get(program.outputs.first()?.step)?.width
 }
+
+/// What is taken for the width of a model whose family is not known: that of large encoders.
+const USUAL_WIDTH: usize = 1024;
 
 fn native(
     files: &ModelFiles,
-    config: &BertConfig,
+    family: &dyn Family,
     task: Task,
     options: &Options,
 ) -> Result<Box<dyn Engine>, PipelineError> {
     let checkpoint = files.checkpoint()?;
-    let loaded = BertForTask::from_checkpoint(task, &checkpoint, config, options.dtype, &options.device)?;
+    let loaded = NativeModel::from_checkpoint(&checkpoint, family, task, options.dtype, &options.device)?;
     Ok(Box::new(ReferenceEngine::new(loaded.model)))
 }
 
@@ -207,8 +215,8 @@ fn graph(files: &ModelFiles, options: &Options) -> Result<Option<OnnxSource>, Pi
 /// If a file is missing or malformed, the architecture is none that is done here, or the outputs do
 /// not tell.
 pub fn task_of(files: &ModelFiles, options: &Options) -> Result<Task, PipelineError> {
-    let config = BertConfig::from_json(&files.config()?)?;
-    if config.architectures.is_empty() {
+    let family = candle_bert::family(&files.config()?)?;
+    if family.architectures().is_empty() {
         let graph = match graph(files, options)? {
             None if matches!(files.checkpoint(), Err(CheckpointError::NoCheckpoint { .. })) => {
                 files.any_onnx()?
@@ -217,15 +225,15 @@ pub fn task_of(files: &ModelFiles, options: &Options) -> Result<Task, PipelineEr
         };
         if let Some(source) = graph {
             let model = open(&source)?;
-            return by_outputs(&model, &config)
+            return by_outputs(&model, &*family)
                 .ok_or_else(|| PipelineError::UnknownTask { outputs: names(&model.graph.outputs) });
         }
     }
-    config.task().map_err(|source| PipelineError::Task { model: files.name().to_owned(), source })
+    family.task().map_err(|source| PipelineError::Task { model: files.name().to_owned(), source })
 }
 
 /// The task whose outputs these are, if there is only one.
-fn by_outputs(model: &Model, config: &BertConfig) -> Option<Task> {
+fn by_outputs(model: &Model, family: &dyn Family) -> Option<Task> {
     let graph = &model.graph;
     let output = |wanted: &str| graph.outputs.iter().find(|spec| spec.name == wanted);
     let rank = |spec: &ValueSpec| spec.shape.as_ref().map(Vec::len);
@@ -237,8 +245,8 @@ fn by_outputs(model: &Model, config: &BertConfig) -> Option<Task> {
     match (rank(logits)?, logits.shape.as_ref()?.last()?) {
         (2, _) if has_choices => Some(Task::MultipleChoice),
         (2, _) => Some(Task::SequenceClassification),
-        (3, Dim::Fixed(width)) if *width == config.num_labels => Some(Task::TokenClassification),
-        (3, Dim::Fixed(width)) if *width == config.vocab_size => Some(Task::MaskedLm),
+        (3, Dim::Fixed(width)) if *width == family.num_labels() => Some(Task::TokenClassification),
+        (3, Dim::Fixed(width)) if *width == family.limits().vocabulary => Some(Task::MaskedLm),
         _ => None,
     }
 }
@@ -251,11 +259,11 @@ fn names(specs: &[ValueSpec]) -> Vec<String> {
 fn session(
     source: &OnnxSource,
     kind: Option<EngineKind>,
-    config: &BertConfig,
+    limits: &Limits,
     options: &Options,
 ) -> Result<Box<dyn Engine>, PipelineError> {
     let failed = |source: Box<dyn Error + Send + Sync>, graph| PipelineError::Graph { graph, source };
-    let tables = Tables { vocabulary: config.vocab_size, token_types: config.type_vocab_size };
+    let tables = Tables { vocabulary: limits.vocabulary, token_types: limits.token_types };
     let (model, _) = with_text_inputs(open(source)?, &options.inputs, tables)
         .map_err(|error| failed(error.into(), source.to_string()))?;
     let session = match kind {

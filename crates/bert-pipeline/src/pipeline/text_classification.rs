@@ -45,11 +45,11 @@ constructors!(TextClassification);
 impl TextClassification {
     fn of(mut core: Core) -> Result<Self, PipelineError> {
         core.cut_if(None)?;
-        let labels = core.labels(core.config.num_labels)?;
-        let function = match core.config.problem_type {
+        let labels = core.labels(core.family.num_labels())?;
+        let function = match core.family.problem_type() {
             Some(ProblemType::Regression) => ScoreFunction::None,
             Some(ProblemType::MultiLabel) => ScoreFunction::Sigmoid,
-            _ if core.config.num_labels == 1 => ScoreFunction::Sigmoid,
+            _ if core.family.num_labels() == 1 => ScoreFunction::Sigmoid,
             _ => ScoreFunction::Softmax,
         };
         Ok(Self { core, labels, function, top_k: Some(1) })

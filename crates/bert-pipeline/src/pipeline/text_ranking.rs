@@ -41,7 +41,7 @@ constructors!(TextRanking, encoder.core, |files, engine, options| {
 impl TextRanking {
     fn of(files: &ModelFiles, encoder: Encoder) -> Result<Self, PipelineError> {
         encoder.sentence.program.must_give(SCORES)?;
-        let labels = encoder.core.config.num_labels;
+        let labels = encoder.core.family.num_labels();
         if encoder.sentence.transformer.output == Output::Logits && labels != 1 {
             return Err(PipelineError::NotARanking { labels });
         }

@@ -106,7 +106,7 @@ impl TokenClassification {
     fn of(mut core: Core) -> Result<Self, PipelineError> {
         let positions = core.tokenizer.max_positions().unwrap_or(usize::MAX);
         core.cut_if(core.tokenizer.words.model_max_length.filter(|&length| length <= positions))?;
-        let labels = core.labels(core.config.num_labels)?;
+        let labels = core.labels(core.family.num_labels())?;
         let ignored = vec!["O".to_owned()];
         Ok(Self { core, labels, ignored, aggregation: Aggregation::None, strided: None })
     }

@@ -124,7 +124,7 @@ fn sizes_of_zero_are_refused() {
     ] {
         assert_eq!(
             message(&format!(r#"{{"{field}": 0}}"#)),
-            format!("config.json: {field} is 0, but a BERT needs at least one")
+            format!("config.json: {field} is 0, but must be 1 or more")
         );
     }
 }
@@ -139,11 +139,11 @@ fn contradictions_are_refused_with_their_values() {
         (r#"{"vocab_size": 5, "pad_token_id": 5}"#, "pad_token_id 5 is outside the vocabulary of 5 tokens"),
         (
             r#"{"num_hidden_layers": 18446744073709551615}"#,
-            "num_hidden_layers is 18446744073709551615, more than the 1000 that are taken for a BERT",
+            "num_hidden_layers is 18446744073709551615, more than the 1000 that an encoder may have here",
         ),
         (
             r#"{"layer_norm_eps": -1e-12}"#,
-            "layer_norm_eps is -0.000000000001, but must be finite and not negative (BERT's own is 1e-12)",
+            "layer_norm_eps is -0.000000000001, but must be finite and not negative (such as 1e-12)",
         ),
     ] {
         assert_eq!(message(json), format!("config.json: {expected}"));
@@ -159,12 +159,8 @@ fn contradictions_are_refused_with_their_values() {
 fn models_that_compute_something_else_are_refused() {
     for (json, expected) in [
         (
-            r#"{"model_type": "roberta"}"#,
-            "model_type is 'roberta'; only 'bert' is run here, and similar models compute something else",
-        ),
-        (
             r#"{"position_embedding_type": "relative_key"}"#,
-            "position_embedding_type is 'relative_key'; only 'absolute' is run here, relative positions change the attention scores",
+            "position_embedding_type is 'relative_key'; only 'absolute' is run here",
         ),
         (
             r#"{"is_decoder": true}"#,
@@ -179,14 +175,12 @@ fn models_that_compute_something_else_are_refused() {
             "pruned_heads names heads that were removed; only models with all their heads are run here",
         ),
     ] {
-        assert_eq!(
-            message(json),
-            format!(
-                "config.json: {expected}; two ONNX graphs of it can be held against each other: \
-                 'parity ONE.onnx --onnx OTHER.onnx'"
-            )
-        );
+        assert_eq!(message(json), format!("config.json: {expected}; {ON_GRAPHS}"));
     }
+    assert_eq!(
+        message(r#"{"model_type": "roberta"}"#),
+        "config.json: model_type is 'roberta', and a BERT has 'bert': read it as what it is"
+    );
     assert_eq!(
         message(r#"{"hidden_act": "gleu"}"#),
         "config.json: hidden_act 'gleu' is not known; known are gelu, gelu_python, gelu_new, \
@@ -226,4 +220,42 @@ fn labels_that_make_no_sense_are_named() {
         config.validate().unwrap_err().to_string(),
         "config.json: id2label names 1 labels, but num_labels is 3; they must agree"
     );
+}
+
+#[test]
+fn the_model_type_tells_the_family() {
+    for (model_type, name, positions) in [
+        ("bert", "BERT", 512),
+        ("electra", "ELECTRA", 512),
+        ("distilbert", "DistilBERT", 512),
+        // The first two rows are never a token's.
+        ("roberta", "RoBERTa", 510),
+        ("xlm-roberta", "RoBERTa", 510),
+        ("camembert", "RoBERTa", 510),
+    ] {
+        let family = family(format!(r#"{{"model_type": "{model_type}"}}"#).as_bytes()).unwrap();
+        assert_eq!((family.name(), family.limits().positions), (name, positions), "{model_type}");
+    }
+    assert_eq!(family(b"{}").unwrap().name(), "BERT");
+    let other =
+        family(br#"{"model_type": "t5", "architectures": ["T5ForTokenClassification"], "num_labels": 3}"#);
+    let other = other.unwrap();
+    assert_eq!((other.task(), other.num_labels()), (Ok(Task::TokenClassification), 3));
+    let error = other.program(Task::FeatureExtraction, &|_| true).unwrap_err().to_string();
+    for expected in ["'t5'", "bert, electra, roberta", "distilbert", "parity run GRAPH --expected FILE"] {
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn what_a_family_lacks_is_named() {
+    let config = DistilBertConfig::default();
+    let error = config.program(Task::NextSentencePrediction, &|_| true).unwrap_err().to_string();
+    assert!(error.starts_with("a DistilBERT has no head for next-sentence-prediction"), "{error}");
+    let json = br#"{"model_type": "electra", "summary_type": "cls_index"}"#;
+    let error = family(json).unwrap_err().to_string();
+    assert!(error.contains("summary_type is 'cls_index'; only 'first' is run here"), "{error}");
+    let json = br#"{"model_type": "roberta", "max_position_embeddings": 2}"#;
+    let error = family(json).unwrap_err().to_string();
+    assert!(error.contains("max_position_embeddings is 2, and positions begin behind"), "{error}");
 }

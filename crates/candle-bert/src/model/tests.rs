@@ -1,8 +1,8 @@
 use candle_core::{DType, Device, IndexOp, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 
-use super::*;
 use crate::testing::{config, model};
+use crate::{BertConfig, BertModel};
 
 const DTYPES: [DType; 4] = [DType::F64, DType::F32, DType::F16, DType::BF16];
 

@@ -59,6 +59,7 @@ pub fn cases(raw: &Model, optimised: &Model) -> Result<Vec<Case>, ParityError> {
         vocabulary: tables.rows("input_ids").unwrap_or(2),
         token_types: tables.rows("token_type_ids").unwrap_or(2),
         positions: tables.positions.unwrap_or(LONGEST).min(LONGEST_CASE),
+        padding: None,
     };
     let positions = match FixedShape::of(&ids).sequence {
         Some(_) => limits.positions,
@@ -83,6 +84,7 @@ pub(super) fn witnesses(raw: &Model, optimised: &Model) -> Vec<Case> {
         vocabulary,
         token_types: tables.rows("token_type_ids").unwrap_or(1),
         positions: tables.positions.unwrap_or(LONGEST).min(LONGEST_CASE),
+        padding: None,
     };
     witness::inputs(optimised, &specs, &limits)
 }

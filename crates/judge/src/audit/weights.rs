@@ -135,7 +135,10 @@ pub(super) fn weights(
         weights.push(Weight {
             old_name: tensor.old_name.clone(),
             part: step.and_then(|step| part(program, step, id)),
-            stage: step.map(|step| stages[step]),
+            // What is made of places alone may be computed anywhere before it is added.
+            stage: step
+                .filter(|&step| !matches!(program.steps[step].op, Op::RelativeBias { .. }))
+                .map(|step| stages[step]),
             ..weight
         });
     }
@@ -184,6 +187,7 @@ fn part(program: &Program, step: usize, id: TensorId) -> Option<Part> {
         Op::Embedding { .. } if program.is_of_first_input(step) => Block::Vocabulary,
         Op::Embedding { .. } => Block::Types,
         Op::Positions { .. } => Block::Positions,
+        Op::RelativeBias { .. } => Block::Types,
         Op::Linear { .. } => Block::Linear,
         Op::LayerNorm { .. } => Block::LayerNorm,
         _ => return None,

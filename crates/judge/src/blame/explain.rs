@@ -17,6 +17,7 @@ mod activation;
 mod attempts;
 mod attention;
 mod dense;
+mod distances;
 mod embeddings;
 mod formulas;
 mod general;
@@ -125,6 +126,7 @@ fn find(evidence: &Evidence<'_>, module: &str, found: &Value) -> Result<Option<E
         Op::LayerNorm { .. } => layer_norm::explain(evidence, step, attempts)?,
         Op::Linear { .. } => dense::explain(evidence, step, attempts)?,
         Op::Embedding { .. } | Op::Positions { .. } => embeddings::explain(evidence, step, attempts)?,
+        Op::RelativeBias { .. } => distances::explain(evidence, step, attempts)?,
         Op::Sum if embeddings::is_sum(program, step) => {
             embeddings::explain_sum(evidence, step, None, attempts)?;
         }

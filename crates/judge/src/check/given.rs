@@ -7,7 +7,7 @@ use bert_pipeline::{PipelineError, Text};
 use engine::{Engine, NamedValues, ValueSpec, shown_path};
 
 use super::Candidate;
-use crate::inputs::{Case, EmbeddingTables, as_choices, cases_for, common_inputs};
+use crate::inputs::{Case, EmbeddingTables, as_choices, cases_for, common_inputs, told};
 use crate::{ParityError, Subject, tensors};
 
 /// What is run.
@@ -39,6 +39,7 @@ pub(super) fn made(
     let Inputs::Texts(texts) = inputs else { return suite(subject, specs, notes) };
     let texts: Vec<Text> = texts.iter().map(|text| Text::from(text.as_str())).collect();
     let inputs = subject.require_tokenizer()?.encode(&texts)?.to_named_values();
+    let inputs = told(inputs, &subject.limits());
     let cases = vec![Case { name: "text".into(), inputs }];
     match subject.task() {
         Task::MultipleChoice => as_choices(cases, specs),

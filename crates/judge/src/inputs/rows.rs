@@ -25,6 +25,9 @@ pub(super) enum Ids {
     Ends,
     /// One, over and over: attention has nothing but positions to tell them apart.
     One,
+    /// The one that pads, in the text and not beneath the mask: at its start and at its end, and two
+    /// in between.
+    Padding(usize),
     /// These, in turn, with their own types.
     Tokens(Vec<Token>),
 }
@@ -83,7 +86,7 @@ pub(super) fn inputs(
     rows: &[Row],
     rng: &mut ChaCha8Rng,
 ) -> Result<NamedValues, ValueError> {
-    let (vocabulary, last_type) = (limits.vocabulary as i64, limits.token_types as i64 - 1);
+    let (vocabulary, last_type) = (limits.vocabulary as i64, limits.token_types.max(1) as i64 - 1);
     let (mut ids, mut mask, mut types) = (Vec::new(), Vec::new(), Vec::new());
     for (_, row) in (0..batch).zip(rows.iter().cycle()) {
         let one = rng.random_range(0..vocabulary);
@@ -94,6 +97,10 @@ pub(super) fn inputs(
                 Ids::Random => (random, None),
                 Ids::Ends => (if position % 2 == 0 { 0 } else { vocabulary - 1 }, None),
                 Ids::One => (one, None),
+                Ids::Padding(padding) => {
+                    let pads = position == 0 || position + 1 == sequence || (3..5).contains(&position);
+                    (if pads { *padding as i64 } else { random }, None)
+                }
                 Ids::Tokens(tokens) => match tokens.get(position % tokens.len().max(1)) {
                     Some(token) => (token.id, Some(token.token_type)),
                     None => (random, None),
@@ -109,9 +116,7 @@ pub(super) fn inputs(
             }));
         }
     }
-    Ok(NamedValues::from_iter([
-        ("input_ids", Value::new([batch, sequence], ids)?),
-        ("attention_mask", Value::new([batch, sequence], mask)?),
-        ("token_type_ids", Value::new([batch, sequence], types)?),
-    ]))
+    let all = [("input_ids", ids), ("attention_mask", mask), ("token_type_ids", types)];
+    let told = all.into_iter().filter(|(name, _)| *name != "token_type_ids" || limits.token_types > 0);
+    told.map(|(name, elements)| Ok((name, Value::new([batch, sequence], elements)?))).collect()
 }

@@ -14,6 +14,8 @@ pub struct EmbeddingTables {
     /// One row of zeros where there is none.
     token_type: Option<TensorEntry>,
     position: Option<TensorEntry>,
+    /// The id whose tokens are not counted as positions: the rows up to its own are not for others.
+    padding: Option<usize>,
     hidden: usize,
 }
 
@@ -41,19 +43,22 @@ impl EmbeddingTables {
             let entry = checkpoint.get(checkpoint.names().find(is_it)?)?;
             (entry.shape == *shape && entry.dtype.is_float()).then(|| entry.clone())
         };
-        let (mut word, mut token_type, mut position) = (None, None, None);
+        let (mut word, mut token_type, mut position, mut not_counted) = (None, None, None, None);
         for part in &program.steps[sum].inputs {
             let step = part.step()?;
             match program.steps[step].op {
                 Op::Embedding { table } if program.is_of_first_input(step) => word = Some(find(table)?),
                 Op::Embedding { table } if token_type.is_none() => token_type = Some(find(table)?),
-                Op::Positions { table } => position = Some(find(table)?),
+                Op::Positions { table, padding } => {
+                    position = Some(find(table)?);
+                    not_counted = padding;
+                }
                 _ => return None,
             }
         }
         let word = word?;
         let hidden = *word.shape.last()?;
-        Some(Self { word, token_type, position, hidden })
+        Some(Self { word, token_type, position, padding: not_counted, hidden })
     }
 
     /// For each of the first positions, the token whose sum of embeddings has the lowest variance there; the first where several have.
@@ -62,7 +67,8 @@ impl EmbeddingTables {
     /// variance is (|a|² + 2 a·b + |b|²) / hidden_size.
     pub(super) fn lowest_variance(&self, positions: usize) -> Result<Vec<Token>, ValueError> {
         let (position_table, type_table) = (self.position.as_ref(), self.token_type.as_ref());
-        let positions = positions.min(position_table.map_or(1, rows));
+        let before = self.padding.map_or(0, |padding| padding + 1);
+        let positions = positions.min(position_table.map_or(1, rows).saturating_sub(before));
         let mut others = Vec::new();
         for position in 0..positions {
             for token_type in 0..type_table.map_or(1, rows) {
@@ -70,7 +76,7 @@ impl EmbeddingTables {
                     Some(table) => self.row(table, at),
                     None => Ok(vec![0.0; self.hidden]),
                 };
-                let mut sum = row(position_table, position)?;
+                let mut sum = row(position_table, before + position)?;
                 let types = row(type_table, token_type)?;
                 sum.iter_mut().zip(types).for_each(|(sum, x)| *sum += x);
                 let sum = centred(sum);
@@ -78,7 +84,7 @@ impl EmbeddingTables {
             }
         }
         let mut best = vec![(f64::INFINITY, Token { id: 0, token_type: 0 }); positions];
-        for id in 0..rows(&self.word) {
+        for id in (0..rows(&self.word)).filter(|&id| Some(id) != self.padding) {
             let word = centred(self.row(&self.word, id)?);
             let square = dot(&word, &word);
             for (position, token_type, other_square, other) in &others {

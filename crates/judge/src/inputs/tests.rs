@@ -3,7 +3,7 @@ use engine::Value;
 use super::*;
 use crate::Subject;
 
-const LIMITS: Limits = Limits { vocabulary: 30, token_types: 2, positions: 24 };
+const LIMITS: Limits = Limits { vocabulary: 30, token_types: 2, positions: 24, padding: None };
 
 fn cases(fixed: FixedShape) -> Vec<Case> {
     default_cases(&LIMITS, fixed, None, None).unwrap()

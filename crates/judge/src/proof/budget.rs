@@ -37,8 +37,9 @@ impl Roundings {
         for step in &program.steps {
             let before = step.inputs.iter().filter_map(|wire| wire.step());
             let before = before.map(|step| depths[step]).max().unwrap_or(0);
-            let rounds = !matches!(step.op, Op::Embedding { .. } | Op::Positions { .. });
-            depths.push(before + usize::from(rounds));
+            let is_lookup =
+                matches!(step.op, Op::Embedding { .. } | Op::Positions { .. } | Op::RelativeBias { .. });
+            depths.push(before + usize::from(!is_lookup));
         }
         Self(depths.into_iter().max().unwrap_or(0))
     }

@@ -12,6 +12,8 @@ pub(super) enum Source {
     Input(usize),
     /// Where in its text a token stands.
     Place,
+    /// Whether a token is one that pads, by its id, and how many up to it do not.
+    Padding,
 }
 
 /// What each element of a value depends on: the element of an input that has the same row and the

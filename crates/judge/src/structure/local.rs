@@ -28,9 +28,42 @@ impl Walker<'_> {
         }
         let atoms = self.atoms(node, at, kinds, shape).map_err(|why| why.unwrap_or_else(unknown))?;
         match atoms {
+            // What tells tokens that pad from others says no more of them.
+            Some(mut atoms) if self.is_about_padding(node, output, &atoms) => {
+                atoms.iter_mut().for_each(|atom| atom.source = Source::Padding);
+                Ok(self.local(output, atoms))
+            }
             Some(atoms) => Ok(self.local(output, atoms)),
             None => self.sum_of_mask(node, kinds).ok_or_else(unknown),
         }
+    }
+
+    /// Whether a comparison of ids tells those that pad from all others.
+    fn is_about_padding(&self, node: &Node, output: &str, atoms: &[Atom]) -> bool {
+        let is_ids = |atom: &Atom| match atom.source {
+            Source::Input(input) => self.graph.inputs[input].name == self.graph.program.inputs[0].name,
+            Source::Place | Source::Padding => false,
+        };
+        let is_asked =
+            node.domain.is_empty() && node.op == "Equal" && self.graph.program.limits().padding.is_some();
+        is_asked && !atoms.is_empty() && atoms.iter().all(is_ids) && self.runs.is_real(output).is_some()
+    }
+
+    /// Whether tokens that do not pad are counted along a text, up to each.
+    fn counts_tokens(&self, node: &Node, atoms: &[Atom]) -> bool {
+        let is_set = |name: &str| node.int(name).ok().flatten().unwrap_or(0) != 0;
+        let (Some(operand), Some(along)) = (node.inputs.first(), node.inputs.get(1)) else { return false };
+        let rank = self.shape(operand).map_or(0, <[Dim]>::len);
+        let along = match self.graph.known.ints(along).as_deref() {
+            Some(&[along]) => axis(along, rank),
+            _ => None,
+        };
+        let is_right = |atom: &Atom| atom.source == Source::Padding && along.is_some() && atom.token == along;
+        !is_set("exclusive")
+            && !is_set("reverse")
+            && !atoms.is_empty()
+            && atoms.iter().all(is_right)
+            && self.runs.is_real(operand) == Some(true)
     }
 
     /// What is computed from how many real tokens a row has: the number itself, kept from 0, its
@@ -143,6 +176,10 @@ impl Walker<'_> {
             ("", "Range") if self.graph.counts_tokens(&shape[0]) => {
                 Ok(Some(vec![Atom { source: Source::Place, rows: Vec::new(), token: Some(0) }]))
             }
+            ("", "CumSum") => {
+                let atoms = first()?;
+                if self.counts_tokens(node, atoms) { Ok(Some(atoms.to_vec())) } else { Err(None) }
+            }
             ("", "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze") => {
                 reshaped(first()?, old?, shape).map(Some).ok_or(None)
             }
@@ -226,7 +263,8 @@ impl Walker<'_> {
         let [Atom { source, .. }] = atoms[..] else { return None };
         let program = self.graph.program;
         let is_it = |step: &Step| match (&step.op, source) {
-            (Op::Positions { .. }, Source::Place) => true,
+            (Op::Positions { padding: None, .. }, Source::Place) => true,
+            (Op::Positions { padding: Some(_), .. }, Source::Padding) => true,
             (Op::Embedding { .. }, Source::Input(input)) => {
                 let name = step.inputs.first().and_then(|&wire| program.input_of(wire));
                 name.is_some_and(|at| program.inputs[at].name == self.graph.inputs[input].name)
@@ -247,12 +285,28 @@ impl Walker<'_> {
             let at_token = if one(token) { None } else { Some(token) };
             let rows_fit = match atom.source {
                 Source::Place => atom.rows.is_empty(),
-                Source::Input(_) => atom.rows == all,
+                Source::Input(_) | Source::Padding => atom.rows == all,
             };
             rows_fit && atom.token == at_token && !self.graph.masks.contains(&atom.source)
         };
         let sources: BTreeSet<Source> = atoms.iter().map(|atom| atom.source).collect();
         sources.len() == atoms.len() && !atoms.is_empty() && atoms.iter().all(is_there)
+    }
+
+    /// Whether a value is `[tokens, tokens, heads]`, made of the places of two tokens and of nothing
+    /// else.
+    pub(super) fn is_by_pair(&self, value: &str, atoms: &[Atom]) -> bool {
+        let shape = self.shape(value).unwrap_or_default();
+        let is_there = |axis: usize| {
+            let is_it = |atom: &Atom| atom.source == Source::Place && atom.token == Some(axis);
+            shape[axis].is_one() || atoms.iter().any(is_it)
+        };
+        shape.len() == 3
+            && atoms
+                .iter()
+                .all(|atom| atom.source == Source::Place && atom.token.is_some_and(|axis| axis < 2))
+            && is_there(0)
+            && is_there(1)
     }
 
     /// Whether a value of several sources is a sum of what each makes, or a layer norm of it, so

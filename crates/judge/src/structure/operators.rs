@@ -196,6 +196,7 @@ pub(super) fn is_elementwise(node: &Node) -> bool {
                 | "IsNaN"
                 | "Less"
                 | "LessOrEqual"
+                | "Log"
                 | "Max"
                 | "Min"
                 | "Mod"

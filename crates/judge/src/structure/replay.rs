@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::Held;
 use super::kind::{Atom, Source};
-use super::walk::{Taken, between};
+use super::walk::{Runs, Taken, between};
 use crate::compare::{compare, deciding};
 use crate::inputs::{common_inputs, fit_inputs};
 
@@ -38,8 +38,9 @@ const ROWS: usize = 2;
 /// What runs.
 pub(super) struct Replay<'a> {
     held: &'a Held<'a>,
-    /// What was found by [`Replay::is_placeless`].
+    /// What was found by [`Runs::is_placeless`] and by [`Runs::is_real`].
     placeless: RefCell<HashMap<String, bool>>,
+    real: RefCell<HashMap<String, Option<bool>>>,
 }
 
 /// Inputs as each side takes them.
@@ -65,9 +66,29 @@ impl Forced {
     }
 }
 
+impl Runs for Replay<'_> {
+    fn is_placeless(&self, value: &str, atoms: &[Atom]) -> bool {
+        if let Some(&known) = self.placeless.borrow().get(value) {
+            return known;
+        }
+        let is = self.places_say_nothing(value, atoms).unwrap_or(false);
+        self.placeless.borrow_mut().insert(value.into(), is);
+        is
+    }
+
+    fn is_real(&self, value: &str) -> Option<bool> {
+        if let Some(&known) = self.real.borrow().get(value) {
+            return known;
+        }
+        let is = self.tells_padding(value);
+        self.real.borrow_mut().insert(value.into(), is);
+        is
+    }
+}
+
 impl<'a> Replay<'a> {
     pub fn new(held: &'a Held<'a>) -> Self {
-        Self { held, placeless: RefCell::default() }
+        Self { held, placeless: RefCell::default(), real: RefCell::default() }
     }
 
     /// The sizes of an input of so many texts of so many tokens, where the graph fixes none.
@@ -113,23 +134,13 @@ impl<'a> Replay<'a> {
         self.held.reference.model().steps(&given, free, wanted).ok()
     }
 
-    /// Whether a value that masks and places decide is the same at every place.
-    pub fn is_placeless(&self, value: &str, atoms: &[Atom]) -> bool {
-        if let Some(&known) = self.placeless.borrow().get(value) {
-            return known;
-        }
-        let is = self.places_say_nothing(value, atoms).unwrap_or(false);
-        self.placeless.borrow_mut().insert(value.into(), is);
-        is
-    }
-
     fn places_say_nothing(&self, value: &str, atoms: &[Atom]) -> Option<bool> {
         if self.longest() < self.held.reference.program().limits().positions {
             return None;
         }
         let name = |source: Source| match source {
             Source::Input(input) => Some(self.held.oracle.inputs()[input].name.as_str()),
-            Source::Place => None,
+            Source::Place | Source::Padding => None,
         };
         let masks: Vec<(&Atom, &str)> =
             atoms.iter().filter_map(|atom| Some((atom, name(atom.source)?))).collect();
@@ -158,6 +169,70 @@ impl<'a> Replay<'a> {
         Some(true)
     }
 
+    /// See [`Runs::is_real`]: every id is run.
+    fn tells_padding(&self, value: &str) -> Option<bool> {
+        let padding = self.held.reference.program().limits().padding?;
+        let mut is = None;
+        for inputs in self.texts_of_all_ids()? {
+            let found = self.held.oracle.run_for(&inputs.graph, &[value]).ok()?.remove(value)?.to_f64();
+            let ids = inputs.common.get("input_ids")?.to_f64();
+            if found.len() != ids.len() {
+                return None;
+            }
+            for (id, found) in ids.into_iter().zip(found) {
+                let tells = found == f64::from(u8::from(id != padding as f64));
+                if *is.get_or_insert(tells) != tells || (found != 0.0 && found != 1.0) {
+                    return None;
+                }
+            }
+        }
+        is
+    }
+
+    /// Texts in which every id, every type and every place occurs.
+    fn texts_of_all_ids(&self) -> Option<Vec<Inputs>> {
+        let limits = self.held.reference.program().limits();
+        let shape = self.shape([ROWS, self.longest()])?;
+        let (tokens, length): (usize, usize) = (shape.iter().product(), *shape.last()?);
+        let of = |chunk: usize| {
+            self.inputs(&shape, |name, row, place| {
+                let at = chunk * tokens + row * length + place;
+                (match name {
+                    "input_ids" => at % limits.vocabulary,
+                    "attention_mask" => 1,
+                    // The same type is not always at the same place.
+                    _ => (at + chunk) % limits.token_types.max(1),
+                }) as i64
+            })
+        };
+        (0..limits.vocabulary.div_ceil(tokens)).map(of).collect()
+    }
+
+    /// Texts in which every number of tokens stands before one that pads and before one that does
+    /// not: each begins with as many that do not as half of what the one before it left, and goes
+    /// on with both in turn.
+    fn padded_texts(&self, padding: usize) -> Option<Vec<Inputs>> {
+        let limits = self.held.reference.program().limits();
+        let other = usize::from(padding == 0);
+        let shape = self.shape([ROWS, self.longest()])?;
+        let length = *shape.last()?;
+        let (mut texts, mut head) = (Vec::new(), 0);
+        loop {
+            let pads = |place: usize| place >= head && (place - head).is_multiple_of(2);
+            texts.push(self.inputs(&shape, |name, row, place| match name {
+                // In the next text it is the other way round, so that rows are told apart.
+                "input_ids" if pads(place + row % 2) => padding as i64,
+                "input_ids" => other as i64,
+                "attention_mask" => 1,
+                _ => ((row + place) % limits.token_types.max(1)) as i64,
+            })?);
+            if head >= length {
+                return Some(texts);
+            }
+            head += (length - head).div_ceil(2);
+        }
+    }
+
     /// The least number that a mask comes to where a token is masked.
     pub fn least(&self, value: &str) -> Option<f64> {
         let shape = self.shape([1, 2])?;
@@ -180,22 +255,14 @@ impl<'a> Replay<'a> {
         if self.longest() < limits.positions {
             return None;
         }
-        let shape = self.shape([ROWS, self.longest()])?;
-        let tokens: usize = shape.iter().product();
         let steps: Vec<usize> = taken.iter().map(|taken| taken.step).collect();
         let values: Vec<&str> = taken.iter().map(|taken| taken.value.as_str()).collect();
         let mut wrong: Vec<(usize, NamedValues)> = Vec::new();
-        for chunk in 0..limits.vocabulary.div_ceil(tokens) {
-            let length = *shape.last()?;
-            let inputs = self.inputs(&shape, |name, row, place| {
-                let at = chunk * tokens + row * length + place;
-                (match name {
-                    "input_ids" => at % limits.vocabulary,
-                    "attention_mask" => 1,
-                    // The same type is not always at the same place.
-                    _ => (at + chunk) % limits.token_types,
-                }) as i64
-            })?;
+        let mut texts = self.texts_of_all_ids()?;
+        if let Some(padding) = limits.padding {
+            texts.extend(self.padded_texts(padding)?);
+        }
+        for inputs in texts {
             let found = self.held.oracle.run_for(&inputs.graph, &values).ok()?;
             let meant = self.steps(&inputs, &HashMap::new(), &steps)?;
             for ((at, value), meant) in values.iter().enumerate().zip(&meant) {
@@ -233,7 +300,7 @@ impl<'a> Replay<'a> {
         let inputs = self.inputs(shape, |name, row, place| match name {
             "input_ids" => (17 * row + 5 * place + turn) as i64 % limits.vocabulary as i64,
             "attention_mask" => i64::from(is_real(row + turn, place, tokens)),
-            _ => (row + place) as i64 % limits.token_types as i64,
+            _ => (row + place) as i64 % limits.token_types.max(1) as i64,
         })?;
         let names: Vec<&str> = taken.iter().map(|taken| taken.value.as_str()).collect();
         let idle: Vec<&str> = idle.iter().map(String::as_str).collect();

@@ -1,6 +1,6 @@
 //! How large the scores of a model's attention can be, whatever the model is given.
 //!
-//! A score is q·k / √d, at most ‖q‖ ‖k‖ / √d. Query and key are W x + b with x = γ z + β behind a
+//! A score is q·k / √d, at most ‖q‖ ‖k‖ / √d, and what is added to it. Query and key are W x + b with x = γ z + β behind a
 //! layer norm, where ‖z‖ ≤ √n over n features. So ‖q‖ ≤ ‖W‖ (max |γ| √n + ‖β‖) + ‖b‖, head by head,
 //! and ‖W‖ is at most the root of the sum of squares, and that of the product of the largest sums
 //! of |W| over rows and over columns.
@@ -24,7 +24,12 @@ pub(super) fn largest(reference: &ReferenceEngine) -> Option<f64> {
         let [query, key] = sides.map(|side| norms(model, side, heads));
         let (query, key) = (query?, key?);
         let size = (program.head_size()? as f64).sqrt();
-        let scores = query.iter().zip(&key).map(|(query, key)| query * key / size);
+        let bias = match step.inputs.get(4).and_then(|wire| wire.step()) {
+            Some(bias) => elements(model.parameter(bias, "weight")?)?,
+            None => Vec::new(),
+        };
+        let bias = bias.into_iter().fold(0f64, |most, x| most.max(x.abs()));
+        let scores = query.iter().zip(&key).map(|(query, key)| query * key / size + bias);
         largest = scores.fold(largest, f64::max);
     }
     Some(largest)

@@ -87,10 +87,19 @@ pub(super) struct Walked {
     pub(super) producers: HashMap<String, usize>,
 }
 
-/// Walks a graph. `anchors` are the values that may be what a step gives. `is_placeless` says of a
-/// value whether it is the same wherever a token stands.
-pub(super) fn walk(graph: &Graph, anchors: &Anchors, is_placeless: &dyn Fn(&str, &[Atom]) -> bool) -> Walked {
-    let mut walker = Walker { graph, anchors, is_placeless, found: Walked::default() };
+/// What is found out about a value by running it.
+pub(super) trait Runs {
+    /// Whether a value that masks and places decide is the same at every place.
+    fn is_placeless(&self, value: &str, atoms: &[Atom]) -> bool;
+
+    /// Whether a value that is made of ids is 1 for every id but the one that pads, and there 0; or
+    /// the other way round, which is false. Nothing if it is neither.
+    fn is_real(&self, value: &str) -> Option<bool>;
+}
+
+/// Walks a graph. `anchors` are the values that may be what a step gives.
+pub(super) fn walk(graph: &Graph, anchors: &Anchors, runs: &dyn Runs) -> Walked {
+    let mut walker = Walker { graph, anchors, runs, found: Walked::default() };
     for (number, spec) in graph.inputs.iter().enumerate() {
         let kind = walker.input(number, spec);
         walker.found.kinds.insert(spec.name.clone(), kind);
@@ -159,7 +168,7 @@ impl Walked {
 pub(super) struct Walker<'a> {
     pub(super) graph: &'a Graph<'a>,
     pub(super) anchors: &'a Anchors,
-    pub(super) is_placeless: &'a dyn Fn(&str, &[Atom]) -> bool,
+    pub(super) runs: &'a dyn Runs,
     pub(super) found: Walked,
 }
 
@@ -245,7 +254,11 @@ impl<'a> Walker<'a> {
         let Some(step) = step else { return kind };
         let from = match &kind {
             Kind::Local(atoms) => {
-                if !self.is_by_token(value, atoms) || atoms.len() > 1 && !self.is_blended(value) {
+                let fits = match self.graph.program.steps[step].op {
+                    Op::RelativeBias { .. } => self.is_by_pair(value, atoms),
+                    _ => self.is_by_token(value, atoms) && (atoms.len() < 2 || self.is_blended(value)),
+                };
+                if !fits {
                     return kind;
                 }
                 None
@@ -284,7 +297,7 @@ impl<'a> Walker<'a> {
                 // or which place it is about.
                 let is_of_mask = sources.iter().any(|source| self.graph.masks.contains(source));
                 if sources.contains(&Source::Place) || is_of_mask {
-                    match (self.is_placeless)(value, atoms) {
+                    match self.runs.is_placeless(value, atoms) {
                         true => sources.remove(&Source::Place),
                         false => sources.insert(Source::Place),
                     };
@@ -298,6 +311,7 @@ impl<'a> Walker<'a> {
                 let what = match source {
                     Source::Input(input) => format!("'{}'", self.graph.inputs[*input].name),
                     Source::Place => "the place of a token".into(),
+                    Source::Padding => "the tokens that pad".into(),
                 };
                 let why = format!("({}) takes what is made of {what}", node.op);
                 self.found.reasons.push(Reason { node: node.name.clone(), why });

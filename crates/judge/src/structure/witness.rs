@@ -45,7 +45,7 @@ pub(crate) fn inputs(model: &Model, reference: &[ValueSpec], limits: &Limits) ->
                 let value = match spec.name.as_str() {
                     "input_ids" => of(id)?,
                     "attention_mask" => of(&|_, place| real(place).into())?,
-                    _ => of(&|row, place| ((row + place) % limits.token_types) as i64)?,
+                    _ => of(&|row, place| ((row + place) % limits.token_types.max(1)) as i64)?,
                 };
                 all.insert(&spec.name, value);
             }

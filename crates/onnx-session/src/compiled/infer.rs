@@ -92,11 +92,13 @@ impl Look<'_> {
                 _ => Some(DType::F32),
             },
             "EmbedLayerNormalization" => self.ir.values[self.id(2)?].dtype,
-            "Abs" | "Add" | "Attention" | "Clip" | "Concat" | "Div" | "Dropout" | "Erf" | "Exp"
-            | "Expand" | "Flatten" | "Gather" | "Gelu" | "Gemm" | "Identity" | "LayerNormalization"
-            | "MatMul" | "Max" | "Min" | "Mul" | "Neg" | "Pow" | "Range" | "ReduceL2" | "ReduceMax"
-            | "ReduceMean" | "ReduceSum" | "Relu" | "Reshape" | "Sigmoid" | "Slice" | "Softmax" | "Sqrt"
-            | "Squeeze" | "Sub" | "Tanh" | "Transpose" | "Unsqueeze" => first(),
+            "Abs" | "Add" | "Attention" | "Clip" | "Concat" | "CumSum" | "Div" | "Dropout" | "Erf"
+            | "Exp" | "Expand" | "Flatten" | "Gather" | "Gelu" | "Gemm" | "Identity"
+            | "LayerNormalization" | "MatMul" | "Max" | "Min" | "Mul" | "Neg" | "Pow" | "Range"
+            | "ReduceL2" | "ReduceMax" | "ReduceMean" | "ReduceSum" | "Relu" | "Reshape" | "Sigmoid"
+            | "Slice" | "Softmax" | "Sqrt" | "Squeeze" | "Sub" | "Tanh" | "Transpose" | "Unsqueeze" => {
+                first()
+            }
             // ONNX Runtime's own.
             "BiasGelu"
             | "FastGelu"
@@ -139,9 +141,9 @@ impl Look<'_> {
                 let [limit] = &ints(self.ir, self.id(1)?)?[..] else { return None };
                 limit.to_size().filter(|_| counts).map(|limit| vec![limit])
             }
-            "Abs" | "Cast" | "CastLike" | "Clip" | "Dropout" | "Erf" | "Exp" | "Gelu" | "Identity"
-            | "LayerNormalization" | "Neg" | "Not" | "Relu" | "Sigmoid" | "Softmax" | "Sqrt" | "Tanh"
-            | "IsNaN" => Some(self.of(0)?.to_vec()),
+            "Abs" | "Cast" | "CastLike" | "Clip" | "CumSum" | "Dropout" | "Erf" | "Exp" | "Gelu"
+            | "Identity" | "LayerNormalization" | "Neg" | "Not" | "Relu" | "Sigmoid" | "Softmax" | "Sqrt"
+            | "Tanh" | "IsNaN" => Some(self.of(0)?.to_vec()),
             // ONNX Runtime's own.
             "BiasGelu" | "FastGelu" | "QuickGelu" | "SkipLayerNormalization" => Some(self.of(0)?.to_vec()),
             "Add" | "And" | "Div" | "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual"

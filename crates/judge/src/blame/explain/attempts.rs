@@ -230,6 +230,9 @@ fn deciding_rows(evidence: &Evidence<'_>, module: &str, shape: &[usize]) -> Resu
     let real: Vec<bool> = evidence.mask()?.iter().map(|&bit| bit != 0.).collect();
     let output = evidence.program.module(module).map(|module| &evidence.program.steps[module.output].op);
     let is_position = matches!(output, Some(Op::Positions { .. }));
+    if matches!(output, Some(Op::RelativeBias { .. })) {
+        return Ok((shape.len() == 3).then(|| vec![true; shape[0] * shape[1]]));
+    }
     let any_row = |position| real.iter().skip(position).step_by(sequence).any(|&bit| bit);
     Ok(match *shape {
         [rows, _] if !is_position && rows == batch => {

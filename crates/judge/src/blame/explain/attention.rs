@@ -23,6 +23,8 @@ struct Attention {
     /// 1 where a score stays, 0 where it is masked; broadcasts to `[batch, heads, sequence, sequence]`.
     keep: Tensor,
     hide: Hide,
+    /// What is added to the scores, where something is: `[1, heads, sequence, sequence]`.
+    bias: Option<Tensor>,
 }
 
 /// What happens to a masked score.
@@ -49,6 +51,13 @@ impl Attention {
             scale: 1. / (head_size as f64).sqrt(),
             keep: Tensor::from_vec(evidence.mask()?, (batch, 1, 1, sequence), &Device::Cpu)?,
             hide: Hide::Replaced,
+            bias: match evidence.program.steps[step].inputs.get(4) {
+                Some(_) => {
+                    let bias = evidence.value(evidence.fed(step, 4)?)?;
+                    Some(bias.permute((2, 0, 1))?.unsqueeze(0)?)
+                }
+                None => None,
+            },
         })
     }
 
@@ -58,10 +67,15 @@ impl Attention {
         x.reshape((batch, sequence, self.heads, hidden / self.heads))?.transpose(1, 2)?.contiguous()
     }
 
-    /// Q Kᵀ, scaled.
+    /// Q Kᵀ, scaled, and what is added to it.
     fn scores(&self) -> Result<Tensor> {
         let [query, key, _] = &self.parts;
-        self.split(query)?.matmul(&self.split(key)?.t()?)? * self.scale
+        let scores = (self.split(query)?.matmul(&self.split(key)?.t()?)? * self.scale)?;
+        match &self.bias {
+            // Another number of heads is a hypothesis of its own.
+            Some(bias) if bias.dim(1)? == self.heads => scores.broadcast_add(bias),
+            _ => Ok(scores),
+        }
     }
 
     fn masked(&self, scores: &Tensor) -> Result<Tensor> {
@@ -87,6 +101,7 @@ pub(super) fn explain(evidence: &Evidence<'_>, step: usize, attempts: &mut Attem
     let attention = Attention::of(evidence, step)?;
     let offer = &mut |text: &str, value: &Tensor| attempts.offer(module, text, value);
     let explained = other_masks(evidence, &attention, offer)?
+        | other_biases(&attention, offer)?
         | other_scales(&attention, offer)?
         | other_softmax(&attention, offer)?;
     if explained || other_roles(&attention, offer)? | other_heads(evidence, &attention, offer)? {
@@ -119,6 +134,18 @@ pub(super) fn explain(evidence: &Evidence<'_>, step: usize, attempts: &mut Attem
 #[cfg(test)]
 pub(super) fn unchanged(evidence: &Evidence<'_>, step: usize) -> Result<Tensor> {
     Attention::of(evidence, step)?.forward()
+}
+
+/// What is added to the scores for how far tokens stand apart.
+fn other_biases(attention: &Attention, emit: &mut Emit<'_>) -> Result<bool> {
+    let Some(bias) = &attention.bias else { return Ok(false) };
+    let with = |bias: Option<Tensor>| Attention { bias, ..attention.clone() }.forward();
+    let mut explained = emit("nothing is added for how far tokens stand apart", &with(None)?)?;
+    let turned = bias.transpose(2, 3)?.contiguous()?;
+    explained |= emit("what is added for distances is exchanged, earlier for later", &with(Some(turned))?)?;
+    let scaled = (bias * attention.scale)?;
+    explained |= emit("what is added for distances is scaled as the scores are", &with(Some(scaled))?)?;
+    Ok(explained)
 }
 
 fn other_masks(evidence: &Evidence<'_>, attention: &Attention, emit: &mut Emit<'_>) -> Result<bool> {

@@ -20,9 +20,6 @@ const MOST_ROWS: usize = 3;
 /// How far a shift of positions is looked for. RoBERTa's are shifted by 2.
 const FARTHEST_SHIFT: i64 = 4;
 
-/// Row numbers, and the shape they are for, to rows.
-type LookUp<'a> = dyn Fn(&[i64], &[usize]) -> Result<Tensor> + 'a;
-
 /// How the rows that one row of a table went into differ.
 struct Row {
     difference: Vec<f64>,
@@ -84,7 +81,8 @@ pub(super) fn unchanged(evidence: &Evidence<'_>, step: usize) -> Result<Tensor> 
     let name = evidence.tensor(step, "weight")?;
     let ids = match Keys::of(evidence, step) {
         Keys::Positions => {
-            return evidence.weights.rows(name, &(0..sequence).collect::<Vec<_>>(), &[1, sequence]);
+            let places: Vec<usize> = places(evidence, step)?.into_iter().map(|at| at as usize).collect();
+            return evidence.weights.rows(name, &places, &[places.len() / sequence, sequence]);
         }
         Keys::Tokens => evidence.input(FIRST, 0.)?,
         Keys::Types => evidence.input(TYPES, 0.)?,
@@ -111,6 +109,26 @@ impl Keys {
     }
 }
 
+/// The position of every token, row by row; those of one row where all have the same.
+fn places(evidence: &Evidence<'_>, step: usize) -> Result<Vec<i64>> {
+    let (_, sequence) = evidence.dims()?;
+    let Op::Positions { padding: Some(padding), .. } = evidence.program.steps[step].op else {
+        return Ok((0..sequence as i64).collect());
+    };
+    let padding = padding as i64;
+    let ids = evidence.input(FIRST, 0.)?;
+    let text = |ids: &[f64]| -> Vec<i64> {
+        let mut counted = 0;
+        let place = |id: &f64| {
+            let is_real = *id as i64 != padding;
+            counted += i64::from(is_real);
+            if is_real { padding + counted } else { padding }
+        };
+        ids.iter().map(place).collect()
+    };
+    Ok(ids.chunks(sequence.max(1)).flat_map(text).collect())
+}
+
 /// A lookup.
 pub(super) fn explain(evidence: &Evidence<'_>, step: usize, attempts: &mut Attempts) -> Result<()> {
     let module = evidence.path(step);
@@ -127,11 +145,10 @@ fn lookups(evidence: &Evidence<'_>, step: usize, emit: &mut Emit<'_>) -> Result<
     let rows = evidence.weights.shape(name)?.first().copied().unwrap_or(1);
     let own = evidence.value(step)?;
     // Rows of the table, by numbers that are brought into its range.
-    let look_up = |ids: &[i64], shape: &[usize]| {
+    let by_token = |ids: &[i64]| {
         let ids: Vec<usize> = ids.iter().map(|&id| (id.max(0) as usize).min(rows - 1)).collect();
-        evidence.weights.rows(name, &ids, shape)
+        evidence.weights.rows(name, &ids, &[ids.len() / sequence.max(1), sequence])
     };
-    let by_token = |ids: &[i64]| look_up(ids, &[batch, sequence]);
     let whole = |name: &str, default| -> Result<Vec<i64>> {
         Ok(evidence.input(name, default)?.into_iter().map(|x| x as i64).collect())
     };
@@ -162,7 +179,14 @@ fn lookups(evidence: &Evidence<'_>, step: usize, emit: &mut Emit<'_>) -> Result<
             let inverted = by_token(&mapped(&mask, &|bit| 1 - bit))?;
             explained |= emit("takes attention_mask, inverted, for token_type_ids", &inverted)?;
         }
-        Keys::Positions => explained |= positions(sequence, &mask, &look_up, &[batch, sequence], emit)?,
+        Keys::Positions => {
+            let own = places(evidence, step)?;
+            let padding = match evidence.program.steps[step].op {
+                Op::Positions { padding, .. } => padding.map(|padding| padding as i64),
+                _ => None,
+            };
+            explained |= positions(&own, padding, &mask, sequence, &by_token, emit)?;
+        }
     }
     for (grid, name) in Grid::HALVES {
         explained |= emit(&format!("table rounded to {name}"), &grid.round(&own)?)?;
@@ -170,21 +194,36 @@ fn lookups(evidence: &Evidence<'_>, step: usize, emit: &mut Emit<'_>) -> Result<
     Ok(explained)
 }
 
+/// Everything that may be wrong with the positions of tokens, which are `own`.
 fn positions(
-    sequence: usize,
+    own: &[i64],
+    padding: Option<i64>,
     mask: &[i64],
-    look_up: &LookUp<'_>,
-    by_text: &[usize],
+    sequence: usize,
+    by_token: &dyn Fn(&[i64]) -> Result<Tensor>,
     emit: &mut Emit<'_>,
 ) -> Result<bool> {
     let count = sequence as i64;
-    let row = |f: &dyn Fn(i64) -> i64| look_up(&(0..count).map(f).collect::<Vec<_>>(), &[1, sequence]);
+    let row = |f: &dyn Fn(i64) -> i64| by_token(&own.iter().map(|&at| f(at)).collect::<Vec<_>>());
+    let place = |f: &dyn Fn(i64) -> i64| {
+        by_token(&(0..own.len() as i64).map(|token| f(token % count.max(1))).collect::<Vec<_>>())
+    };
     let mut explained = emit("all positions take row 0", &row(&|_| 0)?)?;
     for by in (-FARTHEST_SHIFT..=FARTHEST_SHIFT).filter(|by| *by != 0) {
-        let as_roberta = if by == 2 { ", as RoBERTa has them" } else { "" };
-        explained |= emit(&format!("positions shifted by {by:+}{as_roberta}"), &row(&|at| at + by)?)?;
+        let as_others = match (padding, by) {
+            (None, 2) => ", as RoBERTa has them",
+            (Some(1), -2) => ", as BERT has them",
+            _ => "",
+        };
+        explained |= emit(&format!("positions shifted by {by:+}{as_others}"), &row(&|at| at + by)?)?;
     }
-    explained |= emit("positions reversed", &row(&|at| count - 1 - at)?)?;
+    let first = padding.map_or(0, |padding| padding + 1);
+    explained |= emit("positions reversed", &place(&|at| first + count - 1 - at)?)?;
+    if padding.is_some() {
+        explained |= emit("positions counted over padding, too", &place(&|at| first + at)?)?;
+        explained |=
+            emit("positions counted from 0, over padding, too, as BERT has them", &place(&|at| at)?)?;
+    }
     // Σ of the mask up to each position.
     let counted = |f: &dyn Fn(i64, i64) -> i64| {
         let texts = mask.chunks(sequence.max(1));
@@ -196,21 +235,26 @@ fn positions(
                 })
             })
             .collect();
-        look_up(&ids, by_text)
+        by_token(&ids)
     };
-    explained |= emit("positions counted over real tokens only", &counted(&|sum, _| sum - 1)?)?;
-    explained |=
-        emit("positions counted over real tokens only, padding at 0", &counted(&|sum, bit| sum * bit)?)?;
-    explained |= emit(
-        "positions counted over real tokens only, from 2, as RoBERTa has them",
-        &counted(&|sum, bit| sum * bit + 1)?,
-    )?;
+    let over = "positions counted over real tokens only";
+    match padding {
+        None => {
+            explained |= emit(over, &counted(&|sum, _| sum - 1)?)?;
+            explained |= emit(&format!("{over}, padding at 0"), &counted(&|sum, bit| sum * bit)?)?;
+            explained |=
+                emit(&format!("{over}, from 2, as RoBERTa has them"), &counted(&|sum, bit| sum * bit + 1)?)?;
+        }
+        Some(padding) => {
+            let by_mask = counted(&|sum, bit| sum * bit + padding)?;
+            explained |= emit(&format!("{over}, by the mask and not by their ids"), &by_mask)?;
+        }
+    }
     Ok(explained)
 }
 
 /// Rows of the table that differ, where others do not.
 fn describe(evidence: &Evidence<'_>, step: usize, attempts: &mut Attempts) -> Result<()> {
-    let (_, sequence) = evidence.dims()?;
     let of = Keys::of(evidence, step);
     let ids = |name| -> Result<Vec<usize>> {
         Ok(evidence.input(name, 0.)?.into_iter().map(|id| id as usize).collect())
@@ -218,7 +262,10 @@ fn describe(evidence: &Evidence<'_>, step: usize, attempts: &mut Attempts) -> Re
     let keys: Vec<usize> = match of {
         Keys::Tokens => ids(FIRST)?,
         Keys::Types => ids(TYPES)?,
-        Keys::Positions => (0..attempts.rows()).map(|row| row % sequence.max(1)).collect(),
+        Keys::Positions => {
+            let places = places(evidence, step)?;
+            places.iter().cycle().take(attempts.rows()).map(|&at| at as usize).collect()
+        }
     };
     let noise = attempts.bound();
     let mut seen: BTreeMap<usize, Row> = BTreeMap::new();

@@ -59,6 +59,7 @@ impl<'a> Table<'a> {
             (Op::Embedding { .. }, _) if self.program.is_of_first_input(step) => "word",
             (Op::Embedding { .. }, _) => "type",
             (Op::Positions { .. }, _) => "position",
+            (Op::RelativeBias { .. }, _) => "distance",
             (Op::Linear { .. }, _) => "dense",
             (Op::LayerNorm { .. }, _) => "LN",
             (Op::Attention { .. }, _) => "self",

@@ -185,9 +185,11 @@ impl Maker<'_> {
             (None, _) => Kind::Token,
         };
         let (shape, data) = self.value(step)?;
+        // Pairs of places are the same in all texts, whatever is masked.
+        let is_of_pairs = matches!(self.program.steps[step].op, Op::RelativeBias { .. });
         let mask = self.inputs.get("attention_mask").and_then(|mask| mask.as_slice::<i64>().ok());
         let positions: usize = shape.iter().take(shape.len().saturating_sub(1)).product();
-        let decides: Vec<bool> = match mask {
+        let decides: Vec<bool> = match mask.filter(|_| !is_of_pairs) {
             Some(mask) if shape.len() == 3 => mask.iter().map(|&bit| bit != 0).collect(),
             Some(mask) => {
                 let sequence = mask.len().checked_div(positions).unwrap_or(0).max(1);
@@ -205,7 +207,8 @@ impl Maker<'_> {
     /// What a step gives: a module's output, or what follows from others'.
     fn value(&self, step: usize) -> Option<(Vec<usize>, Vec<f64>)> {
         if let Some(module) = self.program.ending_at(step).next() {
-            return Some(self.per_row(self.values.get(&module.path)?));
+            let is_of_pairs = matches!(self.program.steps[step].op, Op::RelativeBias { .. });
+            return Some(self.per_row(self.values.get(&module.path)?, is_of_pairs));
         }
         let Step { op, inputs, .. } = &self.program.steps[step];
         let mut parts = inputs.iter().map(|wire| self.value(wire.step()?));
@@ -227,11 +230,11 @@ impl Maker<'_> {
     }
 
     /// The positions' embeddings are the same for all rows, and given once.
-    fn per_row(&self, value: &Value) -> (Vec<usize>, Vec<f64>) {
+    fn per_row(&self, value: &Value, is_of_pairs: bool) -> (Vec<usize>, Vec<f64>) {
         let rows = self.inputs.get("input_ids").and_then(|ids| Some(ids.shape().split_last()?.1));
         let batch = rows.map_or(1, |rows| rows.iter().product());
         match value.shape() {
-            &[1, sequence, width] if batch > 1 => {
+            &[1, sequence, width] if batch > 1 && !is_of_pairs => {
                 (vec![batch, sequence, width], value.to_f64().repeat(batch))
             }
             shape => (shape.to_vec(), value.to_f64()),

@@ -1,6 +1,6 @@
 //! Faults at the ends: mask, embeddings, pooler, outputs, and the sizes that a trace bakes in.
 
-use architecture::Op;
+use architecture::{Op, Step};
 use engine::{DType, Value, ValueSpec};
 use onnx_graph::{Attribute, Node};
 
@@ -69,21 +69,30 @@ impl Plants<'_> {
     pub(super) fn embeddings(&mut self) {
         self.token_types();
         let positions = self.sound.steps(|op| matches!(op, Op::Positions { .. })).next();
-        let Some(step) = positions.map(|(step, _)| step) else { return };
+        let Some((step, Step { op: Op::Positions { padding, .. }, .. })) = positions else { return };
         let module = self.sound.path(step);
         // All rows may share one.
         let carried = self.sound.carried.iter().find(|carried| carried.step == step);
         let Some(value) = carried.map(|carried| carried.value.clone()) else { return };
         let Some(table) = self.sound.parameter(step, "weight") else { return };
         let (Ok(elements), &[rows, width]) = (table.as_slice::<f32>(), table.shape()) else { return };
-        type Row = fn(usize, usize) -> usize;
-        let wrong: [(&str, &'static str, Row); 2] = [
-            ("positions shifted by 2", "shifted", |row, rows| (row + 2) % rows),
-            ("positions frozen at 0", "0", |_, _| 0),
-        ];
+        // The row that each place takes.
+        type Wrong = (&'static str, &'static str, Box<dyn Fn(usize) -> usize>);
+        let mut wrong: Vec<Wrong> = vec![("positions frozen at 0", "0", Box::new(|_| 0))];
+        match *padding {
+            None => {
+                wrong.push(("positions shifted by 2", "shifted", Box::new(move |place| (place + 2) % rows)));
+            }
+            Some(padding) => {
+                wrong.push(("positions as BERT has them", "as bert has them", Box::new(|place| place)));
+                let first = padding + 1;
+                let over = Box::new(move |place: usize| (place + first).min(rows - 1));
+                wrong.push(("positions counted over padding", "over padding", over));
+            }
+        }
         for (fault, explained, at) in wrong {
             let moved: Vec<f32> = (0..rows)
-                .flat_map(|row| elements.iter().skip(at(row, rows) * width).take(width).copied())
+                .flat_map(|place| elements.iter().skip(at(place) * width).take(width).copied())
                 .collect();
             let Ok(moved) = Value::new([rows, width], moved) else { continue };
             let value = value.clone();

@@ -1,0 +1,128 @@
+//! The encoder of BERT, which other families share: Vaswani et al. 2017
+//! (<https://arxiv.org/abs/1706.03762>), with the layer norm after each residual connection.
+
+use std::borrow::Cow;
+
+use architecture::{Activation, Draft, TensorId, Wire};
+
+/// The encoder and what stands on it, block by block. Families differ in what their classes are
+/// called, and in what is put in.
+pub(crate) struct Encoder {
+    /// What the names of transformers' classes begin with.
+    pub class: &'static str,
+    /// The width of every hidden state.
+    pub width: usize,
+    pub layers: usize,
+    pub heads: usize,
+    /// The width between the feed-forward layers, and their activation.
+    pub wide: usize,
+    pub activation: Activation,
+    pub eps: f64,
+}
+
+impl Encoder {
+    /// The hidden state of every token after the last layer.
+    pub fn layers(&self, m: &mut Draft, embedded: Wire, mask: Wire) -> Wire {
+        m.module("encoder", self.class("Encoder"), |m| {
+            let mask = m.rows(mask);
+            let mask = m.mask(mask);
+            (0..self.layers).fold(embedded, |hidden, n| {
+                m.item("layer", n, self.class("Layer"), |m| self.layer(m, hidden, mask))
+            })
+        })
+    }
+
+    /// Self-attention and then a feed-forward network (Vaswani et al., sections 3.1 and 3.3), each
+    /// within a residual connection.
+    fn layer(&self, m: &mut Draft, hidden: Wire, mask: Wire) -> Wire {
+        let attended = m.module("attention", self.class("Attention"), |m| {
+            let context = m.module("self", self.class("SelfAttention"), |m| self.attention(m, hidden, mask));
+            m.module("output", self.class("SelfOutput"), |m| self.sublayer_output(m, context, hidden))
+        });
+        let intermediate = m.module("intermediate", self.class("Intermediate"), |m| {
+            let wide = m.linear("dense", attended, self.wide);
+            m.configured_activation(wide, self.activation)
+        });
+        m.module("output", self.class("Output"), |m| self.sublayer_output(m, intermediate, attended))
+    }
+
+    /// MultiHead(h W, h W, h W) without its last projection (Vaswani et al., sections 3.2.1 and
+    /// 3.2.2).
+    fn attention(&self, m: &mut Draft, hidden: Wire, mask: Wire) -> Wire {
+        let parts = ["query", "key", "value"].map(|part| m.linear(part, hidden, self.width));
+        m.attention(parts, mask, self.heads)
+    }
+
+    /// How a sublayer ends: LayerNorm(residual + x W + b).
+    fn sublayer_output(&self, m: &mut Draft, x: Wire, residual: Wire) -> Wire {
+        let projected = m.linear("dense", x, self.width);
+        let sum = m.sum([projected, residual]);
+        m.layer_norm("LayerNorm", sum, self.eps)
+    }
+
+    /// See [`pooler`].
+    pub fn pooler(&self, m: &mut Draft, hidden: Wire) -> Wire {
+        pooler(m, self.class("Pooler"), hidden)
+    }
+
+    /// See [`features`].
+    pub fn features(&self, m: &mut Draft, hidden: Wire, has: &dyn Fn(&str) -> bool) {
+        features(m, self.class("Pooler"), hidden, has);
+    }
+
+    /// A class of the family.
+    pub fn class(&self, ending: &str) -> String {
+        format!("{}{ending}", self.class)
+    }
+}
+
+/// The first token through one more layer: tanh(h W + b).
+pub(crate) fn pooler(m: &mut Draft, class: impl Into<Cow<'static, str>>, hidden: Wire) -> Wire {
+    m.base(|m| {
+        m.module("pooler", class, |m| {
+            let first = m.token(hidden, 0);
+            let dense = m.linear("dense", first, m.width(first));
+            m.activation(dense, Activation::Tanh)
+        })
+    })
+}
+
+/// The hidden states, and the pooled token if the checkpoint has a pooler.
+pub(crate) fn features(
+    m: &mut Draft,
+    class: impl Into<Cow<'static, str>>,
+    hidden: Wire,
+    has: &dyn Fn(&str) -> bool,
+) {
+    m.output("last_hidden_state", hidden);
+    if ["pooler.dense.weight", "pooler.dense.bias"].into_iter().any(has) {
+        let pooled = pooler(m, class, hidden);
+        m.output("pooler_output", pooled);
+    }
+}
+
+/// Where the answer begins and where it ends: the two rows of a linear layer's weight (Devlin et al.
+/// 2018, section 4.2, where they are called S and E).
+pub(crate) fn spans(m: &mut Draft, hidden: Wire) {
+    let both = m.linear("qa_outputs", hidden, 2);
+    let (start, end) = (m.feature(both, 0), m.feature(both, 1));
+    m.output("start_logits", start);
+    m.output("end_logits", end);
+}
+
+/// A number for each of several choices, of what each was pooled to.
+pub(crate) fn choices(m: &mut Draft, pooled: Wire) -> Wire {
+    let logits = m.linear("classifier", pooled, 1);
+    m.unrows(logits)
+}
+
+/// The weight of a decoder, under its name: the table of word embeddings if the two are `tied`.
+pub(crate) fn decoder(m: &mut Draft, name: &str, [words, width]: [usize; 2], tied: bool) -> TensorId {
+    match m.tensor("embeddings.word_embeddings.weight").filter(|_| tied) {
+        Some(table) => {
+            m.copied(name, table, true);
+            table
+        }
+        None => m.parameter(name, vec![words, width]),
+    }
+}

@@ -1,0 +1,154 @@
+//! RoBERTa and its kin, block by block, beside the papers: Liu et al. 2019
+//! (<https://arxiv.org/abs/1907.11692>), Conneau et al. 2020 for XLM-R
+//! (<https://arxiv.org/abs/1911.02116>), Martin et al. 2020 for CamemBERT
+//! (<https://arxiv.org/abs/1911.03894>).
+//!
+//! The architecture is BERT's. Positions are counted from the id that pads, as fairseq does, so that
+//! tokens of that id share a row and are not counted.
+
+use architecture::{Activation, Draft, Program, Task, Wire};
+
+use crate::classes::{Classes, HEADS};
+use crate::config::{ConfigError, Described, Sizes, config};
+use crate::encoder::{Encoder, choices, decoder, spans};
+use crate::model::models;
+
+config! {
+    /// The sizes and choices that make a RoBERTa, an XLM-R or a CamemBERT.
+    pub struct RobertaConfig, padding 1 {
+        /// Which of them it is: `roberta`, `xlm-roberta`, `camembert`. Only the names of
+        /// transformers' classes depend on it.
+        model_type: name = "roberta".into(),
+        /// The number of tokens in the vocabulary.
+        vocab_size: size = 50265,
+        /// The width of every hidden state.
+        hidden_size: size = 768,
+        /// The number of encoder layers.
+        num_hidden_layers: size = 12,
+        /// The number of attention heads in each layer. It divides `hidden_size`.
+        num_attention_heads: size = 12,
+        /// The width of the feed-forward layers.
+        intermediate_size: size = 3072,
+        /// The activation between the feed-forward layers.
+        hidden_act: activation = Activation::Gelu,
+        /// The rows of the table of positions: `pad_token_id` + 1 more than the longest sequence has
+        /// tokens.
+        max_position_embeddings: size = 512,
+        /// The number of segments a token may belong to.
+        type_vocab_size: size = 2,
+        /// What LayerNorm adds to the variance.
+        layer_norm_eps: eps = 1e-12,
+    }
+}
+
+models! {
+    RobertaConfig,
+    RobertaModel,
+    RobertaForSequenceClassification = SequenceClassification,
+    RobertaForTokenClassification = TokenClassification,
+    RobertaForQuestionAnswering = QuestionAnswering,
+    RobertaForMaskedLM = MaskedLm,
+    RobertaForMultipleChoice = MultipleChoice,
+}
+
+impl Described for RobertaConfig {
+    const NAME: &'static str = "RoBERTa";
+    const BASE: &'static str = "roberta";
+    const MODEL_TYPES: &'static [(&'static str, &'static str)] =
+        &[("roberta", "Roberta"), ("xlm-roberta", "XLMRoberta"), ("camembert", "Camembert")];
+    const CLASSES: Classes = HEADS;
+
+    fn class_prefix(&self) -> &'static str {
+        let own = Self::MODEL_TYPES.iter().find(|(model_type, _)| *model_type == self.model_type);
+        own.unwrap_or(&Self::MODEL_TYPES[0]).1
+    }
+
+    fn sizes(&self) -> Sizes {
+        Sizes {
+            hidden: ("hidden_size", self.hidden_size),
+            heads: ("num_attention_heads", self.num_attention_heads),
+            layers: ("num_hidden_layers", self.num_hidden_layers),
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let (positions, pad_token_id) = (self.max_position_embeddings, self.pad_token_id);
+        if positions <= pad_token_id.saturating_add(1) {
+            return Err(ConfigError::NoPositions { positions, pad_token_id });
+        }
+        Ok(())
+    }
+
+    fn describe(&self, task: Task, has: &dyn Fn(&str) -> bool) -> Program {
+        let encoder = Encoder {
+            class: self.class_prefix(),
+            width: self.hidden_size,
+            layers: self.num_hidden_layers,
+            heads: self.num_attention_heads,
+            wide: self.intermediate_size,
+            activation: self.hidden_act,
+            eps: self.layer_norm_eps,
+        };
+        let mut m = self.draft(task);
+        let [ids, mask, types] = ["input_ids", "attention_mask", "token_type_ids"].map(|name| m.input(name));
+        let hidden = m.base(|m| {
+            let class = encoder.class("Embeddings");
+            let embedded = m.module("embeddings", class, |m| self.embeddings(m, [ids, types]));
+            encoder.layers(m, embedded, mask)
+        });
+        self.head(&mut m, &encoder, task, has, hidden);
+        m.finish()
+    }
+}
+
+impl RobertaConfig {
+    /// LayerNorm(word\[id\] + token_type\[type\] + position\[p\]), where p is the padding's id for
+    /// tokens that have it, and one more for each of the others.
+    fn embeddings(&self, m: &mut Draft, [ids, types]: [Wire; 2]) -> Wire {
+        let hidden = self.hidden_size;
+        m.buffer("position_ids");
+        let (ids, types) = (m.rows(ids), m.rows(types));
+        let word = m.embedding("word_embeddings", ids, self.vocab_size, hidden);
+        let token_type = m.embedding("token_type_embeddings", types, self.type_vocab_size, hidden);
+        let rows = [self.max_position_embeddings, hidden];
+        let position = m.positions_by_padding("position_embeddings", ids, self.pad_token_id, rows);
+        let sum = m.sum([word, token_type, position]);
+        m.layer_norm("LayerNorm", sum, self.layer_norm_eps)
+    }
+
+    /// What stands on the encoder for a task, and what the model gives.
+    fn head(&self, m: &mut Draft, encoder: &Encoder, task: Task, has: &dyn Fn(&str) -> bool, hidden: Wire) {
+        let logits = match task {
+            Task::SequenceClassification => {
+                m.module("classifier", encoder.class("ClassificationHead"), |m| {
+                    let first = m.token(hidden, 0);
+                    let dense = m.linear("dense", first, self.hidden_size);
+                    let bent = m.activation(dense, Activation::Tanh);
+                    m.linear("out_proj", bent, self.num_labels)
+                })
+            }
+            Task::MultipleChoice => {
+                let pooled = encoder.pooler(m, hidden);
+                choices(m, pooled)
+            }
+            Task::TokenClassification => m.linear("classifier", hidden, self.num_labels),
+            Task::QuestionAnswering => return spans(m, hidden),
+            Task::MaskedLm => m.module("lm_head", encoder.class("LMHead"), |m| self.predictions(m, hidden)),
+            _ => return encoder.features(m, hidden, has),
+        };
+        m.output("logits", logits);
+    }
+
+    /// LayerNorm(gelu(h W + b)) Eᵀ + c, with the table of word embeddings E, unless there is a
+    /// decoder of its own.
+    fn predictions(&self, m: &mut Draft, hidden: Wire) -> Wire {
+        let dense = m.linear("dense", hidden, self.hidden_size);
+        let bent = m.activation(dense, Activation::Gelu);
+        let normed = m.layer_norm("layer_norm", bent, self.layer_norm_eps);
+        let sizes = [self.vocab_size, self.hidden_size];
+        let weight = decoder(m, "decoder.weight", sizes, self.tie_word_embeddings);
+        let bias = m.parameter("bias", vec![self.vocab_size]);
+        m.copied("decoder.bias", bias, false);
+        m.linear_of("decoder", normed, weight, bias)
+    }
+}
