@@ -6,6 +6,7 @@ mod attention;
 mod blocks;
 mod cast;
 mod contrib;
+mod conv;
 mod cumulative;
 mod einsum;
 mod elementwise;
@@ -100,6 +101,7 @@ const FAMILIES: &[&[Op]] = &[
     cumulative::OPS,
     pad::OPS,
     linear::OPS,
+    conv::OPS,
     einsum::OPS,
     normalize::OPS,
     attention::OPS,
