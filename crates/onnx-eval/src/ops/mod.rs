@@ -19,6 +19,7 @@ mod pad;
 mod qlinear;
 mod quantize;
 mod reduce;
+mod resize;
 mod rotary;
 mod scatter;
 mod shape;
@@ -102,6 +103,7 @@ const FAMILIES: &[&[Op]] = &[
     pad::OPS,
     linear::OPS,
     conv::OPS,
+    resize::OPS,
     einsum::OPS,
     normalize::OPS,
     attention::OPS,
