@@ -1,5 +1,5 @@
-//! ONNX's own node tests, and those of tests/fixtures/node for old opsets, com.microsoft and images,
-//! in both precisions.
+//! ONNX's own node tests, and those of tests/fixtures/node for old opsets, com.microsoft and
+//! images, in both precisions.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may")]
 

@@ -88,9 +88,9 @@ fn transpose(context: &Context) -> Outputs {
     Ok(vec![each!(x, array => array.view().permuted_axes(IxDyn(&order)).to_owned())])
 }
 
-/// Blocks of so many by so many pixels, made of channels. In mode DCR channel
-/// (row · block + column) · depth + d is pixel (row, column) of the blocks of channel d; in mode CRD
-/// it is channel (d · block + row) · block + column.
+/// Blocks of so many by so many pixels, made of channels. Pixel (row, column) of the blocks of
+/// channel d is channel (row · block + column) · depth + d in mode DCR, and channel
+/// (d · block + row) · block + column in mode CRD.
 fn depth_to_space(context: &Context) -> Outputs {
     let x = context.input(0)?;
     let given = context.node.int("blocksize")?.ok_or(Fault::MissingAttribute("blocksize"))?;
