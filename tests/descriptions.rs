@@ -12,10 +12,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use architecture::{
-    Activation, Copied, Family, Input, Module, Op, Output, Program, Role, Step, Task, Tensor, Wire,
+    Activation, Copied, Input, Module, Op, Output, Program, Role, Step, Task, Tensor, Wire,
     bind_program,
 };
 use candle_bert::BertConfig;
@@ -34,7 +33,6 @@ const BOUND: f64 = 1e-12;
 struct Recorded {
     name: String,
     task: Task,
-    family: Arc<dyn Family>,
     checkpoint: Checkpoint,
     program: Program,
     prefixes: [String; 2],
@@ -57,7 +55,6 @@ impl Recorded {
         Self {
             name: name.into(),
             task,
-            family,
             program,
             prefixes,
             unused,

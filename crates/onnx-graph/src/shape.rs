@@ -312,6 +312,78 @@ pub fn reshape<S: Size>(dims: &[S], target: &[Int<S>], allow_zero: bool) -> Opti
     Some(shape)
 }
 
+/// The shape in which channels have become blocks of so many by so many pixels, as `DepthToSpace`
+/// has it.
+pub fn depth_to_space<S: Size>(dims: &[S], block: usize) -> Option<Vec<S>> {
+    let [images, channels, height, width] = dims else { return None };
+    let block = S::fixed(block);
+    let channels = channels.divided(&block.times(&block)?)?;
+    Some(vec![images.clone(), channels, height.times(&block)?, width.times(&block)?])
+}
+
+/// What is looked at along an axis for one result, and how that moves from one to the next: the
+/// axis of a `Conv`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// How many places it looks at.
+    pub kernel: usize,
+    /// How far each of these is from the one before.
+    pub dilation: usize,
+    /// How far the window moves.
+    pub stride: usize,
+    /// How far it goes beyond the ends of the axis.
+    pub padding: Padding,
+}
+
+/// How many places that are not there are put before and after an axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Padding {
+    /// So many.
+    Given {
+        /// Before the first place.
+        before: usize,
+        /// After the last one.
+        after: usize,
+    },
+    /// As many as it takes for a result at each stride; of an odd number one more after the last.
+    SameUpper,
+    /// As many as it takes for a result at each stride; of an odd number one more before the first.
+    SameLower,
+}
+
+/// Where a [`Window`] stands along an axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Places {
+    /// How far before the first place of the axis the first window begins.
+    pub before: usize,
+    /// How many windows there are.
+    pub count: usize,
+}
+
+impl Window {
+    /// Where it stands along an axis of that size. `None` if it looks at nothing or does not move,
+    /// does not fit in, or if a number overflows.
+    pub fn places(&self, size: usize) -> Option<Places> {
+        if self.dilation == 0 || self.stride == 0 {
+            return None;
+        }
+        let span = self.kernel.checked_sub(1)?.checked_mul(self.dilation)?.checked_add(1)?;
+        let same = || {
+            let count = size.div_ceil(self.stride);
+            let end = count.saturating_sub(1).checked_mul(self.stride)?.checked_add(span)?;
+            Some((end.saturating_sub(size), count))
+        };
+        match self.padding {
+            Padding::Given { before, after } => {
+                let room = size.checked_add(before)?.checked_add(after)?.checked_sub(span)?;
+                Some(Places { before, count: room / self.stride + 1 })
+            }
+            Padding::SameUpper => same().map(|(padded, count)| Places { before: padded / 2, count }),
+            Padding::SameLower => same().map(|(padded, count)| Places { before: padded.div_ceil(2), count }),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -428,5 +500,43 @@ mod tests {
         assert_eq!(open, Some(vec![None, None, Some(3)]));
         let unknown = reshape(&[Some(4), Some(6)], &[Int::Size(None), Int::Known(-1)], false);
         assert_eq!(unknown, Some(vec![None, None]));
+    }
+
+    #[test]
+    fn channels_become_pixels() {
+        assert_eq!(depth_to_space(&[2, 12, 3, 5], 2), Some(vec![2, 3, 6, 10]));
+        assert_eq!(depth_to_space(&[2, 12, 3, 5], 3), None);
+        assert_eq!(depth_to_space(&[2, 12, 3, 5], 0), None);
+        assert_eq!(depth_to_space(&[2, 12, 3], 2), None);
+        assert_eq!(depth_to_space(&[0, 0, usize::MAX, 1], 2), None);
+        let open = depth_to_space(&[None, Some(12), Some(3), None], 2);
+        assert_eq!(open, Some(vec![None, Some(3), Some(6), None]));
+    }
+
+    #[test]
+    fn windows_are_counted() {
+        let given = |before, after| Padding::Given { before, after };
+        let places = |size, kernel, dilation, stride, padding| {
+            let window = Window { kernel, dilation, stride, padding };
+            window.places(size).map(|places| (places.before, places.count))
+        };
+        assert_eq!(places(224, 16, 1, 16, given(0, 0)), Some((0, 14)));
+        assert_eq!(places(7, 3, 1, 2, given(1, 0)), Some((1, 3)));
+        assert_eq!(places(7, 3, 3, 1, given(0, 0)), Some((0, 1)));
+        assert_eq!(places(6, 3, 3, 1, given(0, 0)), None);
+        assert_eq!(places(0, 3, 1, 1, given(2, 2)), Some((2, 2)));
+        // Two places are put at an even size, three at an odd one.
+        assert_eq!(places(6, 4, 1, 2, Padding::SameUpper), Some((1, 3)));
+        assert_eq!(places(5, 4, 1, 2, Padding::SameUpper), Some((1, 3)));
+        assert_eq!(places(5, 4, 1, 2, Padding::SameLower), Some((2, 3)));
+        assert_eq!(places(9, 1, 1, 4, Padding::SameLower), Some((0, 3)));
+        assert_eq!(places(0, 3, 1, 1, Padding::SameUpper), Some((1, 0)));
+        for (kernel, dilation, stride) in [(0, 1, 1), (3, 0, 1), (3, 1, 0), (3, usize::MAX, 1)] {
+            for padding in [given(0, 0), Padding::SameUpper, Padding::SameLower] {
+                assert_eq!(places(9, kernel, dilation, stride, padding), None);
+            }
+        }
+        assert_eq!(places(9, 3, 1, 1, given(usize::MAX, 1)), None);
+        assert_eq!(places(usize::MAX, 3, 1, 2, Padding::SameUpper), None);
     }
 }

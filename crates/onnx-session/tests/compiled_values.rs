@@ -11,8 +11,9 @@ use std::path::Path;
 
 use engine::{DType, Dim, Engine, NamedValues, Value};
 use onnx_eval::{Limits, Oracle, Precision};
+use onnx_graph::shape::Size as _;
 use onnx_graph::{Attribute, Model};
-use onnx_session::compiled::{CompiledEngine, Options, Threads};
+use onnx_session::compiled::{CompiledEngine, Known, Options, Threads};
 use onnx_session::{EngineKind, Session};
 use sketch::{Random, Sketch};
 
@@ -351,5 +352,42 @@ fn an_axis_is_squeezed_only_if_it_is_one() {
         let x = Value::new([batch, 3, HIDDEN], vec![0.5f32; batch * 3 * HIDDEN]).unwrap();
         let found = engine.run(&NamedValues::from_iter([("x", x)]));
         assert_eq!(found.is_ok(), fits, "{batch}");
+    }
+}
+
+/// The operators of images have no kernels, but what comes after them has, as their shapes are
+/// known.
+#[test]
+fn what_follows_operators_on_images_has_its_shape() {
+    let ints = |ints: &[i64]| Attribute::Ints(ints.to_vec());
+    for (auto_pad, patches) in [("NOTSET", 4), ("VALID", 1), ("SAME_LOWER", 4)] {
+        let mut sketch = Sketch::new(17, Random::new(1));
+        let image = [Dim::Symbol("batch".into()), Dim::Fixed(2), Dim::Fixed(6), Dim::Fixed(5)];
+        let x = sketch.input("x", DType::F32, &image);
+        let (scale, shift) = (sketch.weights(&[2], 1.0), sketch.weights(&[2], 1.0));
+        let x = sketch.op("InstanceNormalization", &[&x, &scale, &shift]);
+        let kernel = sketch.weights(&[4 * HIDDEN, 2, 4, 2], 1.0);
+        let mut attributes =
+            vec![("strides", ints(&[4, 4])), ("auto_pad", Attribute::String(auto_pad.into()))];
+        if auto_pad == "NOTSET" {
+            attributes.extend([("pads", ints(&[3, 0, 1, 5])), ("dilations", ints(&[1, 2]))]);
+        }
+        let x = sketch.node("Conv", &[&x, &kernel], &attributes);
+        let x = sketch.node("DepthToSpace", &[&x], &[("blocksize", Attribute::Int(2))]);
+        let target = sketch.ints(&[0, HIDDEN as i64, -1]);
+        let rows = sketch.op("Reshape", &[&x, &target]);
+        let rows = sketch.node("Transpose", &[&rows], &[("perm", ints(&[0, 2, 1]))]);
+        let y = norm(&mut sketch, &rows);
+        sketch.output(&y);
+        let steps = ["InstanceNormalization", "Conv", "DepthToSpace", "Transpose", "LayerNorm*"];
+        assert_eq!(ops(&sketch.model), steps, "{auto_pad}");
+        let known = Known::of(&sketch.model).unwrap();
+        assert_eq!(known.shape(&y).unwrap()[1].known(), Some(4 * patches), "{auto_pad}");
+        for batch in [1, 3] {
+            let mut random = Random::new(2);
+            let numbers: Vec<f32> = (0..batch * 60).map(|_| random.number()).collect();
+            let x = Value::new([batch, 2, 6, 5], numbers).unwrap();
+            assert_eq!(check(&sketch.model, &NamedValues::from_iter([("x", x)])), 0, "{auto_pad}");
+        }
     }
 }

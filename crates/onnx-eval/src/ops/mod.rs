@@ -6,6 +6,7 @@ mod attention;
 mod blocks;
 mod cast;
 mod contrib;
+mod conv;
 mod cumulative;
 mod einsum;
 mod elementwise;
@@ -18,6 +19,7 @@ mod pad;
 mod qlinear;
 mod quantize;
 mod reduce;
+mod resize;
 mod rotary;
 mod scatter;
 mod shape;
@@ -100,6 +102,8 @@ const FAMILIES: &[&[Op]] = &[
     cumulative::OPS,
     pad::OPS,
     linear::OPS,
+    conv::OPS,
+    resize::OPS,
     einsum::OPS,
     normalize::OPS,
     attention::OPS,

@@ -201,6 +201,30 @@ fn batch_normalization(context: &Context) -> Outputs {
     Ok(vec![y, moved(3, mean, &own_mean)?, moved(4, variance, &own_variance)?])
 }
 
+/// (x − mean) / √(variance + ε) · scale + bias, of each channel of each image by itself.
+fn instance_normalization(context: &Context) -> Outputs {
+    let x = context.floats(0)?;
+    let &[_, channels, _, ..] = x.shape() else {
+        let wanted = "[images, channels, size, …], with a size or more";
+        return Err(Fault::shape("input 0", x.shape(), wanted));
+    };
+    let mut shape = vec![1; x.ndim() - 1];
+    shape[0] = channels;
+    let given = |input: usize, what: &'static str| {
+        context.same_dtype(0, input)?;
+        let values = context.floats(input)?;
+        if values.shape() != [channels] {
+            return Err(Fault::shape(what, values.shape(), format!("[{channels}]")));
+        }
+        Ok(reshaped(values, &shape)?.into_shared())
+    };
+    let (scale, bias) = (given(1, "input 1, the scale,")?, given(2, "input 2, the bias,")?);
+    let axes: Vec<usize> = (2..x.ndim()).collect();
+    let y = standardised(x, &axes, context.float("epsilon", 1e-5)?);
+    let y = scaled(context, y, Some(&scale), Some(&bias))?;
+    Ok(vec![Tensor::float(context.input(0)?.dtype, y.into_owned())])
+}
+
 /// x / (Σ |x|^p)^(1/p) along one axis; a row of zeros stays.
 fn lp_normalization(context: &Context) -> Outputs {
     let x = context.floats(0)?;
@@ -226,6 +250,7 @@ pub(super) const OPS: &[Op] = &[
         .outputs(3)
         .since(14),
     Op::onnx("Hardmax", (1, 1), "axis", |c| by_row(c, hardmax)),
+    Op::onnx("InstanceNormalization", (3, 3), "epsilon", instance_normalization),
     // ONNX has it since opset 17; ONNX Runtime's optimizer writes it into graphs of older opsets, too, and means the same.
     Op::onnx("LayerNormalization", (2, 3), "axis epsilon stash_type", layer_normalization).outputs(3),
     Op::onnx("LogSoftmax", (1, 1), "axis", |c| by_row(c, log_softmax)),

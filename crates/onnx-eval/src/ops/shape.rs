@@ -88,6 +88,33 @@ fn transpose(context: &Context) -> Outputs {
     Ok(vec![each!(x, array => array.view().permuted_axes(IxDyn(&order)).to_owned())])
 }
 
+/// Blocks of so many by so many pixels, made of channels. Pixel (row, column) of the blocks of
+/// channel d is channel (row · block + column) · depth + d in mode DCR, and channel
+/// (d · block + row) · block + column in mode CRD.
+fn depth_to_space(context: &Context) -> Outputs {
+    let x = context.input(0)?;
+    let given = context.node.int("blocksize")?.ok_or(Fault::MissingAttribute("blocksize"))?;
+    let block = usize::try_from(given).ok().filter(|&block| block > 0);
+    let block = block.ok_or_else(|| Fault::argument("attribute 'blocksize'", given, "at least 1"))?;
+    let shape = rules::depth_to_space(x.shape(), block);
+    let (Some(shape), &[_, _, height, width]) = (shape, x.shape()) else {
+        let wanted =
+            format!("[images, channels, height, width], of channels for blocks of {block} by {block}");
+        return Err(Fault::shape("input 0", x.shape(), wanted));
+    };
+    context.room(&shape)?;
+    let (images, depth) = (shape[0], shape[1]);
+    let (split, order) = match context.string("mode", "DCR")? {
+        "DCR" => ([images, block, block, depth, height, width], [0, 3, 4, 1, 5, 2]),
+        "CRD" => ([images, depth, block, block, height, width], [0, 1, 4, 2, 5, 3]),
+        mode => return Err(Fault::argument("attribute 'mode'", format!("'{mode}'"), "DCR or CRD")),
+    };
+    Ok(vec![each!(x, array => {
+        let blocks = reshaped(array, &split)?.permuted_axes(IxDyn(&order)).into_shared();
+        reshaped(&blocks, &shape)?
+    })])
+}
+
 fn concat(context: &Context) -> Outputs {
     Ok(vec![concatenated(context, &context.all()?)?])
 }
@@ -216,6 +243,7 @@ fn range(context: &Context) -> Outputs {
 
 pub(super) const OPS: &[Op] = &[
     Op::onnx("Concat", (1, ANY), "axis", concat),
+    Op::onnx("DepthToSpace", (1, 1), "blocksize mode", depth_to_space),
     Op::onnx("Flatten", (1, 1), "axis", flatten),
     Op::onnx("Range", (3, 3), "", range).until(26),
     Op::onnx("Range", (3, 3), "stash_type", range).since(27),

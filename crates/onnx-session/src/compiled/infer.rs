@@ -5,7 +5,9 @@ use std::ops::Range;
 
 use engine::DType;
 use onnx_eval::Operation;
-use onnx_graph::shape::{self, Cut, Size, axes, axis, boundary, broadcast, reduced, reduced_axes, volume};
+use onnx_graph::shape::{
+    self, Cut, Padding, Size, Window, axes, axis, boundary, broadcast, reduced, reduced_axes, volume,
+};
 
 use super::dim::{Dim, Int};
 use super::ir::{Constant, Fact, Ir, ValueId};
@@ -94,11 +96,13 @@ impl Look<'_> {
             "EmbedLayerNormalization" => self.ir.values[self.id(2)?].dtype,
             "Abs" | "Add" | "Attention" | "Clip" | "Concat" | "CumSum" | "Div" | "Dropout" | "Erf"
             | "Exp" | "Expand" | "Flatten" | "Gather" | "Gelu" | "Gemm" | "Identity"
-            | "LayerNormalization" | "MatMul" | "Max" | "Min" | "Mul" | "Neg" | "Pow" | "Range"
+            | "LayerNormalization" | "Log" | "MatMul" | "Max" | "Min" | "Mul" | "Neg" | "Pow" | "Range"
             | "ReduceL2" | "ReduceMax" | "ReduceMean" | "ReduceSum" | "Relu" | "Reshape" | "Sigmoid"
             | "Slice" | "Softmax" | "Sqrt" | "Squeeze" | "Sub" | "Tanh" | "Transpose" | "Unsqueeze" => {
                 first()
             }
+            // Of images.
+            "Conv" | "DepthToSpace" | "InstanceNormalization" | "Resize" => first(),
             // ONNX Runtime's own.
             "BiasGelu"
             | "FastGelu"
@@ -132,6 +136,35 @@ impl Look<'_> {
         Some(sizes.into_iter().map(part).collect())
     }
 
+    /// The shape of a `Conv` whose spatial axes are numbers.
+    fn convolved(&self) -> Option<Vec<Dim>> {
+        let [images, _, sizes @ ..] = self.of(0)? else { return None };
+        let [filters, _, kernel @ ..] = self.of(1)? else { return None };
+        let (node, axes) = (self.operation.node(), sizes.len());
+        let list = |name: &str, length: usize, default: usize| {
+            let Some(given) = node.ints(name).ok()? else { return Some(vec![default; length]) };
+            let list: Option<Vec<usize>> = given.iter().map(|&size| usize::try_from(size).ok()).collect();
+            list.filter(|list| list.len() == length)
+        };
+        let (strides, dilations) = (list("strides", axes, 1)?, list("dilations", axes, 1)?);
+        let pads = list("pads", 2 * axes, 0)?;
+        let auto_pad = node.string("auto_pad").ok()?.unwrap_or("NOTSET");
+        let mut shape = vec![images.clone(), filters.clone()];
+        for (at, size) in sizes.iter().enumerate() {
+            let padding = match auto_pad {
+                "NOTSET" => Padding::Given { before: pads[at], after: pads[axes + at] },
+                "VALID" => Padding::Given { before: 0, after: 0 },
+                "SAME_UPPER" => Padding::SameUpper,
+                "SAME_LOWER" => Padding::SameLower,
+                _ => return None,
+            };
+            let kernel = kernel.get(at)?.known()?;
+            let window = Window { kernel, dilation: dilations[at], stride: strides[at], padding };
+            shape.push(Dim::fixed(window.places(size.known()?)?.count));
+        }
+        Some(shape)
+    }
+
     fn shape(&self) -> Option<Vec<Dim>> {
         let node = self.operation.node();
         match &*node.op {
@@ -142,8 +175,8 @@ impl Look<'_> {
                 limit.to_size().filter(|_| counts).map(|limit| vec![limit])
             }
             "Abs" | "Cast" | "CastLike" | "Clip" | "CumSum" | "Dropout" | "Erf" | "Exp" | "Gelu"
-            | "Identity" | "LayerNormalization" | "Neg" | "Not" | "Relu" | "Sigmoid" | "Softmax" | "Sqrt"
-            | "Tanh" | "IsNaN" => Some(self.of(0)?.to_vec()),
+            | "Identity" | "LayerNormalization" | "Log" | "Neg" | "Not" | "Relu" | "Sigmoid" | "Softmax"
+            | "Sqrt" | "Tanh" | "IsNaN" => Some(self.of(0)?.to_vec()),
             // ONNX Runtime's own.
             "BiasGelu" | "FastGelu" | "QuickGelu" | "SkipLayerNormalization" => Some(self.of(0)?.to_vec()),
             "Add" | "And" | "Div" | "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual"
@@ -218,6 +251,11 @@ impl Look<'_> {
                 let noop = self.int("noop_with_empty_axes").unwrap_or(0) != 0;
                 let axes = reduced_axes(&given, noop, dims.len()).ok()?;
                 Some(reduced(dims, &axes, self.int("keepdims").unwrap_or(1) != 0))
+            }
+            "InstanceNormalization" => Some(self.of(0)?.to_vec()),
+            "Conv" => self.convolved(),
+            "DepthToSpace" => {
+                shape::depth_to_space(self.of(0)?, usize::try_from(self.int("blocksize")?).ok()?)
             }
             "Slice" => slice(self.ir, self.operation, self.inputs)?
                 .into_iter()
