@@ -14,8 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use architecture::{
-    Activation, Copied, Input, Module, Op, Output, Program, Role, Step, Task, Tensor, Wire,
-    bind_program,
+    Activation, Copied, Input, Module, Op, Output, Program, Role, Step, Task, Tensor, Wire, bind_program,
 };
 use candle_bert::BertConfig;
 use candle_blocks::Model;

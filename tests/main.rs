@@ -25,6 +25,7 @@ mod descriptions;
 mod expect;
 mod export;
 mod export_f16;
+mod families;
 mod fixtures;
 mod folders;
 mod forms;

@@ -32,7 +32,7 @@ pub enum PipelineError {
     TokenizerClass { file: &'static str, class: String },
     /// The model has no tokenizer.
     #[error(
-        "{model} has neither tokenizer.json nor vocab.txt: put the tokenizer's files there, as save_pretrained writes them"
+        "{model} has none of tokenizer.json, vocab.txt, and vocab.json with merges.txt: put the tokenizer's files there, as save_pretrained writes them"
     )]
     NoTokenizer { model: String },
     /// A tokenizer file contradicts itself or cannot be used.

@@ -31,6 +31,7 @@
 //! ```
 
 mod activation;
+mod bpe;
 mod chars;
 mod encoded;
 mod error;

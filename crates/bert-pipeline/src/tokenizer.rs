@@ -8,8 +8,8 @@ use serde_json::Value;
 use tokenizers::{Encoding, PostProcessorWrapper, TruncationDirection};
 
 use crate::settings::Settings;
-use crate::wordpiece;
 use crate::{Encoded, PipelineError, Text};
+use crate::{bpe, wordpiece};
 
 use resolve::Class;
 pub(crate) use rows::{Cut, CutFrom};
@@ -75,6 +75,8 @@ impl Tokenizer {
             (TOKENIZER, json)
         } else if let Some(bytes) = files.read(VOCABULARY)? {
             (VOCABULARY, wordpiece::tokenizer_json(files, &bytes, &config, &class)?)
+        } else if let Some(bytes) = files.read(bpe::VOCABULARY)? {
+            (bpe::VOCABULARY, bpe::tokenizer_json(files, &bytes, &config, &class)?)
         } else {
             return Err(PipelineError::NoTokenizer { model: files.name().to_owned() });
         };

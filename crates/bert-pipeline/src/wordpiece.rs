@@ -117,6 +117,9 @@ pub(crate) fn role(setting: &str) -> &'static str {
         "unk_token" => "unknown",
         "cls_token" => "classification",
         "sep_token" => "separator",
+        "bos_token" => "first",
+        "eos_token" => "last",
+        "mask_token" => "mask",
         _ => "special",
     }
 }
@@ -129,7 +132,7 @@ fn text_piece(text: &str, type_id: u32) -> Value {
     json!({ "Sequence": { "id": text, "type_id": type_id } })
 }
 
-fn added_token(token: &str, id: &Value) -> Value {
+pub(crate) fn added_token(token: &str, id: &Value) -> Value {
     json!({
         "id": id, "content": token, "special": true, "single_word": false, "lstrip": false, "rstrip": false,
         "normalized": false,

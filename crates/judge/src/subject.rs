@@ -37,6 +37,26 @@ pub struct Subject {
     inputs: BTreeMap<String, String>,
 }
 
+/// The files of a model, or those of the embedded default.
+fn read(
+    model: Option<&str>,
+    open: impl FnOnce(&str) -> Result<ModelFiles, CheckpointError>,
+) -> Result<ModelFiles, ParityError> {
+    Ok(match model {
+        None => ModelFiles::from_memory(
+            bert_tiny::NAME,
+            bert_tiny::FILES.iter().map(|&(name, bytes)| (name, Bytes::from_static(bytes))),
+        ),
+        Some(path) if is_graph(path) => return Err(ParityError::IsAGraph { path: path.into() }),
+        Some(model) => open(model)?,
+    })
+}
+
+fn family_of(files: &ModelFiles) -> Result<Arc<dyn Family>, ParityError> {
+    candle_bert::family(&files.config()?)
+        .map_err(|source| ParityError::Config { model: files.name().into(), source: source.into() })
+}
+
 /// A graph that was read and checked, and takes the usual inputs.
 pub struct Opened {
     /// The name it goes by in a report.
@@ -66,7 +86,18 @@ impl Subject {
         #[cfg(feature = "hub")]
         return Self::open_telling(model, ());
         #[cfg(not(feature = "hub"))]
-        Self::open_by(model, ModelFiles::open)
+        Self::of_known_family(read(model, ModelFiles::open)?)
+    }
+
+    /// The same of a model of any family, known here or not: what is known of one that is not are its files and its graphs.
+    ///
+    /// # Errors
+    /// As [`Subject::open`].
+    pub fn open_any(model: Option<&str>) -> Result<Self, ParityError> {
+        #[cfg(feature = "hub")]
+        return Self::open_any_telling(model, ());
+        #[cfg(not(feature = "hub"))]
+        Self::of_any_family(read(model, ModelFiles::open)?)
     }
 
     /// The same, telling of downloads.
@@ -78,24 +109,31 @@ impl Subject {
         model: Option<&str>,
         progress: impl checkpoint::Progress + 'static,
     ) -> Result<Self, ParityError> {
-        Self::open_by(model, |model| ModelFiles::fetch(model, progress))
+        Self::of_known_family(read(model, |model| ModelFiles::fetch(model, progress))?)
     }
 
-    fn open_by(
+    /// [`Subject::open_any`], telling of downloads.
+    ///
+    /// # Errors
+    /// As [`Subject::open`].
+    #[cfg(feature = "hub")]
+    pub fn open_any_telling(
         model: Option<&str>,
-        open: impl FnOnce(&str) -> Result<ModelFiles, CheckpointError>,
+        progress: impl checkpoint::Progress + 'static,
     ) -> Result<Self, ParityError> {
-        let files = match model {
-            None => ModelFiles::from_memory(
-                bert_tiny::NAME,
-                bert_tiny::FILES.iter().map(|&(name, bytes)| (name, Bytes::from_static(bytes))),
-            ),
-            Some(path) if is_graph(path) => return Err(ParityError::IsAGraph { path: path.into() }),
-            Some(model) => open(model)?,
-        };
-        let family = candle_bert::family(&files.config()?)
-            .map_err(|source| ParityError::Config { model: files.name().into(), source: source.into() })?;
+        Self::of_any_family(read(model, |model| ModelFiles::fetch(model, progress))?)
+    }
+
+    fn of_known_family(files: ModelFiles) -> Result<Self, ParityError> {
+        let family = family_of(&files)?;
         Self::new(files, family)
+    }
+
+    fn of_any_family(files: ModelFiles) -> Result<Self, ParityError> {
+        let family = family_of(&files)?;
+        let program = family.program(Task::FeatureExtraction, &|_| true).unwrap_or_default();
+        let task = family.task();
+        Ok(Self { files, family, program, task, inputs: BTreeMap::new() })
     }
 
     /// A model of a family of one's own: its files, and what its config says.
@@ -132,7 +170,7 @@ impl Subject {
 
     /// What inputs it takes.
     pub fn limits(&self) -> Limits {
-        self.program.limits()
+        self.family.limits()
     }
 
     /// Why its checkpoint is not that of its config.

@@ -81,7 +81,7 @@ pub fn command(args: &EmbedArgs) -> anyhow::Result<Verdict> {
 
     // What is wrong with the first line is told before a model is loaded.
     let (count, texts) = texts(args)?;
-    let subject = model::open(args.model.as_deref())?.naming_inputs(args.inputs_of.names());
+    let subject = model::open_any(args.model.as_deref())?.naming_inputs(args.inputs_of.names());
     let mut pipeline = pipeline(&subject, args)?;
     if args.normalize {
         pipeline = pipeline.normalized();

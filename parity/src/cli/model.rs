@@ -21,6 +21,15 @@ pub fn open(model: Option<&str>) -> Result<Subject, ParityError> {
     Subject::open(model)
 }
 
+/// The same of a model of any family: of one that is not known here there are the files and the
+/// graphs.
+pub fn open_any(model: Option<&str>) -> Result<Subject, ParityError> {
+    #[cfg(feature = "hub")]
+    return Subject::open_any_telling(model, download::Bars::default());
+    #[cfg(not(feature = "hub"))]
+    Subject::open_any(model)
+}
+
 /// The files of a model, or of an exported folder. What is downloaded is shown on stderr.
 pub fn files(model: &str) -> Result<ModelFiles, CheckpointError> {
     #[cfg(feature = "hub")]

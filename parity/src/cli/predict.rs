@@ -155,7 +155,7 @@ impl Source<'_> {
 }
 
 pub fn command(args: &PredictArgs) -> anyhow::Result<Verdict> {
-    let subject = model::open(Some(&args.model))?.naming_inputs(args.inputs_of.names());
+    let subject = model::open_any(Some(&args.model))?.naming_inputs(args.inputs_of.names());
     let mut options = Options::default();
     options.onnx.clone_from(&args.onnx);
     options.inputs = args.inputs_of.names();

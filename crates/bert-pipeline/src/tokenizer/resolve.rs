@@ -1,7 +1,8 @@
 //! Which tokenizer transformers makes of a model's files, where they do not say one thing. What is
 //! followed is `AutoTokenizer` of 4.57.
 //!
-//! The class decides: that of tokenizer_config.json, else that of config.json, else BERT's. A class
+//! The class decides: that of tokenizer_config.json, else that of config.json, else that of its
+//! `model_type`. A class
 //! without a fast version does not read tokenizer.json at all; BERT's and its kin make their
 //! normaliser anew where tokenizer_config.json contradicts tokenizer.json, and what it leaves out
 //! counts as their default.
@@ -17,6 +18,19 @@ use crate::settings::Settings;
 
 const MODEL_CONFIG: &str = "config.json";
 const CLASS: &str = "tokenizer_class";
+
+/// The classes of models whose files name none, by `model_type`; that of all others is BERT's.
+const OF_MODELS: [(&str, &str); 9] = [
+    ("albert", "AlbertTokenizer"),
+    ("camembert", "CamembertTokenizer"),
+    ("deberta", "DebertaTokenizer"),
+    ("deberta-v2", "DebertaV2Tokenizer"),
+    ("modernbert", "PreTrainedTokenizer"),
+    ("mpnet", "MPNetTokenizer"),
+    ("roberta", "RobertaTokenizer"),
+    ("xlm-roberta", "XLMRobertaTokenizer"),
+    ("xlm-roberta-xl", "XLMRobertaTokenizer"),
+];
 const DEFAULT_CLASS: &str = "BertTokenizer";
 
 /// Classes whose fast version is BERT's, by another model's name.
@@ -99,8 +113,11 @@ impl Class {
         if let Some(name) = config.string(CLASS)? {
             return Ok(Self { name: name.to_owned(), file: CONFIG });
         }
-        let name = Settings::read(files, MODEL_CONFIG)?.string(CLASS)?.unwrap_or(DEFAULT_CLASS).to_owned();
-        Ok(Self { name, file: MODEL_CONFIG })
+        let model = Settings::read(files, MODEL_CONFIG)?;
+        let kind = model.string("model_type")?;
+        let of_model = OF_MODELS.iter().find(|(model_type, _)| Some(*model_type) == kind);
+        let default = of_model.map_or(DEFAULT_CLASS, |&(_, class)| class);
+        Ok(Self { name: model.string(CLASS)?.unwrap_or(default).to_owned(), file: MODEL_CONFIG })
     }
 
     /// Its name without the ending of fast versions.

@@ -493,7 +493,7 @@ fn a_tokenizer_json_that_cannot_work_is_refused() {
         assert!(tokenizer(&[("tokenizer.json", text)]).is_err(), "{text}");
     }
     let none = error(&[("config.json", "{}")]);
-    assert!(none.contains("has neither tokenizer.json nor vocab.txt"), "{none}");
+    assert!(none.contains("has none of tokenizer.json, vocab.txt"), "{none}");
 }
 
 #[test]

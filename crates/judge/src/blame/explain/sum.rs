@@ -49,7 +49,7 @@ pub(super) fn explain(
     let sum = (&dense + &residual)?;
     let norm = Normed::of(evidence, norm_step, &sum, attempts)?;
     let normed = |x: &Tensor| norm.forward(x);
-    let module = &evidence.program.steps[sum_step].module;
+    let module = evidence.path(sum_step);
     let mut offer = |text: &str, value: &Tensor| attempts.offer(module, text, value);
     let mut explained = offer("residual connection missing", &normed(&dense)?)?;
     explained |= offer("residual added twice", &normed(&(&sum + &residual)?)?)?;
