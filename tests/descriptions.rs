@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use architecture::{
     Activation, Copied, Input, Module, Op, Output, Program, Role, Step, Task, Tensor, Wire, bind_program,
+    run_of,
 };
 use candle_bert::BertConfig;
 use candle_blocks::Model;
@@ -74,19 +75,25 @@ impl Recorded {
         let mut found: BTreeMap<(String, &'static str), usize> = BTreeMap::new();
         for (at, step) in program.steps.iter().enumerate() {
             let is_told = |(name, _): &(&str, usize)| self.scopes.tell_of(name);
+            // A module that runs again is the same module.
+            if matches!(run_of(program.owner(at)), (_, Some(run)) if run != "0") {
+                continue;
+            }
             let is_function = !functions && matches!(step.op, Op::Activation { configured: false, .. });
             if let Some((operator, count)) = operator(step).filter(is_told).filter(|_| !is_function) {
-                *found.entry((program.owner(at).to_string(), operator)).or_default() += count;
+                let owner = run_of(program.owner(at)).0.to_string();
+                *found.entry((owner, operator)).or_default() += count;
             }
         }
         if &found != operators {
             return Some("operators stand in other modules".into());
         }
-        let tags = |module: &Module| (module.path.clone(), program.hierarchy_tag(&module.path));
-        let own = program.modules.iter().filter(|module| !module.path.ends_with(')'));
-        let tags: BTreeMap<String, String> = own.map(tags).collect();
-        let known = classes.iter().all(|(path, tag)| tags.get(path) == Some(tag));
-        let all = tags.keys().all(|path| classes.contains_key(path));
+        let tags =
+            |module: &Module| (run_of(&module.path).0.to_string(), program.hierarchy_tag(&module.path));
+        let own = program.modules.iter().filter(|module| !module.is_between());
+        let tags: Vec<(String, String)> = own.map(tags).collect();
+        let known = tags.iter().all(|(path, tag)| classes.get(path) == Some(tag));
+        let all = classes.keys().all(|path| tags.iter().any(|(known, _)| known == path));
         (!known || !all).then(|| "modules are of other classes".into())
     }
 
@@ -313,10 +320,15 @@ fn mutants(model: &Recorded) -> Vec<Mutant> {
             push(format!("the side of {name}"), &|p| p.tensors[at].in_base ^= true);
         }
     }
-    // What stands between modules is named after the steps.
-    let own = modules.iter().enumerate().filter(|(_, module)| !module.path.ends_with(')'));
-    for (at, Module { path, class, item, output }) in own {
-        push(format!("the path of {path}"), &|p| p.modules[at].path.push('2'));
+    // What stands between modules is named after the steps, and how often a module runs shows only
+    // where its outputs were recorded.
+    let is_recorded = |path: &str| model.values.keys().any(|key| key.ends_with(&format!("/taps/{path}")));
+    let is_told = |module: &Module| run_of(&module.path).1.is_none() || is_recorded(&module.path);
+    let own = modules.iter().enumerate().filter(|(_, module)| !module.is_between() && is_told(module));
+    for (at, Module { path, class, item, layer: _, output }) in own {
+        let (of, run) = run_of(path);
+        let other = run.map_or(format!("{of}2"), |run| format!("{of}2#{run}"));
+        push(format!("the path of {path}"), &|p| p.modules[at].path.clone_from(&other));
         push(format!("no module {path}"), &|p| drop(p.modules.remove(at)));
         if model.values.keys().any(|key| key.ends_with(&format!("/taps/{path}"))) {
             push(format!("the output of {path}"), &|p| {
@@ -337,7 +349,8 @@ fn mutants(model: &Recorded) -> Vec<Mutant> {
     for (at, Step { op, inputs, module }) in steps.iter().enumerate() {
         let what = |part: &str| format!("{part} of step {at} in '{module}'");
         // The module of a mask or a reshape only says where the exporter counts its nodes.
-        if operator(&steps[at]).is_some_and(|(name, _)| model.scopes.tell_of(name)) {
+        let is_first = matches!(run_of(module), (_, None | Some("0")));
+        if is_first && operator(&steps[at]).is_some_and(|(name, _)| model.scopes.tell_of(name)) {
             push(what("the module"), &|p| p.steps[at].module.push('2'));
         }
         for (edge, wire) in inputs.iter().enumerate() {
@@ -461,7 +474,7 @@ fn families() -> Vec<Recorded> {
     let modules = std::fs::read(fixture("families/modules.json")).unwrap();
     let modules: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_slice(&modules).unwrap();
     let base = |family: &str| match family {
-        "electra" | "distilbert" | "mpnet" => Some(family.to_string()),
+        "electra" | "distilbert" | "mpnet" | "albert" => Some(family.to_string()),
         "roberta" | "xlm-roberta" | "camembert" => Some("roberta".to_string()),
         // Not described yet.
         _ => None,

@@ -93,7 +93,7 @@ fn a_config_that_is_none_or_contradicts_itself() {
         (&config_with("num_hidden_layers", -1), &["num_hidden_layers"]),
         (&config_with("num_hidden_layers", u64::MAX), &["num_hidden_layers"]),
         (&config_with("hidden_act", "frobnicate\nit"), &["hidden_act", "frobnicate", "gelu_new"]),
-        (&config_with("model_type", "roberta"), &["model_type", "roberta"]),
+        (&config_with("model_type", "reformer"), &["reformer", "roberta", "parity run GRAPH"]),
         (&config_with("pad_token_id", 48), &["pad_token_id 48", "48 tokens"]),
     ] {
         folder.write("model/config.json", config);

@@ -126,7 +126,7 @@ fn a_transform_without_its_activation_is_explained() {
     let report = checked(&subject, &onnx, &model);
     assert_eq!(report.verdict, Verdict::Fail);
     let [culprit] = &report.culprits[..] else { unreachable!("{:?}", report.culprits) };
-    assert_eq!(culprit.module, "cls.predictions.transform");
+    assert_eq!(culprit.module, "cls.predictions.transform.(activation)");
     assert!(culprit.explanation.as_ref().unwrap().starts_with("activation left out: "), "{culprit:?}");
 }
 

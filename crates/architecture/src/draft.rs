@@ -1,6 +1,8 @@
 use std::borrow::Cow;
 
-use crate::program::{Copied, Input, Module, Op, Output, Program, Shape, Step, Tensor, TensorId, Wire};
+use crate::program::{
+    Copied, Input, Module, Op, Output, Program, Shape, Step, Tensor, TensorId, Wire, run_of,
+};
 use crate::{Activation, Task};
 
 /// A program in the making: a description writes it block by block, in the order of execution.
@@ -10,6 +12,8 @@ pub struct Draft {
     program: Program,
     /// The path of the module that is being written.
     path: String,
+    /// Which run of it that is, where it runs several times.
+    run: Option<usize>,
     in_base: bool,
     /// Of each step so far.
     shapes: Vec<Shape>,
@@ -26,7 +30,7 @@ impl Draft {
             axes: task.input_axes(),
             ..Program::default()
         };
-        Self { program, path: String::new(), in_base: false, shapes: Vec::new() }
+        Self { program, path: String::new(), run: None, in_base: false, shapes: Vec::new() }
     }
 
     /// An input.
@@ -50,7 +54,15 @@ impl Draft {
         class: impl Into<Cow<'static, str>>,
         write: impl FnOnce(&mut Self) -> Wire,
     ) -> Wire {
-        self.nested(name, Some(class.into()), None, write)
+        self.nested(name, Some(class.into()), [None; 2], write)
+    }
+
+    /// A run of what has the same weights each time: the run of that number.
+    pub fn run<T>(&mut self, run: usize, write: impl FnOnce(&mut Self) -> T) -> T {
+        self.run = Some(run);
+        let written = write(self);
+        self.run = None;
+        written
     }
 
     /// The item of that number in a list of modules.
@@ -61,29 +73,51 @@ impl Draft {
         class: impl Into<Cow<'static, str>>,
         write: impl FnOnce(&mut Self) -> Wire,
     ) -> Wire {
-        self.nested(&format!("{list}.{number}"), Some(class.into()), Some(number), write)
+        self.nested(&format!("{list}.{number}"), Some(class.into()), [Some(number); 2], write)
+    }
+
+    /// The item of that number in a list of modules, which is another number of the repeated
+    /// layers, or none of them.
+    pub fn item_as(
+        &mut self,
+        list: &str,
+        number: usize,
+        layer: Option<usize>,
+        class: impl Into<Cow<'static, str>>,
+        write: impl FnOnce(&mut Self) -> Wire,
+    ) -> Wire {
+        self.nested(&format!("{list}.{number}"), Some(class.into()), [Some(number), layer], write)
     }
 
     fn nested(
         &mut self,
         name: &str,
         class: Option<Cow<'static, str>>,
-        item: Option<usize>,
+        [item, layer]: [Option<usize>; 2],
         write: impl FnOnce(&mut Self) -> Wire,
     ) -> Wire {
         let outside = self.path.clone();
         self.path = if outside.is_empty() { name.into() } else { format!("{outside}.{name}") };
         let output = write(self);
-        let path = std::mem::replace(&mut self.path, outside);
+        let path = self.path_of_run();
+        self.path = outside;
         if let Wire::Step(output) = output {
-            self.program.modules.push(Module { path, class, item, output });
+            self.program.modules.push(Module { path, class, item, layer, output });
         }
         output
     }
 
+    /// The path of the module that is being written, with its run.
+    fn path_of_run(&self) -> String {
+        match self.run {
+            Some(run) if !self.path.is_empty() => format!("{}#{run}", self.path),
+            _ => self.path.clone(),
+        }
+    }
+
     /// An embedding table: a row for each id.
     pub fn embedding(&mut self, name: &str, ids: Wire, rows: usize, width: usize) -> Wire {
-        self.nested(name, None, None, |m| {
+        self.nested(name, None, [None; 2], |m| {
             let table = m.parameter("weight", vec![rows, width]);
             m.step(Op::Embedding { table }, [ids])
         })
@@ -91,7 +125,7 @@ impl Draft {
 
     /// An embedding table: a row for each position of the first input, counted from 0.
     pub fn positions(&mut self, name: &str, rows: usize, width: usize) -> Wire {
-        self.nested(name, None, None, |m| {
+        self.nested(name, None, [None; 2], |m| {
             let table = m.parameter("weight", vec![rows, width]);
             m.step(Op::Positions { table, padding: None }, [])
         })
@@ -106,7 +140,7 @@ impl Draft {
         padding: usize,
         [rows, width]: [usize; 2],
     ) -> Wire {
-        self.nested(name, None, None, |m| {
+        self.nested(name, None, [None; 2], |m| {
             let table = m.parameter("weight", vec![rows, width]);
             m.step(Op::Positions { table, padding: Some(padding) }, [ids])
         })
@@ -121,7 +155,7 @@ impl Draft {
         buckets: usize,
         farthest: usize,
     ) -> Wire {
-        self.nested(name, None, None, |m| {
+        self.nested(name, None, [None; 2], |m| {
             let table = m.parameter("weight", vec![rows, heads]);
             m.step(Op::RelativeBias { table, buckets, farthest }, [])
         })
@@ -130,7 +164,7 @@ impl Draft {
     /// A linear layer with a bias.
     pub fn linear(&mut self, name: &str, x: Wire, outputs: usize) -> Wire {
         let inputs = self.width(x);
-        self.nested(name, None, None, |m| {
+        self.nested(name, None, [None; 2], |m| {
             let weight = m.parameter("weight", vec![outputs, inputs]);
             let bias = m.parameter("bias", vec![outputs]);
             m.affine(x, weight, bias)
@@ -139,7 +173,7 @@ impl Draft {
 
     /// A linear layer whose weight, or whose bias, is not its own parameter.
     pub fn linear_of(&mut self, name: &str, x: Wire, weight: TensorId, bias: TensorId) -> Wire {
-        self.nested(name, None, None, |m| m.affine(x, weight, bias))
+        self.nested(name, None, [None; 2], |m| m.affine(x, weight, bias))
     }
 
     fn affine(&mut self, x: Wire, weight: TensorId, bias: TensorId) -> Wire {
@@ -149,7 +183,7 @@ impl Draft {
     /// A layer norm.
     pub fn layer_norm(&mut self, name: &str, x: Wire, eps: f64) -> Wire {
         let width = self.width(x);
-        self.nested(name, None, None, |m| {
+        self.nested(name, None, [None; 2], |m| {
             let weight = m.parameter("weight", vec![width]);
             let bias = m.parameter("bias", vec![width]);
             for (tensor, old) in [(weight, "gamma"), (bias, "beta")] {
@@ -217,9 +251,13 @@ impl Draft {
         self.step(Op::Unrows, [x])
     }
 
-    /// A tensor of the module that is being written.
+    /// A tensor of the module that is being written; the same one in each of its runs.
     pub fn parameter(&mut self, name: &str, shape: Vec<usize>) -> TensorId {
-        let tensor = Tensor { name: self.named(name), shape, in_base: self.in_base, old_name: None };
+        let name = self.named(name);
+        if let Some(known) = self.tensor(&name) {
+            return known;
+        }
+        let tensor = Tensor { name, shape, in_base: self.in_base, old_name: None };
         self.program.tensors.push(tensor);
         self.program.tensors.len() - 1
     }
@@ -276,12 +314,14 @@ impl Draft {
             if is_there || step.op == Op::Sum && program.consumers(at).any(goes_to_end) {
                 continue;
             }
-            let dot = if step.module.is_empty() { "" } else { "." };
-            let first = format!("{}{dot}({kind})", step.module);
-            let others = (2..).map(|number| format!("{}{dot}({kind} {number})", step.module));
+            let (own, run) = run_of(&step.module);
+            let dot = if own.is_empty() { "" } else { "." };
+            let run = run.map_or(String::new(), |run| format!("#{run}"));
+            let first = format!("{own}{dot}({kind}){run}");
+            let others = (2..).map(|number| format!("{own}{dot}({kind} {number}){run}"));
             let mut names = std::iter::once(first).chain(others);
             let path = names.find(|name| places.iter().all(|place| place.path != *name));
-            places.extend(path.map(|path| Module { path, class: None, item: None, output: at }));
+            places.extend(path.map(|path| Module { path, class: None, item: None, layer: None, output: at }));
         }
         for place in places {
             let modules = &mut self.program.modules;
@@ -297,7 +337,7 @@ impl Draft {
     fn step<const N: usize>(&mut self, op: Op, inputs: [Wire; N]) -> Wire {
         let fed = inputs.first().map_or(Shape::IDS, |&wire| self.shape(wire));
         self.shapes.push(op.shape(fed, &self.program.tensors));
-        let module = self.path.clone();
+        let module = self.path_of_run();
         self.program.steps.push(Step { op, inputs: inputs.into(), module });
         Wire::Step(self.program.steps.len() - 1)
     }

@@ -76,14 +76,25 @@ impl Wire {
 /// A module of the checkpoint's tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Module {
-    /// Its path, without a prefix: `encoder.layer.0.attention.self`.
+    /// Its path, without a prefix: `encoder.layer.0.attention.self`. Of one that runs several times
+    /// with the same weights, each run has a path of its own, which ends with its number: `#0`.
     pub path: String,
     /// Its class, where that is one of transformers' own and not PyTorch's: `BertSelfAttention`.
     pub class: Option<Cow<'static, str>>,
     /// Its number in the list of modules that it is an item of: 0 for `encoder.layer.0`.
     pub item: Option<usize>,
+    /// Its number among the repeated layers, in the order of execution: 0 for `encoder.layer.0`.
+    pub layer: Option<usize>,
     /// The step that gives its output.
     pub output: usize,
+}
+
+impl Module {
+    /// Whether it is none of the checkpoint's, but what stands between these: its name is in
+    /// brackets.
+    pub fn is_between(&self) -> bool {
+        self.path.contains('(')
+    }
 }
 
 /// One block that computes something.
@@ -280,6 +291,22 @@ pub struct Limits {
     pub padding: Option<usize>,
 }
 
+/// A module's path in the checkpoint, and the number of its run, where it runs several times with
+/// the same weights.
+///
+/// ```
+/// use architecture::run_of;
+///
+/// assert_eq!(run_of("encoder.groups.0.layers.0#3"), ("encoder.groups.0.layers.0", Some("3")));
+/// assert_eq!(run_of("encoder.layer.0"), ("encoder.layer.0", None));
+/// ```
+pub fn run_of(path: &str) -> (&str, Option<&str>) {
+    match path.split_once('#') {
+        Some((own, run)) => (own, Some(run)),
+        None => (path, None),
+    }
+}
+
 impl Program {
     /// The paths of all modules, each after its parts.
     pub fn module_paths(&self) -> impl Iterator<Item = &str> {
@@ -332,19 +359,22 @@ impl Program {
 
     /// The modules that a path leads through, its own among them, each after its parts.
     fn around(&self, path: &str) -> impl Iterator<Item = &Module> {
+        let (own, run) = run_of(path);
         self.modules.iter().filter(move |module| {
-            path.strip_prefix(&module.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            let (outer, of) = run_of(&module.path);
+            let leads = own.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+            leads && (of.is_none() || of == run)
         })
     }
 
     /// The number of the repeated layer that a module is in or is.
     pub fn layer_of(&self, path: &str) -> Option<usize> {
-        self.around(path).find_map(|module| module.item)
+        self.around(path).find_map(|module| module.layer)
     }
 
     /// How many repeated layers there are.
     pub fn layers(&self) -> usize {
-        self.modules.iter().filter_map(|module| module.item).max().map_or(0, |last| last + 1)
+        self.modules.iter().filter_map(|module| module.layer).max().map_or(0, |last| last + 1)
     }
 
     /// The steps that take what a step gives, with the number of the input that it is there.
@@ -426,6 +456,7 @@ impl Program {
     /// Whether the module of that path is part of the model without its head: whether its tensors
     /// are.
     pub fn is_in_base(&self, path: &str) -> bool {
+        let (path, _) = run_of(path);
         let is_within = |name: &str| name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
         self.tensors.iter().any(|tensor| tensor.in_base && is_within(&tensor.name))
     }

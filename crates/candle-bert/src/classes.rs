@@ -43,6 +43,9 @@ pub(crate) const HEADS_OF_ELECTRA: Classes = &[
     ("ForMultipleChoice", Task::MultipleChoice),
 ];
 
+/// ALBERT's: as BERT's pre-training, its own has two heads, and counts as its encoder.
+pub(crate) const HEADS_OF_ALBERT: Classes = HEADS_OF_ELECTRA;
+
 /// The class that computes a task; that of the features where there is none.
 pub(crate) fn class(prefix: &str, classes: Classes, task: Task) -> Cow<'static, str> {
     let ending = classes.iter().find(|&&(_, known)| known == task).map_or("Model", |&(ending, _)| ending);

@@ -11,7 +11,9 @@ use architecture::{Activation, Draft, Family, ProblemType, Program, Task, Unknow
 use serde_json::{Map, Value};
 
 use crate::classes::{Classes, class};
-use crate::{BertConfig, DistilBertConfig, ElectraConfig, MpnetConfig, OtherConfig, RobertaConfig};
+use crate::{
+    AlbertConfig, BertConfig, DistilBertConfig, ElectraConfig, MpnetConfig, OtherConfig, RobertaConfig,
+};
 
 /// Far more layers than any encoder has, and few enough that a list of them is no danger: the
 /// number comes from a file.
@@ -25,6 +27,7 @@ fn model_types() -> Vec<&'static str> {
         RobertaConfig::MODEL_TYPES,
         DistilBertConfig::MODEL_TYPES,
         MpnetConfig::MODEL_TYPES,
+        AlbertConfig::MODEL_TYPES,
     ];
     all.into_iter().flatten().map(|(model_type, _)| *model_type).collect()
 }
@@ -53,6 +56,7 @@ pub fn family(json: &[u8]) -> Result<Arc<dyn Family>, ConfigError> {
         _ if is(ElectraConfig::MODEL_TYPES) => Arc::new(ElectraConfig::of(&fields)?),
         _ if is(RobertaConfig::MODEL_TYPES) => Arc::new(RobertaConfig::of(&fields)?),
         _ if is(DistilBertConfig::MODEL_TYPES) => Arc::new(DistilBertConfig::of(&fields)?),
+        _ if is(AlbertConfig::MODEL_TYPES) => Arc::new(AlbertConfig::of(&fields)?),
         _ if is(MpnetConfig::MODEL_TYPES) => Arc::new(MpnetConfig::of(&fields)?),
         Some(found) if !is(BertConfig::MODEL_TYPES) => Arc::new(OtherConfig::of(&fields, found)?),
         _ => Arc::new(BertConfig::of(&fields)?),
@@ -322,6 +326,12 @@ pub enum ConfigError {
     /// A size is 0.
     #[error("config.json: {field} is 0, but must be 1 or more")]
     Zero { field: &'static str },
+    /// Layers that cannot be shared out to groups.
+    #[error(
+        "config.json: {groups} groups of {inner} layers cannot run {layers} times: num_hidden_groups may be at most \
+         num_hidden_layers, and inner_group_num at most {MAX_HIDDEN_LAYERS}"
+    )]
+    Groups { layers: usize, groups: usize, inner: usize },
     /// Fewer rows than distances need.
     #[error(
         "config.json: relative_attention_num_buckets is {found}, but distances are put into {least} buckets \

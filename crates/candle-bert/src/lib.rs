@@ -14,6 +14,7 @@
 //!
 //! | family | config | models |
 //! | --- | --- | --- |
+//! | ALBERT | [`AlbertConfig`] | [`AlbertModel`], [`AlbertForSequenceClassification`], … |
 //! | BERT | [`BertConfig`] | [`BertModel`], [`BertForSequenceClassification`], … |
 //! | DistilBERT | [`DistilBertConfig`] | [`DistilBertModel`], [`DistilBertForSequenceClassification`], … |
 //! | ELECTRA | [`ElectraConfig`] | [`ElectraModel`], [`ElectraForSequenceClassification`], … |
@@ -49,6 +50,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod albert;
 mod bert;
 mod classes;
 mod config;
@@ -63,6 +65,10 @@ mod roberta;
 #[cfg(test)]
 mod testing;
 
+pub use albert::{
+    AlbertConfig, AlbertForMaskedLM, AlbertForMultipleChoice, AlbertForQuestionAnswering,
+    AlbertForSequenceClassification, AlbertForTokenClassification, AlbertModel,
+};
 pub use architecture::{Activation, BindError, Family, Limits, Misfits, ProblemType, Task, TaskError};
 pub use bert::{
     BertConfig, BertFor, BertForMaskedLM, BertForMultipleChoice, BertForNextSentencePrediction,

@@ -68,7 +68,8 @@ impl Model {
         if !matches!(dtype, DType::F16 | DType::BF16 | DType::F32 | DType::F64) {
             return Err(ModelError::ModelDType { found: dtype });
         }
-        let mut reader = Reader { program: &program, base, head, tables: HashMap::new() };
+        let mut reader =
+            Reader { program: &program, base, head, tables: HashMap::new(), read: HashMap::new() };
         let blocks = program.steps.iter().map(|step| reader.block(&step.op)).collect::<Result<_>>()?;
         Ok(Self::of(program, blocks, dtype, base.device().clone()))
     }
@@ -238,12 +239,27 @@ struct Reader<'a, 'b> {
     program: &'a Program,
     base: &'a VarBuilder<'b>,
     head: &'a VarBuilder<'b>,
-    /// The tables that ids are looked up in. Any other tensor is one block's alone.
+    /// The tables that ids are looked up in. Any other tensor is one block's alone, and that of its
+    /// other runs.
     tables: HashMap<TensorId, Tensor>,
+    /// The blocks that were read, by their tensors.
+    read: HashMap<Vec<TensorId>, Block>,
 }
 
 impl Reader<'_, '_> {
     fn block(&mut self, op: &Op) -> Result<Block> {
+        let tensors: Vec<TensorId> = op.tensors().into_iter().map(|(_, id)| id).collect();
+        if let Some(block) = self.read.get(&tensors) {
+            return Ok(block.clone());
+        }
+        let block = self.new_block(op)?;
+        if !tensors.is_empty() {
+            self.read.insert(tensors, block.clone());
+        }
+        Ok(block)
+    }
+
+    fn new_block(&mut self, op: &Op) -> Result<Block> {
         /// As candle-nn begins a table that is to be trained.
         const TABLE: Init = Init::Randn { mean: 0., stdev: 1. };
         Ok(match *op {

@@ -9,7 +9,7 @@ mod plant;
 
 use std::borrow::Cow;
 
-use architecture::bind;
+use architecture::{bind, run_of};
 use engine::Engine;
 use onnx_eval::{Limits, Oracle, Precision};
 use onnx_graph::Model;
@@ -167,7 +167,10 @@ impl Context<'_> {
             right,
             by: report.iter().flat_map(seen_by).collect(),
             module: plant.module.clone(),
-            located: plant.module.as_ref().filter(|_| caught).map(|module| named.as_ref() == Some(module)),
+            // A tensor that was changed is wrong in all runs of its module.
+            located: plant.module.as_ref().filter(|_| caught).map(|module| {
+                named.as_ref().is_some_and(|named| named == module || run_of(named).0 == module)
+            }),
             explained: plant.explained.filter(|_| caught).map(speaks),
             named,
             explanation,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use architecture::Program;
+use architecture::{Program, run_of};
 use engine::{DType, Dim, Value, ValueSpec};
 use half::f16;
 use onnx_graph::proto::DataType;
@@ -72,7 +72,8 @@ impl<'a> Builder<'a> {
     ) -> Name {
         let name = self.name(format!("{}/{op}", scope(module)));
         let output = format!("{name}_output_0");
-        let tags = [(MODULE, module.to_string()), (HIERARCHY_TAG, self.program.hierarchy_tag(module))];
+        let (own, _) = run_of(module);
+        let tags = [(MODULE, own.to_string()), (HIERARCHY_TAG, self.program.hierarchy_tag(module))];
         let doc: Vec<String> = tags.iter().map(|(key, value)| format!("{key}: {value}")).collect();
         self.graph.nodes.push(Node {
             name,
@@ -184,6 +185,7 @@ impl<'a> Builder<'a> {
 /// A module's path as the names of nodes have it: `/encoder/layer.0/attention/self`, where a list
 /// and the number in it stay together.
 fn scope(module: &str) -> String {
+    let (module, _) = run_of(module);
     let mut scope = String::new();
     for word in module.split('.').filter(|word| !word.is_empty()) {
         scope.push(if word.starts_with(|c: char| c.is_ascii_digit()) { '.' } else { '/' });
@@ -204,5 +206,6 @@ mod tests {
     fn scopes_are_those_of_exporters() {
         assert_eq!(scope("a.layer.10.b.query"), "/a/layer.10/b/query");
         assert_eq!(scope("pooler"), "/pooler");
+        assert_eq!(scope("a.groups.0.ffn#3"), "/a/groups.0/ffn");
     }
 }

@@ -260,6 +260,25 @@ fn reduce_l2_ignores_axes_given_as_an_attribute() {
         .silently_wrong(floats(&[2, 1], &[5.0, 10.0]));
 }
 
+/// Stock candle-onnx sums by a product with a triangle of ones: what comes before an infinite
+/// element is no number. So only what is 0 or 1 is summed here.
+#[test]
+fn a_sum_along_an_axis_takes_no_floats() {
+    case(14, "CumSum")
+        .input("x", floats(&[3], &[1.0, f32::INFINITY, 2.0]))
+        .initializer("axis", Value::scalar(0i64))
+        .not_lowered("only what is 0 or 1, cast from bools");
+}
+
+#[test]
+fn the_least_of_integers_and_their_absolute_values() {
+    let of = |op: &'static str| case(13, op).gives(DType::I64);
+    of("Min").input("a", ints(&[-3, 5, 2])).input("b", ints(&[4, -5, 2])).right(ints(&[-3, -5, 2]));
+    of("Abs").input("x", ints(&[-3, 0, 7])).right(ints(&[3, 0, 7]));
+    let one = || floats(&[1], &[1.0]);
+    case(13, "Min").input("a", one()).input("b", one()).not_lowered("the least of integers");
+}
+
 #[test]
 fn gelu_ignores_approximate() {
     // x/2 · (1 + tanh(√(2/π) · (x + 0.044715·x³))) at 1, and x/2 · (1 + erf(x/√2)).

@@ -60,7 +60,8 @@ impl Core {
         let (width, batch_size) = (width(&*family, need.task).unwrap_or(USUAL_WIDTH), options.batch_size);
         let runner = |engine: Box<dyn Engine>| {
             let wanted = need.of(engine.outputs());
-            Runner::new(engine, need.name, wanted, width, batch_size)
+            let runner = Runner::new(engine, need.name, wanted, width, batch_size)?;
+            Ok::<_, PipelineError>(runner.telling_types(limits.token_types > 1))
         };
         let session = |source, kind| session(&source, kind, &limits, options);
         let native = || runner(native(files, &*family, need.task, options)?);

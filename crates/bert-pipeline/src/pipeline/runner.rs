@@ -69,6 +69,9 @@ pub(crate) struct Runner {
     pub(crate) fixed_sequence: Option<usize>,
     has_mask: bool,
     has_types: bool,
+    /// Whether the model tells segments apart, so that a graph without token types reads pairs
+    /// otherwise.
+    tells_types: bool,
     /// How many numbers a token's output has, for the first batch; later ones know.
     width: usize,
     /// How many rows are run at once, at most.
@@ -134,9 +137,15 @@ impl Runner {
             fixed_sequence,
             has_mask,
             has_types,
+            tells_types: true,
             width,
             batch_size,
         })
+    }
+
+    /// Says whether the model tells segments apart.
+    pub(crate) fn telling_types(self, tells_types: bool) -> Self {
+        Self { tells_types, ..self }
     }
 
     /// Whether this is what is taken of the model.
@@ -253,7 +262,8 @@ impl Runner {
         sequence: usize,
         shape: &[usize],
     ) -> Result<NamedValues, PipelineError> {
-        if !self.has_types && rows.iter().any(|row| row.get_type_ids().iter().any(|&id| id != 0)) {
+        let is_missing = self.tells_types && !self.has_types;
+        if is_missing && rows.iter().any(|row| row.get_type_ids().iter().any(|&id| id != 0)) {
             return Err(PipelineError::NoInput {
                 engine: shown(self.engine.as_ref()),
                 input: "token_type_ids",

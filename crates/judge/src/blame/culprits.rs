@@ -1,6 +1,6 @@
 //! Who is to blame: what a run shows, what the weights show, and what would explain it, put together.
 
-use architecture::{Family, Program};
+use architecture::{Family, Program, run_of};
 use engine::NamedValues;
 use report::{Culprit, Located, ModuleError};
 
@@ -36,8 +36,10 @@ pub(crate) fn culprits(facts: &Facts) -> Vec<Culprit> {
             facts.blame(&mut culprits, module, finding);
         }
     }
-    let place =
-        |module: &str| facts.program.module_paths().position(|path| path == module).unwrap_or(usize::MAX);
+    let place = |module: &str| {
+        let found = facts.program.module_paths().position(|path| path == module || run_of(path).0 == module);
+        found.unwrap_or(usize::MAX)
+    };
     culprits.sort_by_key(|culprit| place(&culprit.module));
     culprits
 }
@@ -74,8 +76,9 @@ impl Facts<'_> {
 
     /// Puts what the weights show on the module that a run has shown, or on one that no run showed.
     fn blame(&self, culprits: &mut Vec<Culprit>, module: &str, finding: &Finding) {
-        let seen =
-            |culprit: &&mut Culprit| culprit.module == module || self.stands_for(&culprit.module, module);
+        // A tensor is the same in all runs of its module.
+        let is_run = |culprit: &Culprit| run_of(&culprit.module).0 == module;
+        let seen = |culprit: &&mut Culprit| is_run(culprit) || self.stands_for(&culprit.module, module);
         match culprits.iter_mut().find(seen) {
             Some(culprit) => {
                 culprit.module = module.into();
@@ -85,6 +88,7 @@ impl Facts<'_> {
                     }
                     _ => finding.message.clone(),
                 });
+                culprits.retain(|culprit| culprit.module == module || !is_run(culprit));
             }
             None => culprits.push(Culprit {
                 module: module.into(),
@@ -110,12 +114,12 @@ impl Facts<'_> {
 
     fn own_error(&self, module: &str) -> Option<f64> {
         let modules = &self.findings?.located.modules;
-        modules.iter().find(|m| m.module == module)?.own
+        modules.iter().find(|m| run_of(&m.module).0 == module)?.own
     }
 
     fn nodes(&self, module: &str) -> Vec<String> {
         let modules = self.findings.iter().flat_map(|findings| &findings.located.modules);
-        modules.filter(|m| m.module == module).flat_map(|m| m.nodes.clone()).collect()
+        modules.filter(|m| run_of(&m.module).0 == module).flat_map(|m| m.nodes.clone()).collect()
     }
 }
 

@@ -67,6 +67,8 @@ pub(crate) struct Lowering {
     constants: HashMap<String, Tensor>,
     /// The elements of integer lists that are known in part: a target shape put together from a runtime size and constants.
     partial: HashMap<String, Vec<Option<i64>>>,
+    /// Values that are 0 or 1, since they were cast from bools.
+    flags: HashSet<String>,
     /// What the node at hand has been lowered to so far.
     emitted: Vec<Emitted>,
     /// The name of the node at hand, from which new names are made.
@@ -92,6 +94,7 @@ pub(crate) fn lower(model: &Model) -> Result<Lowered, SessionError> {
         types: HashMap::new(),
         constants: HashMap::new(),
         partial: HashMap::new(),
+        flags: HashSet::new(),
         emitted: Vec::new(),
         node: String::new(),
         serial: 0,
@@ -299,6 +302,16 @@ impl Lowering {
         shape::axes(given, rank).map_err(|axis| {
             Refusal(format!("axis {axis} is outside '{name}', which has rank {rank}, or given twice"))
         })
+    }
+
+    /// Whether a value is 0 or 1, whatever the inputs are.
+    pub fn is_flag(&self, name: &str) -> bool {
+        self.flags.contains(name)
+    }
+
+    /// Says that a value is 0 or 1.
+    pub fn mark_flag(&mut self, name: &str) {
+        self.flags.insert(name.into());
     }
 
     /// A name no other value has.

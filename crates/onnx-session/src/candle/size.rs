@@ -38,7 +38,10 @@ pub(crate) fn broadcasts(op: &str) -> bool {
 /// Of the operators that lowering emits, the others keep a shape, permute it, or take from it.
 pub(crate) fn can_outgrow(op: &str) -> bool {
     broadcasts(op)
-        || matches!(op, "Concat" | "ConstantOfShape" | "Expand" | "Gather" | "MatMul" | "Range" | "Reshape")
+        || matches!(
+            op,
+            "Concat" | "ConstantOfShape" | "CumSum" | "Expand" | "Gather" | "MatMul" | "Range" | "Reshape"
+        )
 }
 
 /// The number of elements of a node's result, from the values it reads, or nothing if the node cannot outgrow its inputs, or will fail by
@@ -63,6 +66,13 @@ pub(crate) fn check(node: &onnx::NodeProto, values: &HashMap<String, Tensor>) ->
             shape[axis] =
                 dims.iter().filter_map(|dims| dims.get(axis)).fold(0, |sum, &size| sum.saturating_add(size));
             Some(shape)
+        }
+        // A product with a triangle of ones.
+        ("CumSum", [x, _]) => {
+            let along = given[1].flatten_all()?.to_vec1::<i64>()?;
+            let length = along.first().and_then(|&along| x.get(usize::try_from(along).ok()?)).unwrap_or(&1);
+            elements(&[*length, *length])?;
+            None
         }
         ("Gather", [x, indices]) => {
             shape::axis(attribute(node, "axis"), x.len()).map(|axis| shape::gather(x, axis, indices))

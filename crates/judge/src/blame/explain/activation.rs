@@ -42,7 +42,9 @@ fn not_as_built(
     attempts: &mut Attempts,
 ) -> Result<bool> {
     let module = evidence.path(step);
-    let name = module.rsplit('.').next().unwrap_or(module);
+    // What stands between modules goes by the name of what it is in.
+    let mut names = module.rsplit('.').filter(|name| !name.starts_with('('));
+    let name = names.next().unwrap_or("the head");
     let mut explained = attempts.offer(module, &format!("{name} without {function}"), x)?;
     explained |= others(function, x, &mut |text, value| {
         let instead = format!(" instead of {function}");

@@ -47,7 +47,7 @@ impl Normed {
 pub(super) fn explain(evidence: &Evidence<'_>, step: usize, attempts: &mut Attempts) -> Result<()> {
     let program = evidence.program;
     let before = evidence.fed(step, 0)?;
-    let is_shown = program.ending_at(before).next().is_some();
+    let is_shown = program.ending_at(before).next().is_some_and(|module| !module.is_between());
     match program.steps[before].op {
         _ if is_shown => {
             let x = evidence.value(before)?;
@@ -79,7 +79,7 @@ fn of_activation(
     let projection = evidence.fed(before, 0)?;
     let projected = evidence.value(projection)?;
     let norm = norm(evidence, step)?;
-    let module = &evidence.program.steps[before].module;
+    let module = evidence.path(before);
     let explained = variants(evidence, step, &activated(act, &projected)?, attempts)?
         || activation::others(act, &projected, &mut |text, value| {
             attempts.offer(module, text, &norm.forward(value)?)

@@ -101,6 +101,10 @@ impl Plants<'_> {
             else {
                 continue;
             };
+            // Layers may share one.
+            if a == b {
+                continue;
+            }
             let (Some((first, _)), Some((second, _))) = (self.sound.carrier(&a), self.sound.carrier(&b))
             else {
                 continue;

@@ -21,6 +21,9 @@ pub(crate) fn cast(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
         return Err(format!("it does not cast from {from}").into());
     }
     let ty = cx.ty(x)?.with_dtype(to);
+    if to != DType::Bool && (from == DType::Bool || cx.is_flag(x)) {
+        cx.mark_flag(output);
+    }
     match (from, to) {
         (from, to) if from == to => cx.emit_as("Identity", &[x], vec![], ty, output),
         (_, DType::Bool) => {

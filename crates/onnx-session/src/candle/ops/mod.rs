@@ -21,7 +21,7 @@ pub const OPSETS: RangeInclusive<i64> = 11..=28;
 /// Every operator that can be lowered: its ONNX name, how many inputs its rule knows at most, the attributes it knows, and the rule.
 #[rustfmt::skip]
 pub(crate) const RULES: &[(&str, usize, &[&str], Rule)] = &[
-    ("Abs", 1, &[], arithmetic::float_unary),
+    ("Abs", 1, &[], arithmetic::abs),
     ("Add", 2, &[], arithmetic::arithmetic),
     ("And", 2, &[], arithmetic::logic),
     ("Attention", 7, &["is_causal", "kv_num_heads", "q_num_heads", "qk_matmul_output_mode", "scale", "softcap", "softmax_precision"], attention::attention),
@@ -32,6 +32,7 @@ pub(crate) const RULES: &[(&str, usize, &[&str], Rule)] = &[
     ("Constant", 0, &["value", "value_float", "value_floats", "value_int", "value_ints"], cast::constant),
     ("ConstantOfShape", 1, &["value"], shape::constant_of_shape),
     ("Cos", 1, &[], arithmetic::float_unary),
+    ("CumSum", 2, &["exclusive", "reverse"], reduce::cum_sum),
     ("Div", 2, &[], arithmetic::div),
     ("Dropout", 3, &["seed"], normalize::dropout),
     ("Equal", 2, &[], arithmetic::compare),
@@ -53,6 +54,7 @@ pub(crate) const RULES: &[(&str, usize, &[&str], Rule)] = &[
     ("Log", 1, &[], arithmetic::float_unary),
     ("LogSoftmax", 1, &["axis"], normalize::softmax),
     ("MatMul", 2, &[], linear::mat_mul),
+    ("Min", usize::MAX, &[], arithmetic::min),
     ("Mul", 2, &[], arithmetic::arithmetic),
     ("Neg", 1, &[], arithmetic::neg),
     ("Not", 1, &[], arithmetic::not),

@@ -1,6 +1,6 @@
 //! Reductions. Their axes moved from an attribute to an input: ReduceSum at opset 13, the others at 18.
 
-use engine::DType;
+use engine::{DType, Value};
 use onnx_graph::{Node, shape};
 
 use super::cast::same;
@@ -82,4 +82,34 @@ pub(crate) fn reduce_l2(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     sum(cx, &square, &axes, keep, &total)?;
     let ty = cx.ty(&total)?.clone();
     cx.emit_as("Sqrt", &[&total], vec![], ty, output)
+}
+
+/// candle sums by a product with a triangle of ones, and of floats alone: beside an element that is
+/// not finite none is a number, and large integers would lose digits. What is 0 or 1 is counted as
+/// it should be, as far as f32 counts by ones.
+pub(crate) fn cum_sum(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
+    let (x, axis, output) = (cx.input(node, 0)?, cx.input(node, 1)?, cx.output(node, 0)?);
+    for setting in ["exclusive", "reverse"] {
+        if node.int(setting)?.unwrap_or(0) != 0 {
+            return Err(format!("it does not sum with '{setting}'").into());
+        }
+    }
+    if !cx.is_flag(x) {
+        return Err("it sums along an axis only what is 0 or 1, cast from bools".into());
+    }
+    let (ty, rank) = (cx.ty(x)?.clone(), cx.rank(x)?);
+    let along = match cx.constant_ints(axis)?[..] {
+        [along] => shape::axis(along, rank).ok_or_else(|| format!("axis {along} is outside '{x}'"))?,
+        _ => return Err("its axis must be one number".into()),
+    };
+    let along = cx.new_constant(&Value::scalar(along as i64))?;
+    let count = |dtype| ty.with_dtype(dtype);
+    let float = cx.emit("Cast", &[x], vec![int("to", 1)], count(DType::F32))?;
+    let sums = cx.emit("CumSum", &[&float, &along], vec![], count(DType::F32))?;
+    match ty.dtype {
+        DType::F32 => same(cx, &sums, output),
+        DType::F64 => cx.emit_as("Cast", &[&sums], vec![int("to", 11)], ty, output),
+        DType::I32 | DType::I64 => cx.emit_as("Cast", &[&sums], vec![int("to", 7)], ty, output),
+        dtype => Err(format!("it does not sum {dtype}").into()),
+    }
 }
