@@ -354,7 +354,10 @@ fn mutants(model: &Recorded) -> Vec<Mutant> {
             push(what("the module"), &|p| p.steps[at].module.push('2'));
         }
         for (edge, wire) in inputs.iter().enumerate() {
-            for other in others(original, at, *wire) {
+            // Where no text has an id that pads, positions do not depend on what they are counted by.
+            let counts = matches!(op, Op::Positions { padding: Some(_), .. });
+            let pads = model.values.contains_key("pads/input_ids");
+            for other in others(original, at, *wire).into_iter().filter(|_| pads || !counts) {
                 push(what(&format!("edge {edge} to {other:?}")), &|p| p.steps[at].inputs[edge] = other);
             }
             push(what(&format!("no edge {edge}")), &|p| {

@@ -45,8 +45,8 @@ pub enum BindError {
     Config(Box<dyn Error + Send + Sync>),
     /// Not one tensor of the checkpoint has the name it has in the model.
     #[error(
-        "the checkpoint has none of a {family}'s tensors, with or without a prefix such as '{base}.'; its \
-         {total} tensors begin with {}; give the checkpoint of a {family}, as save_pretrained writes it",
+        "the checkpoint has none of the tensors of {family}, with or without a prefix such as '{base}.'; its \
+         {total} tensors begin with {}; give a checkpoint of {family}, as save_pretrained writes it",
         .found.join(", ")
     )]
     NoTensors { family: &'static str, base: &'static str, found: Vec<String>, total: usize },

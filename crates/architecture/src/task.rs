@@ -40,8 +40,8 @@ pub enum Task {
 pub enum TaskError {
     /// config.json's `architectures` names a class that is not computed here.
     #[error(
-        "config.json: architecture '{found}' is not one of a {family} that is run here; known are {known}. \
-         Where its encoder is a {family} all the same, ask for a task by name"
+        "config.json: architecture '{found}' is none of those of {family} that are run here; known are \
+         {known}. Where its encoder is that of {family} all the same, ask for a task by name"
     )]
     Architecture { found: String, family: &'static str, known: String },
     /// A name that no task has.

@@ -96,7 +96,7 @@ mod tests {
         }
         let error = of(&["RobertaForMaskedLM"]).unwrap_err().to_string();
         assert!(
-            error.starts_with("config.json: architecture 'RobertaForMaskedLM' is not one of a BERT"),
+            error.starts_with("config.json: architecture 'RobertaForMaskedLM' is none of those of BERT"),
             "{error}"
         );
         assert!(error.contains("BertModel, BertForPreTraining, BertForSequenceClassification"), "{error}");

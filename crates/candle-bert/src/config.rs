@@ -378,7 +378,9 @@ pub enum ConfigError {
     )]
     ProblemType { found: String },
     /// The config of another family.
-    #[error("config.json: model_type is '{found}', and a {family} has {expected}: read it as what it is")]
+    #[error(
+        "config.json: model_type is '{found}', and that of {family} is {expected}: read it as what it is"
+    )]
     OtherFamily { found: String, family: &'static str, expected: String },
     /// The config of a family that is not known here.
     #[error("config.json: model_type is '{found}'; known are {}; {ON_GRAPHS}", model_types().join(", "))]
@@ -387,7 +389,7 @@ pub enum ConfigError {
     #[error("config.json: {field} is '{found}'; only '{known}' is run here; {ON_GRAPHS}")]
     Choice { field: &'static str, found: String, known: &'static str },
     /// A head that the family does not have.
-    #[error("a {family} has no head for {task}; name one that it has: {}", known.join(", "))]
+    #[error("{family} has no head for {task}; name one that it has: {}", known.join(", "))]
     NoHead { family: &'static str, task: Task, known: Vec<&'static str> },
     /// A decoder.
     #[error(

@@ -243,18 +243,18 @@ struct Reader<'a, 'b> {
     /// other runs.
     tables: HashMap<TensorId, Tensor>,
     /// The blocks that were read, by their tensors.
-    read: HashMap<Vec<TensorId>, Block>,
+    read: HashMap<Vec<TensorId>, (Op, Block)>,
 }
 
 impl Reader<'_, '_> {
     fn block(&mut self, op: &Op) -> Result<Block> {
         let tensors: Vec<TensorId> = op.tensors().into_iter().map(|(_, id)| id).collect();
-        if let Some(block) = self.read.get(&tensors) {
+        if let Some((_, block)) = self.read.get(&tensors).filter(|(other, _)| other == op) {
             return Ok(block.clone());
         }
         let block = self.new_block(op)?;
         if !tensors.is_empty() {
-            self.read.insert(tensors, block.clone());
+            self.read.insert(tensors, (op.clone(), block.clone()));
         }
         Ok(block)
     }

@@ -167,9 +167,12 @@ impl Context<'_> {
             right,
             by: report.iter().flat_map(seen_by).collect(),
             module: plant.module.clone(),
-            // A tensor that was changed is wrong in all runs of its module.
+            // A tensor that was changed is wrong in all runs of its module, and what the audit finds
+            // is put on all of them.
             located: plant.module.as_ref().filter(|_| caught).map(|module| {
-                named.as_ref().is_some_and(|named| named == module || run_of(named).0 == module)
+                let is_it =
+                    |named: &str| named == module || run_of(named).0 == module || named == run_of(module).0;
+                named.as_deref().is_some_and(is_it)
             }),
             explained: plant.explained.filter(|_| caught).map(speaks),
             named,

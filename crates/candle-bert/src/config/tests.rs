@@ -179,7 +179,7 @@ fn models_that_compute_something_else_are_refused() {
     }
     assert_eq!(
         message(r#"{"model_type": "roberta"}"#),
-        "config.json: model_type is 'roberta', and a BERT has 'bert': read it as what it is"
+        "config.json: model_type is 'roberta', and that of BERT is 'bert': read it as what it is"
     );
     assert_eq!(
         message(r#"{"hidden_act": "gleu"}"#),
@@ -251,7 +251,7 @@ fn the_model_type_tells_the_family() {
 fn what_a_family_lacks_is_named() {
     let config = DistilBertConfig::default();
     let error = config.program(Task::NextSentencePrediction, &|_| true).unwrap_err().to_string();
-    assert!(error.starts_with("a DistilBERT has no head for next-sentence-prediction"), "{error}");
+    assert!(error.starts_with("DistilBERT has no head for next-sentence-prediction"), "{error}");
     let json = br#"{"model_type": "electra", "summary_type": "cls_index"}"#;
     let error = family(json).unwrap_err().to_string();
     assert!(error.contains("summary_type is 'cls_index'; only 'first' is run here"), "{error}");

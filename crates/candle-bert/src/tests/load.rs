@@ -123,7 +123,7 @@ fn any_one_prefix_of_the_whole_model_is_taken_off() {
         // A part of a model is none.
         stored.retain(|(name, ..)| !name.ends_with("layer.0.output.dense.bias"));
         let error = load(&stored).unwrap_err().to_string();
-        assert!(error.starts_with("the checkpoint has none of a BERT's tensors"), "{error}");
+        assert!(error.starts_with("the checkpoint has none of the tensors of BERT"), "{error}");
     }
 }
 
@@ -149,7 +149,7 @@ fn another_model_is_told_apart() {
     assert!(load(&wrapped).unwrap_err().to_string().starts_with("the checkpoint has none"));
     assert!(
         error.starts_with(
-            "the checkpoint has none of a BERT's tensors, with or without a prefix such as 'bert.'; its 69 tensors begin with roberta."
+            "the checkpoint has none of the tensors of BERT, with or without a prefix such as 'bert.'; its 69 tensors begin with roberta."
         ),
         "{error}"
     );
