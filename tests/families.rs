@@ -172,6 +172,19 @@ fn graphs_of_our_own_are_proven_at_every_opset() {
     });
 }
 
+/// A graph whose weights stay in the checkpoint has lists of its own: which bucket a distance is in.
+#[test]
+fn weights_may_stay_in_the_checkpoint() {
+    let folder = Folder::new();
+    let from = fixture("families/mpnet/plain");
+    for file in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        folder.write(&format!("m/{file}"), std::fs::read(from.join(file)).unwrap());
+    }
+    folder.run(&["export", "m", "-o", "m/model.onnx", "--weights-from", "safetensors"]).exits(0);
+    let (code, report) = folder.report(&["m"]);
+    assert_eq!((code, &report["proof"]["scope"]), (0, &json!("every_input")), "{report:#}");
+}
+
 /// Every fault that is planted is caught, and nothing else; and nearly all are put where they are.
 #[test]
 fn planted_faults_are_found() {

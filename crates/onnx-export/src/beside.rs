@@ -10,7 +10,8 @@ use onnx_graph::{Model, Place};
 
 use crate::ExportError;
 
-/// Tensors as small as this stay in the graph: axes, shapes and scalars.
+/// Floats as small as this stay in the graph: scalars. So do integers, which are no weights: axes,
+/// shapes, and what is looked up by how far tokens stand apart.
 const SMALL: usize = 64;
 
 /// How many bytes of a file are looked at at once.
@@ -32,7 +33,7 @@ pub fn save_beside(
     let mut places: HashMap<&str, Place> = HashMap::new();
     for (name, tensor) in &model.graph.initializers {
         let Some(entry) = checkpoint.get(name) else {
-            if tensor.bytes.len() > SMALL {
+            if tensor.dtype.is_float() && tensor.bytes.len() > SMALL {
                 return Err(ExportError::NotAsStored { tensor: name.clone() });
             }
             continue;
