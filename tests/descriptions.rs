@@ -354,7 +354,8 @@ fn mutants(model: &Recorded) -> Vec<Mutant> {
             push(what("the module"), &|p| p.steps[at].module.push('2'));
         }
         for (edge, wire) in inputs.iter().enumerate() {
-            // Where no text has an id that pads, positions do not depend on what they are counted by.
+            // Where no text has an id that pads, positions do not depend on what they are counted
+            // by.
             let counts = matches!(op, Op::Positions { padding: Some(_), .. });
             let pads = model.values.contains_key("pads/input_ids");
             for other in others(original, at, *wire).into_iter().filter(|_| pads || !counts) {

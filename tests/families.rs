@@ -28,8 +28,8 @@ use crate::common::{Folder, fixture};
 /// Families that have fixtures and no description yet.
 const NOT_YET: [&str; 3] = ["bert", "deberta-v2", "modernbert"];
 
-/// How far a score may be from transformers', and an element of a vector of length 1 from PyTorch's:
-/// both round to f32 in every layer, in another order.
+/// How far a score may be from transformers', and an element of a vector of length 1 from
+/// PyTorch's: both round to f32 in every layer, in another order.
 const TOLERANCE: f64 = 1e-5;
 
 /// How far a correct graph may be from its checkpoint in f64, relative to values above 1. The
@@ -172,7 +172,8 @@ fn graphs_of_our_own_are_proven_at_every_opset() {
     });
 }
 
-/// A graph whose weights stay in the checkpoint has lists of its own: which bucket a distance is in.
+/// A graph whose weights stay in the checkpoint has lists of its own: which bucket a distance is
+/// in.
 #[test]
 fn weights_may_stay_in_the_checkpoint() {
     let folder = Folder::new();
@@ -209,7 +210,8 @@ fn planted_faults_are_found() {
         let astray = of(&|outcome| outcome.located == Some(false));
         let unexplained = of(&|outcome| outcome.explained == Some(false));
         println!("{name}: {} faults, {} on another module", result.faults, astray.len());
-        // Where layers share their weights, some faults of one run are put on what stands beside it.
+        // Where layers share their weights, some faults of one run are put on what stands beside
+        // it.
         let may_stray = if name.starts_with("albert") { result.faults / 10 } else { 0 };
         assert!(astray.len() <= may_stray, "{name}: {astray:?}");
         assert!(unexplained.len() <= may_stray, "{name}: {unexplained:?}");

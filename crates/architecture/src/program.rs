@@ -151,8 +151,9 @@ pub enum Op {
     /// of a table for each bucket of distances (Raffel et al. 2020, section 2.1). It is fed nothing
     /// and gives `[sequence, sequence, heads]`, the token that asks first.
     ///
-    /// Half of the buckets are for tokens that come later. Of each half the first half are distances
-    /// by themselves; the others grow with the logarithm, up to `farthest` and all beyond.
+    /// Half of the buckets are for tokens that come later. Of each half the first half are
+    /// distances by themselves; the others grow with the logarithm, up to `farthest` and all
+    /// beyond.
     RelativeBias {
         /// `[buckets, heads]`.
         table: TensorId,

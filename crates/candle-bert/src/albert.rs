@@ -1,7 +1,8 @@
 //! ALBERT, block by block, beside the paper: Lan et al. 2020 (<https://arxiv.org/abs/1909.11942>).
 //!
-//! A BERT whose layers share their weights, and whose embeddings are narrower than its hidden states
-//! (section 3.1). Layers may be shared in several groups, and a group may have several layers.
+//! A BERT whose layers share their weights, and whose embeddings are narrower than its hidden
+//! states (section 3.1). Layers may be shared in several groups, and a group may have several
+//! layers.
 
 use architecture::{Activation, Draft, Program, Task, Wire};
 

@@ -101,8 +101,8 @@ pub(crate) fn features(
     }
 }
 
-/// Where the answer begins and where it ends: the two rows of a linear layer's weight (Devlin et al.
-/// 2018, section 4.2, where they are called S and E).
+/// Where the answer begins and where it ends: the two rows of a linear layer's weight (Devlin et
+/// al. 2018, section 4.2, where they are called S and E).
 pub(crate) fn spans(m: &mut Draft, hidden: Wire) {
     let both = m.linear("qa_outputs", hidden, 2);
     let (start, end) = (m.feature(both, 0), m.feature(both, 1));

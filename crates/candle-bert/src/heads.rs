@@ -1,4 +1,5 @@
-//! Heads: what stands on an encoder for a task. The description of the family has what each is made of.
+//! Heads: what stands on an encoder for a task. The description of the family has what each is made
+//! of.
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -12,7 +13,8 @@ use checkpoint::Checkpoint;
 use crate::EncoderModel;
 use crate::model::{Visitor, given};
 
-/// An [`EncoderModel`] with a head: `C` is the family's config, `H` the head. Cloning shares the weights.
+/// An [`EncoderModel`] with a head: `C` is the family's config, `H` the head. Cloning shares the
+/// weights.
 ///
 /// ```
 /// use candle_bert::{BertConfig, BertForTokenClassification};
@@ -57,7 +59,8 @@ pub struct QuestionAnsweringOutput {
     pub end_logits: Tensor,
 }
 
-/// Where the answer begins and ends: W h + b, with one row of W for either. Gives a [`QuestionAnsweringOutput`].
+/// Where the answer begins and ends: W h + b, with one row of W for either. Gives a
+/// [`QuestionAnsweringOutput`].
 #[derive(Debug, Clone)]
 pub struct QuestionAnswering;
 
@@ -93,17 +96,19 @@ macro_rules! heads {
 }
 
 heads! {
-    /// Labels for a text or a pair of texts, from its first token. Gives logits `[batch, num_labels]`.
+    /// Labels for a text or a pair of texts, from its first token. Gives logits `[batch,
+    /// num_labels]`.
     ///
     /// With one label it is a regression; a cross-encoder is that over pairs.
     SequenceClassification;
     /// A label for each token: W h + b. Gives logits `[batch, sequence, num_labels]`.
     TokenClassification;
-    /// Which of several continuations is the right one: a number for each, from its first token. Takes inputs
-    /// `[batch, choices, sequence]`, gives logits `[batch, choices]`. What taps are shown has a row for each choice:
-    /// `[batch · choices, …]`.
+    /// Which of several continuations is the right one: a number for each, from its first token.
+    /// Takes inputs `[batch, choices, sequence]`, gives logits `[batch, choices]`. What taps are
+    /// shown has a row for each choice: `[batch · choices, …]`.
     MultipleChoice;
-    /// Whether the second text follows the first (logit 0) or not (logit 1): W p + b. Gives logits `[batch, 2]`.
+    /// Whether the second text follows the first (logit 0) or not (logit 1): W p + b. Gives logits
+    /// `[batch, 2]`.
     NextSentencePrediction;
     /// Which token stands at each place. Gives logits `[batch, sequence, vocab_size]`.
     ///
@@ -111,14 +116,17 @@ heads! {
     /// t = LayerNorm(act(W h + b))      logits = E t + c
     /// ```
     ///
-    /// E is the table of word embeddings, unless config.json says that `tie_word_embeddings` is false.
+    /// E is the table of word embeddings, unless config.json says that `tie_word_embeddings` is
+    /// false.
     MaskedLm;
 }
 
 impl<C: Family + Clone, H: Head> EncoderFor<C, H> {
-    /// Loads a model from where `vb` stands: the names of the encoder begin with the family's own there, such as `bert.`, and the head's tensors stand beside it.
+    /// Loads a model from where `vb` stands: the names of the encoder begin with the family's own
+    /// there, such as `bert.`, and the head's tensors stand beside it.
     ///
-    /// [`EncoderFor::from_checkpoint`] finds other prefixes by itself, and lists everything that does not fit.
+    /// [`EncoderFor::from_checkpoint`] finds other prefixes by itself, and lists everything that
+    /// does not fit.
     ///
     /// # Errors
     /// If the config is contradictory, `vb` is not of a float dtype, or a tensor is missing or of another shape.
@@ -145,7 +153,8 @@ impl<C: Family + Clone, H: Head> EncoderFor<C, H> {
         Self { model, head: PhantomData }
     }
 
-    /// Runs the model on inputs as [`EncoderModel::forward`] takes them; those of [`MultipleChoice`] are `[batch, choices, sequence]`.
+    /// Runs the model on inputs as [`EncoderModel::forward`] takes them; those of
+    /// [`MultipleChoice`] are `[batch, choices, sequence]`.
     ///
     /// # Errors
     /// As [`EncoderModel::forward`].
@@ -158,8 +167,8 @@ impl<C: Family + Clone, H: Head> EncoderFor<C, H> {
         Self::output(self.model.forward(input_ids, attention_mask, token_type_ids)?)
     }
 
-    /// [`EncoderFor::forward`], which also hands the output of every module to `visitor`, in the order of [`EncoderFor::module_paths`]; see
-    /// [`EncoderModel::forward_with_taps`].
+    /// [`EncoderFor::forward`], which also hands the output of every module to `visitor`, in the
+    /// order of [`EncoderFor::module_paths`]; see [`EncoderModel::forward_with_taps`].
     ///
     /// # Errors
     /// As [`EncoderModel::forward_with_taps`].
@@ -178,7 +187,8 @@ impl<C: Family + Clone, H: Head> EncoderFor<C, H> {
         H::output(tensors).ok_or_else(missing)
     }
 
-    /// The path of every module whose output [`EncoderFor::forward_with_taps`] shows: those of the encoder, without that prefix, then those of the head.
+    /// The path of every module whose output [`EncoderFor::forward_with_taps`] shows: those of the
+    /// encoder, without that prefix, then those of the head.
     pub fn module_paths(&self) -> Vec<String> {
         self.model.module_paths()
     }
@@ -206,8 +216,8 @@ impl<C, H> From<EncoderFor<C, H>> for Model {
     }
 }
 
-/// A model for a task that is known only when the program runs: an [`EncoderModel`] or any [`EncoderFor`].
-/// Cloning shares the weights.
+/// A model for a task that is known only when the program runs: an [`EncoderModel`] or any
+/// [`EncoderFor`]. Cloning shares the weights.
 ///
 /// ```
 /// use candle_bert::{BertConfig, BertForTask, Family};
@@ -320,8 +330,8 @@ impl<C: Family + Clone> EncoderForTask<C> {
         Ok(TaskOutput(self.model.run(&given(input_ids, attention_mask, token_type_ids), None)?))
     }
 
-    /// [`EncoderForTask::forward`], which also hands the output of every module to `visitor`, in the
-    /// order of [`EncoderForTask::module_paths`]; see [`EncoderModel::forward_with_taps`].
+    /// [`EncoderForTask::forward`], which also hands the output of every module to `visitor`, in
+    /// the order of [`EncoderForTask::module_paths`]; see [`EncoderModel::forward_with_taps`].
     ///
     /// # Errors
     /// As [`EncoderModel::forward_with_taps`].
@@ -336,8 +346,8 @@ impl<C: Family + Clone> EncoderForTask<C> {
         Ok(TaskOutput(self.model.run(&given, Some(visitor))?))
     }
 
-    /// The path of every module whose output [`EncoderForTask::forward_with_taps`] shows, in the order
-    /// of execution.
+    /// The path of every module whose output [`EncoderForTask::forward_with_taps`] shows, in the
+    /// order of execution.
     pub fn module_paths(&self) -> Vec<String> {
         self.program().module_paths().map(String::from).collect()
     }

@@ -1,5 +1,6 @@
-//! BERT and the families that came of it on candle, written to be read beside the papers: BERT is that of Devlin et al. 2018
-//! (<https://arxiv.org/abs/1810.04805>) and, for the encoder, Vaswani et al. 2017 (<https://arxiv.org/abs/1706.03762>).
+//! BERT and the families that came of it on candle, written to be read beside the papers: BERT is
+//! that of Devlin et al. 2018 (<https://arxiv.org/abs/1810.04805>) and, for the encoder, Vaswani et
+//! al. 2017 (<https://arxiv.org/abs/1706.03762>).
 //!
 //! ```text
 //! embeddings   h₀ = LayerNorm(word[id] + token_type[type] + position[i])
@@ -14,17 +15,20 @@
 //!
 //! | family | config | models |
 //! | --- | --- | --- |
-//! | ALBERT | [`AlbertConfig`] | [`AlbertModel`], [`AlbertForSequenceClassification`], … |
-//! | BERT | [`BertConfig`] | [`BertModel`], [`BertForSequenceClassification`], … |
-//! | DistilBERT | [`DistilBertConfig`] | [`DistilBertModel`], [`DistilBertForSequenceClassification`], … |
-//! | ELECTRA | [`ElectraConfig`] | [`ElectraModel`], [`ElectraForSequenceClassification`], … |
-//! | MPNet | [`MpnetConfig`] | [`MpnetModel`], [`MpnetForSequenceClassification`], … |
-//! | RoBERTa, XLM-R, CamemBERT | [`RobertaConfig`] | [`RobertaModel`], [`RobertaForSequenceClassification`], … |
+//! | ALBERT | [`AlbertConfig`] | [`AlbertModel`], … |
+//! | BERT | [`BertConfig`] | [`BertModel`], … |
+//! | DistilBERT | [`DistilBertConfig`] | [`DistilBertModel`], … |
+//! | ELECTRA | [`ElectraConfig`] | [`ElectraModel`], … |
+//! | MPNet | [`MpnetConfig`] | [`MpnetModel`], … |
+//! | RoBERTa, XLM-R, CamemBERT | [`RobertaConfig`] | [`RobertaModel`], … |
 //!
 //! * [`family`]: a config.json of any of them, checked;
-//! * [`EncoderModel`]: the encoder of any of them, from a [`checkpoint::Checkpoint`] or from candle's `VarBuilder`;
-//! * [`EncoderFor`]: the same with a head of [`heads`] on it; [`EncoderForTask`], where the [`Task`] is known only when the program runs;
-//! * [`EncoderModel::forward_with_taps`]: the output of every module, under the path it has in the checkpoint;
+//! * [`EncoderModel`]: the encoder of any of them, from a [`checkpoint::Checkpoint`] or from
+//!   candle's `VarBuilder`;
+//! * [`EncoderFor`]: the same with a head of [`heads`] on it; [`EncoderForTask`], where the
+//!   [`Task`] is known only when the program runs;
+//! * [`EncoderModel::forward_with_taps`]: the output of every module, under the path it has in the
+//!   checkpoint;
 //! * [`ReferenceEngine`]: any of them as the engine that graphs are judged by.
 //!
 //! ```

@@ -29,7 +29,8 @@ impl<C: Family + Clone> EncoderModel<C> {
     /// Loads a model from where `vb` stands: the names there begin with `embeddings.`, so that a prefix is the caller's
     /// to push. It has a pooler if `vb` has a tensor of one.
     ///
-    /// [`EncoderModel::from_checkpoint`] finds the prefix by itself, and lists everything that does not fit.
+    /// [`EncoderModel::from_checkpoint`] finds the prefix by itself, and lists everything that does
+    /// not fit.
     ///
     /// # Errors
     /// If the config is contradictory, `vb` is not of a float dtype, or a tensor is missing or of another shape.
@@ -67,8 +68,8 @@ impl<C: Family + Clone> EncoderModel<C> {
     ///
     /// * `input_ids`: `[batch, sequence]`, tokens of the vocabulary;
     /// * `attention_mask`: the same shape, 1 for a token and 0 for padding; without it, nothing is padding;
-    /// * `token_type_ids`: the same shape, the segment of each token; without it, all are of segment 0. A model without
-    ///   segments takes none.
+    /// * `token_type_ids`: the same shape, the segment of each token; without it, all are of
+    ///   segment 0. A model without segments takes none.
     ///
     /// All are integers of any dtype, on any device. Their values are checked, which reads them back from a device that
     /// is not the CPU. In a row whose mask is 0 throughout, every token attends to all of them equally, as in
@@ -86,8 +87,8 @@ impl<C: Family + Clone> EncoderModel<C> {
         self.run(&given(input_ids, attention_mask, token_type_ids), None)
     }
 
-    /// [`EncoderModel::forward`], which also hands the output of every module to `visitor`, in the order of
-    /// [`EncoderModel::module_paths`].
+    /// [`EncoderModel::forward`], which also hands the output of every module to `visitor`, in the
+    /// order of [`EncoderModel::module_paths`].
     ///
     /// These are the tensors that a PyTorch forward hook on the module of that name is given (the first one, where a
     /// module gives several). All are `[batch, sequence, width]`, but `embeddings.position_embeddings`, which is `[1,
@@ -116,7 +117,8 @@ impl<C: Family + Clone> EncoderModel<C> {
         Ok(EncoderOutput { last_hidden_state, pooler_output: outputs.next() })
     }
 
-    /// The path of every module whose output [`EncoderModel::forward_with_taps`] shows, in the order of execution.
+    /// The path of every module whose output [`EncoderModel::forward_with_taps`] shows, in the
+    /// order of execution.
     pub fn module_paths(&self) -> Vec<String> {
         self.model.program().module_paths().map(String::from).collect()
     }

@@ -3,8 +3,8 @@
 //! (<https://arxiv.org/abs/1911.02116>), Martin et al. 2020 for CamemBERT
 //! (<https://arxiv.org/abs/1911.03894>).
 //!
-//! The architecture is BERT's. Positions are counted from the id that pads, as fairseq does, so that
-//! tokens of that id share a row and are not counted.
+//! The architecture is BERT's. Positions are counted from the id that pads, as fairseq does, so
+//! that tokens of that id share a row and are not counted.
 
 use architecture::{Activation, Draft, Program, Task, Wire};
 
@@ -31,8 +31,8 @@ config! {
         intermediate_size: size = 3072,
         /// The activation between the feed-forward layers.
         hidden_act: activation = Activation::Gelu,
-        /// The rows of the table of positions: `pad_token_id` + 1 more than the longest sequence has
-        /// tokens.
+        /// The rows of the table of positions: `pad_token_id` + 1 more than the longest sequence
+        /// has tokens.
         max_position_embeddings: size = 512,
         /// The number of segments a token may belong to.
         type_vocab_size: size = 2,

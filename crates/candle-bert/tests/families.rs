@@ -16,8 +16,8 @@ use candle_core::{DType, Device, Tensor};
 use checkpoint::ModelFiles;
 use serde_json::Value as Json;
 
-/// How far f64 may be from PyTorch's f64, as a part of the largest absolute value of the tensor: see
-/// golden.rs. A constant that was rounded to f32 costs 1e-8.
+/// How far f64 may be from PyTorch's f64, as a part of the largest absolute value of the tensor:
+/// see golden.rs. A constant that was rounded to f32 costs 1e-8.
 const F64_BOUND: f64 = 1e-12;
 
 /// How far f32 may be, in units in the last place of the largest absolute value of the tensor: its
@@ -164,7 +164,8 @@ fn modules_are_of_the_classes_that_transformers_has() {
             }
             compared += 1;
         }
-        // None of transformers' own is left out, but for activations, which have no step of their own.
+        // None of transformers' own is left out, but for activations, which have no step of their
+        // own.
         let described: BTreeSet<&str> = program.module_paths().map(|path| run_of(path).0).collect();
         for (path, class) in recorded.iter().filter(|(path, _)| !path.is_empty()) {
             let is_known = described.contains(path.as_str())

@@ -54,8 +54,8 @@ pub(crate) fn bucket(distance: i64, buckets: usize, farthest: usize) -> usize {
     first + (exact + (growth * (half - exact) as f32) as usize).min(half - 1)
 }
 
-/// Equation 1 of Vaswani et al. for each head; all of query, key and value `[batch, heads, sequence,
-/// head_size]`.
+/// Equation 1 of Vaswani et al. for each head; all of query, key and value `[batch, heads,
+/// sequence, head_size]`.
 fn scaled_dot_product_attention(
     [query, key, value]: &[Tensor; 3],
     mask: Option<&AttentionMask>,

@@ -177,8 +177,8 @@ fn token_rows(limits: &Limits, tables: Option<&EmbeddingTables>) -> Result<Vec<(
     Ok(rows)
 }
 
-/// The default inputs for a model, as far as the graph's declared shapes take them: `input_ids`, `attention_mask` and, if the model is told of them,
-/// `token_type_ids`, i64.
+/// The default inputs for a model, as far as the graph's declared shapes take them: `input_ids`,
+/// `attention_mask` and, if the model is told of them, `token_type_ids`, i64.
 ///
 /// With a tokenizer there are texts among them, with the checkpoint's embedding tables tokens of low variance. The numbers are the same in every
 /// run; names are unique.

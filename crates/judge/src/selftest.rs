@@ -167,8 +167,8 @@ impl Context<'_> {
             right,
             by: report.iter().flat_map(seen_by).collect(),
             module: plant.module.clone(),
-            // A tensor that was changed is wrong in all runs of its module, and what the audit finds
-            // is put on all of them.
+            // A tensor that was changed is wrong in all runs of its module, and what the audit
+            // finds is put on all of them.
             located: plant.module.as_ref().filter(|_| caught).map(|module| {
                 let is_it =
                     |named: &str| named == module || run_of(named).0 == module || named == run_of(module).0;

@@ -89,7 +89,8 @@ impl Subject {
         Self::of_known_family(read(model, ModelFiles::open)?)
     }
 
-    /// The same of a model of any family, known here or not: what is known of one that is not are its files and its graphs.
+    /// A model of any family, known here or not, opened as by [`Subject::open`]: what is known of
+    /// one that is not are its files and its graphs.
     ///
     /// # Errors
     /// As [`Subject::open`].

@@ -126,8 +126,8 @@ impl Writer<'_, '_> {
         Ok(self.b.node_with(module, "Transpose", &[&stored], [("perm", Attribute::Ints(vec![1, 0]))]))
     }
 
-    /// `[sequence, sequence, heads]`. Which bucket a distance is in stands in the graph as a list of
-    /// all distances that there are.
+    /// `[sequence, sequence, heads]`. Which bucket a distance is in stands in the graph as a list
+    /// of all distances that there are.
     fn relative_bias(
         &mut self,
         module: &str,

@@ -21,8 +21,7 @@ pub fn open(model: Option<&str>) -> Result<Subject, ParityError> {
     Subject::open(model)
 }
 
-/// The same of a model of any family: of one that is not known here there are the files and the
-/// graphs.
+/// Opens a model of any family: of one that is not known here there are the files and the graphs.
 pub fn open_any(model: Option<&str>) -> Result<Subject, ParityError> {
     #[cfg(feature = "hub")]
     return Subject::open_any_telling(model, download::Bars::default());

@@ -25,8 +25,8 @@ pub(super) enum Ids {
     Ends,
     /// One, over and over: attention has nothing but positions to tell them apart.
     One,
-    /// The one that pads, in the text and not beneath the mask: at its start and at its end, and two
-    /// in between.
+    /// The one that pads, in the text and not beneath the mask: at its start and at its end, and
+    /// two in between.
     Padding(usize),
     /// These, in turn, with their own types.
     Tokens(Vec<Token>),

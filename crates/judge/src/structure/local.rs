@@ -293,8 +293,8 @@ impl Walker<'_> {
         sources.len() == atoms.len() && !atoms.is_empty() && atoms.iter().all(is_there)
     }
 
-    /// Whether a value is `[tokens, tokens, heads]`, made of the places of two tokens and of nothing
-    /// else.
+    /// Whether a value is `[tokens, tokens, heads]`, made of the places of two tokens and of
+    /// nothing else.
     pub(super) fn is_by_pair(&self, value: &str, atoms: &[Atom]) -> bool {
         let shape = self.shape(value).unwrap_or_default();
         let is_there = |axis: usize| {

@@ -1,9 +1,9 @@
 //! How large the scores of a model's attention can be, whatever the model is given.
 //!
-//! A score is q·k / √d, at most ‖q‖ ‖k‖ / √d, and what is added to it. Query and key are W x + b with x = γ z + β behind a
-//! layer norm, where ‖z‖ ≤ √n over n features. So ‖q‖ ≤ ‖W‖ (max |γ| √n + ‖β‖) + ‖b‖, head by head,
-//! and ‖W‖ is at most the root of the sum of squares, and that of the product of the largest sums
-//! of |W| over rows and over columns.
+//! A score is q·k / √d, at most ‖q‖ ‖k‖ / √d, and what is added to it. Query and key are W x + b
+//! with x = γ z + β behind a layer norm, where ‖z‖ ≤ √n over n features. So ‖q‖ ≤ ‖W‖ (max |γ| √n +
+//! ‖β‖) + ‖b‖, head by head, and ‖W‖ is at most the root of the sum of squares, and that of the
+//! product of the largest sums of |W| over rows and over columns.
 
 use architecture::Op;
 use candle_blocks::{Model, ReferenceEngine};
