@@ -374,7 +374,7 @@ fn the_engine_has_the_outputs_and_modules_of_its_task() {
     assert_eq!(found.get("logits"), found.get("cls.predictions.decoder"));
     assert_eq!(found.get("logits"), engine.run(&inputs).unwrap().get("logits"));
     assert!(engine.run_for(&inputs, &["last_hidden_state"]).is_err());
-    // Two for the head's class and what it holds, four within.
+    // Two for the head's class and what it holds, four within, and the activation between these.
     let encoder = load("masked_lm", DType::F64).model.bert().module_paths().len();
-    assert_eq!(encoder + 6, engine.program().modules.len());
+    assert_eq!(encoder + 7, engine.program().modules.len());
 }
