@@ -210,8 +210,13 @@ fn named_modules(modules: &BTreeMap<String, String>, base: &str) -> Scopes {
     let class = |name: &str| modules[name].as_str();
     for name in modules.keys() {
         let path = path(name, base);
+        // DistilBERT's stands beside what it is fed, and not within it.
+        if name == "activation" {
+            *operators.entry(("vocab_transform".to_string(), "gelu")).or_default() += 1;
+            continue;
+        }
         let operator = match class(name) {
-            "torch.Dropout" | "torch.Identity" | "torch.ModuleList" => continue,
+            "torch.CrossEntropyLoss" | "torch.Dropout" | "torch.Identity" | "torch.ModuleList" => continue,
             // The pooler's, which other heads have as a function.
             "torch.Tanh" if !is_bert => continue,
             "torch.Embedding" => Some("embedding"),
@@ -350,7 +355,12 @@ fn mutants(model: &Recorded) -> Vec<Mutant> {
         let what = |part: &str| format!("{part} of step {at} in '{module}'");
         // The module of a mask or a reshape only says where the exporter counts its nodes.
         let is_first = matches!(run_of(module), (_, None | Some("0")));
-        if is_first && operator(&steps[at]).is_some_and(|(name, _)| model.scopes.tell_of(name)) {
+        // A function's place is not told either.
+        let is_function = !model.scopes.functions && matches!(op, Op::Activation { configured: false, .. });
+        if is_first
+            && !is_function
+            && operator(&steps[at]).is_some_and(|(name, _)| model.scopes.tell_of(name))
+        {
             push(what("the module"), &|p| p.steps[at].module.push('2'));
         }
         for (edge, wire) in inputs.iter().enumerate() {
@@ -366,6 +376,10 @@ fn mutants(model: &Recorded) -> Vec<Mutant> {
             });
         }
         for (change, other) in other_ops(original, op) {
+            // Short texts have no distance that another end of the buckets would move.
+            if change == "the farthest" && !model.values.contains_key("long/input_ids") {
+                continue;
+            }
             // A key's bias adds the same to all scores of a query: only what the key itself gives
             // shows it, which was recorded of the baseline.
             if change == "the bias" && original.role(at) == Some(Role::Key) && !has_key {
@@ -502,15 +516,18 @@ fn nor_is_another_familys_description_changed_unseen() {
 }
 
 fn contradicted(models: Vec<Recorded>, least: usize) {
-    let mut count = 0;
+    let (mut count, mut unseen) = (0, Vec::new());
     for model in models {
         let own = model.contradiction(&model.program);
-        assert_eq!(own, None, "{}", model.name);
+        unseen.extend(own.map(|why| format!("{} itself: {why}", model.name)));
         for (what, mutant) in mutants(&model) {
-            assert!(model.contradiction(&mutant).is_some(), "{}: nobody sees {what}", model.name);
+            if model.contradiction(&mutant).is_none() {
+                unseen.push(format!("{}: nobody sees {what}", model.name));
+            }
             count += 1;
         }
     }
+    assert!(unseen.is_empty(), "{unseen:#?}");
     println!("{count} changes were contradicted");
     assert!(count > least, "only {count}");
 }
