@@ -304,6 +304,9 @@ impl Draft {
         for (at, step) in program.steps.iter().enumerate() {
             let kind = match step.op {
                 Op::Attention { .. } => "attention",
+                // What the architecture bends within a module is told with the rest of it, as of a
+                // pooler.
+                Op::Activation { configured: false, .. } if !step.module.is_empty() => continue,
                 Op::Activation { .. } => "activation",
                 Op::Sum => "sum",
                 _ => continue,
