@@ -393,8 +393,8 @@ fn where_nothing_fails_there_is_nothing_to_replay() {
     assert!(!folder.at("repro").exists());
 }
 
-/// What a simplifier leaves of a graph takes the same operators, and is proven for every input. What
-/// an optimizer fuses is not, and passes on the inputs tried.
+/// What a simplifier leaves of a graph takes the same operators, and is proven for every input.
+/// What an optimizer fuses is not, and passes on the inputs tried.
 #[test]
 fn simplified_graphs_are_the_same_for_every_input() {
     let mut proven = 0;

@@ -1,7 +1,7 @@
 //! The families beside BERT have what BERT has: tokens as transformers makes them, answers as its
 //! pipelines give them, graphs that are proven, graphs of our own, and faults that are found.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -12,8 +12,9 @@ use bert_pipeline::pipeline::{
 };
 use bert_pipeline::{Text, Tokenizer};
 use checkpoint::ModelFiles;
+use engine::Value;
 use onnx_export::{Shape, Target, export};
-use onnx_graph::Model;
+use onnx_graph::{Attribute, Model, Tensor as Constant};
 use onnx_session::{EngineKind, Session};
 use parity::inputs::{EmbeddingTables, cases_for};
 use parity::proof::Scope;
@@ -23,7 +24,7 @@ use parity::trial::{Graph, Trial};
 use parity::{Bounds, References, Subject, Verdict};
 use serde_json::{Value as Json, json};
 
-use crate::common::{Folder, fixture};
+use crate::common::{Folder, fixture, node, node_mut, reroute};
 
 /// Families that have fixtures and no description yet.
 const NOT_YET: [&str; 3] = ["bert", "deberta-v2", "modernbert"];
@@ -40,7 +41,8 @@ fn table(name: &str) -> Json {
     serde_json::from_slice(&std::fs::read(fixture("families").join(name)).unwrap()).unwrap()
 }
 
-fn is_known(name: &str) -> bool {
+/// Whether a fixture's family has a description.
+pub fn is_known(name: &str) -> bool {
     !NOT_YET.contains(&name.split('/').next().unwrap())
 }
 
@@ -186,14 +188,66 @@ fn weights_may_stay_in_the_checkpoint() {
     assert_eq!((code, &report["proof"]["scope"]), (0, &json!("every_input")), "{report:#}");
 }
 
+/// Positions that are counted otherwise for a few texts: nobody says that they are the model's.
+#[test]
+fn positions_that_are_nearly_right_are_not_proven() {
+    let name = "roberta/plain";
+    let path = fixture("families").join(name).join("onnx/ts14-eager-dynamic.onnx");
+    let subject = Subject::open(fixture("families").join(name).to_str()).unwrap();
+    let (_, model) = subject.graph_or_export(Some(&path)).unwrap();
+    let is_proven = |change: &dyn Fn(&mut Model)| {
+        let mut model = model.clone();
+        change(&mut model);
+        let report = checked(name, &model);
+        report.verdict <= Verdict::Rounding && report.proof.scope == Scope::EveryInput
+    };
+    assert!(is_proven(&|_| ()));
+    for setting in ["reverse", "exclusive"] {
+        let set = |model: &mut Model| {
+            node_mut(model, "CumSum", "").attributes.insert(setting.into(), Attribute::Int(1));
+        };
+        assert!(!is_proven(&set), "{setting}");
+    }
+    // One more where 19 tokens were counted.
+    let bump = |model: &mut Model| {
+        let sums = node_mut(model, "CumSum", "").outputs[0].clone();
+        let at = model.graph.nodes.iter().position(|node| node.op == "CumSum").unwrap();
+        reroute(model, &sums, "bumped");
+        let limit = Constant::from_value(&Value::scalar(19i32));
+        model.graph.initializers.insert("nineteen".into(), limit);
+        let mut cast = node("Cast", &["is_nineteen"], "one_more");
+        cast.attributes.insert("to".into(), Attribute::Int(6));
+        let nodes = [
+            node("Equal", &[&sums, "nineteen"], "is_nineteen"),
+            cast,
+            node("Add", &[&sums, "one_more"], "bumped"),
+        ];
+        model.graph.nodes.splice(at + 1..at + 1, nodes);
+    };
+    assert!(!is_proven(&bump), "one more");
+    let other = |model: &mut Model| {
+        let id = Constant::from_value(&Value::scalar(2i64));
+        model.graph.initializers.insert("other".into(), id);
+        node_mut(model, "Equal", "").inputs[1] = "other".into();
+    };
+    assert!(!is_proven(&other), "another id");
+}
+
+/// The largest part of ALBERT's planted faults that is put on another module than the planted one,
+/// or is not explained. Its layers share their weights, and a fault of one run may be told as
+/// well by what stands beside it.
+const ASTRAY: f64 = 0.1;
+
 /// Every fault that is planted is caught, and nothing else; and nearly all are put where they are.
 #[test]
 fn planted_faults_are_found() {
-    let models = ["electra/plain", "distilbert/plain", "roberta/plain", "mpnet/plain", "albert/plain"];
-    for_each(&models, |name| {
+    let graphs = graphs();
+    let is_plain = |path: &Path| path.ends_with("plain/onnx/ts14-eager-dynamic.onnx");
+    let plain: Vec<_> = graphs.iter().filter(|(_, path, _)| is_plain(path)).collect();
+    assert!(plain.len() >= 7, "only {plain:?}");
+    for_each(&plain, |(name, path, _)| {
         let subject = Subject::open(fixture("families").join(name).to_str()).unwrap();
-        let path = fixture("families").join(name).join("onnx/ts14-eager-dynamic.onnx");
-        let (_, model) = subject.graph_or_export(Some(&path)).unwrap();
+        let (_, model) = subject.graph_or_export(Some(path)).unwrap();
         let tables = EmbeddingTables::of(&subject.files().checkpoint().unwrap(), subject.family());
         let limits = subject.limits();
         let cases = cases_for(subject.task(), &limits, &model.graph.inputs, None, tables.as_ref()).unwrap();
@@ -210,9 +264,8 @@ fn planted_faults_are_found() {
         let astray = of(&|outcome| outcome.located == Some(false));
         let unexplained = of(&|outcome| outcome.explained == Some(false));
         println!("{name}: {} faults, {} on another module", result.faults, astray.len());
-        // Where layers share their weights, some faults of one run are put on what stands beside
-        // it.
-        let may_stray = if name.starts_with("albert") { result.faults / 10 } else { 0 };
+        let part = if name.starts_with("albert") { ASTRAY } else { 0.0 };
+        let may_stray = (part * result.faults as f64) as usize;
         assert!(astray.len() <= may_stray, "{name}: {astray:?}");
         assert!(unexplained.len() <= may_stray, "{name}: {unexplained:?}");
         assert!(result.faults >= 90, "{name}: {}", result.faults);

@@ -26,8 +26,9 @@ const PROVEN: f64 = 1e-11;
 const BUDGET_SHARE: f64 = 0.6;
 
 /// What a feature takes on `stiff`, whose f32 errors have a long tail: over 60 inputs of
-/// ts20-eager-static they are 1.3e-5 in the median and 1.3e-4 at most, for candle, the compiled engine, the reference and ONNX
-/// Runtime alike, and a suite measures the reference's on fewer: 0.78 was measured.
+/// ts20-eager-static they are 1.3e-5 in the median and 1.3e-4 at most, for candle, the compiled
+/// engine, the reference and ONNX Runtime alike, and a suite measures the reference's on fewer:
+/// 0.78 was measured.
 const BUDGET_SHARE_STIFF: f64 = 0.9;
 
 /// Where both verdicts say that a graph is right, whether two independent roundings happen to be within 1e-6 of each other is chance. Here no

@@ -89,6 +89,11 @@ impl Draft {
         self.nested(&format!("{list}.{number}"), Some(class.into()), [Some(number), layer], write)
     }
 
+    /// A module of PyTorch's own.
+    fn leaf(&mut self, name: &str, write: impl FnOnce(&mut Self) -> Wire) -> Wire {
+        self.nested(name, None, [None; 2], write)
+    }
+
     fn nested(
         &mut self,
         name: &str,
@@ -117,7 +122,7 @@ impl Draft {
 
     /// An embedding table: a row for each id.
     pub fn embedding(&mut self, name: &str, ids: Wire, rows: usize, width: usize) -> Wire {
-        self.nested(name, None, [None; 2], |m| {
+        self.leaf(name, |m| {
             let table = m.parameter("weight", vec![rows, width]);
             m.step(Op::Embedding { table }, [ids])
         })
@@ -125,7 +130,7 @@ impl Draft {
 
     /// An embedding table: a row for each position of the first input, counted from 0.
     pub fn positions(&mut self, name: &str, rows: usize, width: usize) -> Wire {
-        self.nested(name, None, [None; 2], |m| {
+        self.leaf(name, |m| {
             let table = m.parameter("weight", vec![rows, width]);
             m.step(Op::Positions { table, padding: None }, [])
         })
@@ -140,7 +145,7 @@ impl Draft {
         padding: usize,
         [rows, width]: [usize; 2],
     ) -> Wire {
-        self.nested(name, None, [None; 2], |m| {
+        self.leaf(name, |m| {
             let table = m.parameter("weight", vec![rows, width]);
             m.step(Op::Positions { table, padding: Some(padding) }, [ids])
         })
@@ -155,7 +160,7 @@ impl Draft {
         buckets: usize,
         farthest: usize,
     ) -> Wire {
-        self.nested(name, None, [None; 2], |m| {
+        self.leaf(name, |m| {
             let table = m.parameter("weight", vec![rows, heads]);
             m.step(Op::RelativeBias { table, buckets, farthest }, [])
         })
@@ -164,7 +169,7 @@ impl Draft {
     /// A linear layer with a bias.
     pub fn linear(&mut self, name: &str, x: Wire, outputs: usize) -> Wire {
         let inputs = self.width(x);
-        self.nested(name, None, [None; 2], |m| {
+        self.leaf(name, |m| {
             let weight = m.parameter("weight", vec![outputs, inputs]);
             let bias = m.parameter("bias", vec![outputs]);
             m.affine(x, weight, bias)
@@ -173,7 +178,7 @@ impl Draft {
 
     /// A linear layer whose weight, or whose bias, is not its own parameter.
     pub fn linear_of(&mut self, name: &str, x: Wire, weight: TensorId, bias: TensorId) -> Wire {
-        self.nested(name, None, [None; 2], |m| m.affine(x, weight, bias))
+        self.leaf(name, |m| m.affine(x, weight, bias))
     }
 
     fn affine(&mut self, x: Wire, weight: TensorId, bias: TensorId) -> Wire {
@@ -183,7 +188,7 @@ impl Draft {
     /// A layer norm.
     pub fn layer_norm(&mut self, name: &str, x: Wire, eps: f64) -> Wire {
         let width = self.width(x);
-        self.nested(name, None, [None; 2], |m| {
+        self.leaf(name, |m| {
             let weight = m.parameter("weight", vec![width]);
             let bias = m.parameter("bias", vec![width]);
             for (tensor, old) in [(weight, "gamma"), (bias, "beta")] {

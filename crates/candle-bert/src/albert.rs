@@ -6,9 +6,9 @@
 
 use architecture::{Activation, Draft, Program, Task, Wire};
 
-use crate::classes::{Classes, HEADS_OF_ALBERT};
+use crate::classes::{Classes, HEADS_AND_PRETRAINING};
 use crate::config::{ConfigError, Described, Sizes, config};
-use crate::encoder::{choices, decoder, spans};
+use crate::encoder::{Embeddings, choices, decoder, spans};
 use crate::model::models;
 
 config! {
@@ -55,7 +55,7 @@ impl Described for AlbertConfig {
     const NAME: &'static str = "ALBERT";
     const BASE: &'static str = "albert";
     const MODEL_TYPES: &'static [(&'static str, &'static str)] = &[("albert", "Albert")];
-    const CLASSES: Classes = HEADS_OF_ALBERT;
+    const CLASSES: Classes = HEADS_AND_PRETRAINING;
 
     fn sizes(&self) -> Sizes {
         Sizes {
@@ -76,8 +76,17 @@ impl Described for AlbertConfig {
     fn describe(&self, task: Task, has: &dyn Fn(&str) -> bool) -> Program {
         let mut m = self.draft(task);
         let [ids, mask, types] = ["input_ids", "attention_mask", "token_type_ids"].map(|name| m.input(name));
+        let embeddings = Embeddings {
+            words: self.vocab_size,
+            types: Some(self.type_vocab_size),
+            positions: self.max_position_embeddings,
+            padding: None,
+            width: self.embedding_size,
+            eps: self.layer_norm_eps,
+        };
         let hidden = m.base(|m| {
-            let embedded = m.module("embeddings", "AlbertEmbeddings", |m| self.embeddings(m, [ids, types]));
+            let embedded =
+                m.module("embeddings", "AlbertEmbeddings", |m| embeddings.write(m, ids, Some(types)));
             m.module("encoder", "AlbertTransformer", |m| {
                 let mask = m.rows(mask);
                 let mask = m.mask(mask);
@@ -91,19 +100,6 @@ impl Described for AlbertConfig {
 }
 
 impl AlbertConfig {
-    /// LayerNorm(word\[id\] + token_type\[type\] + position\[i\]), with the factor E of the table
-    /// of words (section 3.1).
-    fn embeddings(&self, m: &mut Draft, [ids, types]: [Wire; 2]) -> Wire {
-        let width = self.embedding_size;
-        m.buffer("position_ids");
-        let (ids, types) = (m.rows(ids), m.rows(types));
-        let word = m.embedding("word_embeddings", ids, self.vocab_size, width);
-        let token_type = m.embedding("token_type_embeddings", types, self.type_vocab_size, width);
-        let position = m.positions("position_embeddings", self.max_position_embeddings, width);
-        let sum = m.sum([word, token_type, position]);
-        m.layer_norm("LayerNorm", sum, self.layer_norm_eps)
-    }
-
     /// The group whose turn it is: the first ones run first, each as often as the others.
     fn group(&self, m: &mut Draft, n: usize, hidden: Wire, mask: Wire) -> Wire {
         let group = |n: usize| n * self.num_hidden_groups / self.num_hidden_layers;

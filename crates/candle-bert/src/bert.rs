@@ -8,7 +8,7 @@ use architecture::{Activation, Draft, Program, Task, Wire};
 
 use crate::classes::{Classes, HEADS_OF_BERT};
 use crate::config::{Described, Sizes, config};
-use crate::encoder::{Encoder, choices, decoder, spans};
+use crate::encoder::{Embeddings, Encoder, choices, decoder, spans};
 use crate::heads::Head;
 use crate::model::models;
 use crate::{EncoderFor, EncoderForTask, EncoderOutput};
@@ -98,8 +98,17 @@ impl Described for BertConfig {
             activation: self.hidden_act,
             eps: self.layer_norm_eps,
         };
+        let embeddings = Embeddings {
+            words: self.vocab_size,
+            types: Some(self.type_vocab_size),
+            positions: self.max_position_embeddings,
+            padding: None,
+            width: self.hidden_size,
+            eps: self.layer_norm_eps,
+        };
         let hidden = m.base(|m| {
-            let embedded = m.module("embeddings", "BertEmbeddings", |m| self.embeddings(m, [ids, types]));
+            let embedded =
+                m.module("embeddings", "BertEmbeddings", |m| embeddings.write(m, ids, Some(types)));
             encoder.layers(m, embedded, mask)
         });
         self.head(&mut m, &encoder, task, has, hidden);
@@ -108,21 +117,6 @@ impl Described for BertConfig {
 }
 
 impl BertConfig {
-    /// LayerNorm(word\[id\] + token_type\[type\] + position\[i\]) (Devlin et al., section 3 and
-    /// figure 2).
-    fn embeddings(&self, m: &mut Draft, [ids, types]: [Wire; 2]) -> Wire {
-        let hidden = self.hidden_size;
-        // Transformers wrote the positions 0, 1, 2, … into checkpoints before version 4.31, and
-        // reads them no longer.
-        m.buffer("position_ids");
-        let (ids, types) = (m.rows(ids), m.rows(types));
-        let word = m.embedding("word_embeddings", ids, self.vocab_size, hidden);
-        let token_type = m.embedding("token_type_embeddings", types, self.type_vocab_size, hidden);
-        let position = m.positions("position_embeddings", self.max_position_embeddings, hidden);
-        let sum = m.sum([word, token_type, position]);
-        m.layer_norm("LayerNorm", sum, self.layer_norm_eps)
-    }
-
     /// What stands on the encoder for a task (Devlin et al., section 4), and what the model gives.
     ///
     /// The pooler: what they call *C* (section 3.1), the last hidden state of the first token,

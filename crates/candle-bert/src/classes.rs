@@ -32,8 +32,9 @@ pub(crate) const HEADS_OF_BERT: Classes = &[
     ("ForNextSentencePrediction", Task::NextSentencePrediction),
 ];
 
-/// ELECTRA's. The head of an `ElectraForPreTraining`, which tells replaced tokens, is no task's.
-pub(crate) const HEADS_OF_ELECTRA: Classes = &[
+/// Those of a family that was trained with heads which are no task's: the replaced tokens of
+/// ELECTRA, the order of sentences of ALBERT. Such a model counts as its encoder.
+pub(crate) const HEADS_AND_PRETRAINING: Classes = &[
     ("Model", Task::FeatureExtraction),
     ("ForPreTraining", Task::FeatureExtraction),
     ("ForSequenceClassification", Task::SequenceClassification),
@@ -42,9 +43,6 @@ pub(crate) const HEADS_OF_ELECTRA: Classes = &[
     ("ForMaskedLM", Task::MaskedLm),
     ("ForMultipleChoice", Task::MultipleChoice),
 ];
-
-/// ALBERT's: as BERT's pre-training, its own has two heads, and counts as its encoder.
-pub(crate) const HEADS_OF_ALBERT: Classes = HEADS_OF_ELECTRA;
 
 /// The class that computes a task; that of the features where there is none.
 pub(crate) fn class(prefix: &str, classes: Classes, task: Task) -> Cow<'static, str> {

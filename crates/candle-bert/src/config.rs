@@ -4,6 +4,7 @@
 //! has the value that `transformers` gives it. A value that would silently be computed wrongly is
 //! refused.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -164,7 +165,7 @@ macro_rules! config {
                     $($field: $default,)*
                     pad_token_id: $pad,
                     architectures: Vec::new(),
-                    num_labels: 2,
+                    num_labels: $crate::config::NUM_LABELS,
                     id2label: Vec::new(),
                     problem_type: None,
                     tie_word_embeddings: true,
@@ -191,11 +192,7 @@ macro_rules! config {
                     $($field: fields.$kind(stringify!($field), default.$field)?,)*
                     pad_token_id: fields.size("pad_token_id", default.pad_token_id)?,
                     architectures: fields.architectures()?,
-                    // Where both are given, transformers counts the names.
-                    num_labels: match id2label.len() {
-                        0 => fields.size("num_labels", default.num_labels)?,
-                        names => names,
-                    },
+                    num_labels: fields.num_labels(&id2label)?,
                     id2label,
                     problem_type: fields.problem_type()?,
                     tie_word_embeddings: fields.flag("tie_word_embeddings", default.tie_word_embeddings)?,
@@ -221,10 +218,7 @@ macro_rules! config {
             /// What a label is called: by `id2label`, and where that is empty `LABEL_0`,
             /// `LABEL_1`, … as in transformers.
             pub fn label(&self, id: usize) -> std::borrow::Cow<'_, str> {
-                match self.id2label.get(id) {
-                    Some(name) => name.into(),
-                    None => format!("LABEL_{id}").into(),
-                }
+                $crate::config::label(&self.id2label, id)
             }
 
             /// The first label of that name: `label2id`.
@@ -427,6 +421,17 @@ pub(crate) fn check<C: Described>(
     Ok(())
 }
 
+/// How many labels there are where nothing is said.
+pub(crate) const NUM_LABELS: usize = 2;
+
+/// What a label is called.
+pub(crate) fn label(names: &[String], id: usize) -> Cow<'_, str> {
+    match names.get(id) {
+        Some(name) => name.into(),
+        None => format!("LABEL_{id}").into(),
+    }
+}
+
 /// Refuses a head that the family does not have, and a classifier of no labels.
 pub(crate) fn check_head<C: Described>(task: Task, num_labels: usize) -> Result<(), ConfigError> {
     let classifies = matches!(task, Task::SequenceClassification | Task::TokenClassification);
@@ -529,6 +534,11 @@ impl Fields {
             .unwrap_or_default();
         let count = names.len();
         (0..count).map(|id| names.remove(&id).ok_or(ConfigError::LabelIds { count, missing: id })).collect()
+    }
+
+    /// How many labels there are. Where both are given, transformers counts the names.
+    pub(crate) fn num_labels(&self, names: &[String]) -> Result<usize, ConfigError> {
+        if names.is_empty() { self.size("num_labels", NUM_LABELS) } else { Ok(names.len()) }
     }
 
     pub(crate) fn problem_type(&self) -> Result<Option<ProblemType>, ConfigError> {

@@ -8,7 +8,7 @@ use architecture::{Activation, Draft, Program, Task, Wire};
 
 use crate::classes::{Classes, HEADS};
 use crate::config::{Described, Sizes, config};
-use crate::encoder::{choices, decoder, spans};
+use crate::encoder::{Embeddings, choices, decoder, spans};
 use crate::model::models;
 
 /// What every LayerNorm adds to the variance: config.json does not say it.
@@ -61,8 +61,16 @@ impl Described for DistilBertConfig {
     fn describe(&self, task: Task, _: &dyn Fn(&str) -> bool) -> Program {
         let mut m = self.draft(task);
         let (ids, mask) = (m.input("input_ids"), m.input("attention_mask"));
+        let embeddings = Embeddings {
+            words: self.vocab_size,
+            types: None,
+            positions: self.max_position_embeddings,
+            padding: None,
+            width: self.dim,
+            eps: EPS,
+        };
         let hidden = m.base(|m| {
-            let embedded = m.module("embeddings", "Embeddings", |m| self.embeddings(m, ids));
+            let embedded = m.module("embeddings", "Embeddings", |m| embeddings.write(m, ids, None));
             m.module("transformer", "Transformer", |m| {
                 let mask = m.rows(mask);
                 let mask = m.mask(mask);
@@ -77,16 +85,6 @@ impl Described for DistilBertConfig {
 }
 
 impl DistilBertConfig {
-    /// LayerNorm(word\[id\] + position\[i\])
-    fn embeddings(&self, m: &mut Draft, ids: Wire) -> Wire {
-        m.buffer("position_ids");
-        let ids = m.rows(ids);
-        let word = m.embedding("word_embeddings", ids, self.vocab_size, self.dim);
-        let position = m.positions("position_embeddings", self.max_position_embeddings, self.dim);
-        let sum = m.sum([word, position]);
-        m.layer_norm("LayerNorm", sum, EPS)
-    }
-
     /// Self-attention and then a feed-forward network, each within a residual connection.
     fn block(&self, m: &mut Draft, hidden: Wire, mask: Wire) -> Wire {
         let attended = m.module("attention", "MultiHeadSelfAttention", |m| {

@@ -6,9 +6,9 @@
 
 use architecture::{Activation, Draft, Program, Task, Wire};
 
-use crate::classes::{Classes, HEADS_OF_ELECTRA};
+use crate::classes::{Classes, HEADS_AND_PRETRAINING};
 use crate::config::{ConfigError, Described, Fields, Sizes, config};
-use crate::encoder::{Encoder, choices, decoder, spans};
+use crate::encoder::{Embeddings, Encoder, choices, classification, decoder, spans};
 use crate::model::models;
 
 config! {
@@ -55,7 +55,7 @@ impl Described for ElectraConfig {
     const NAME: &'static str = "ELECTRA";
     const BASE: &'static str = "electra";
     const MODEL_TYPES: &'static [(&'static str, &'static str)] = &[("electra", "Electra")];
-    const CLASSES: Classes = HEADS_OF_ELECTRA;
+    const CLASSES: Classes = HEADS_AND_PRETRAINING;
 
     fn sizes(&self) -> Sizes {
         Sizes {
@@ -81,8 +81,17 @@ impl Described for ElectraConfig {
             activation: self.hidden_act,
             eps: self.layer_norm_eps,
         };
+        let embeddings = Embeddings {
+            words: self.vocab_size,
+            types: Some(self.type_vocab_size),
+            positions: self.max_position_embeddings,
+            padding: None,
+            width: self.embedding_size,
+            eps: self.layer_norm_eps,
+        };
         let hidden = m.base(|m| {
-            let embedded = m.module("embeddings", "ElectraEmbeddings", |m| self.embeddings(m, [ids, types]));
+            let embedded =
+                m.module("embeddings", "ElectraEmbeddings", |m| embeddings.write(m, ids, Some(types)));
             let embedded = match self.embedding_size == self.hidden_size {
                 true => embedded,
                 false => m.linear("embeddings_project", embedded, self.hidden_size),
@@ -95,27 +104,13 @@ impl Described for ElectraConfig {
 }
 
 impl ElectraConfig {
-    /// LayerNorm(word\[id\] + token_type\[type\] + position\[i\])
-    fn embeddings(&self, m: &mut Draft, [ids, types]: [Wire; 2]) -> Wire {
-        let width = self.embedding_size;
-        m.buffer("position_ids");
-        let (ids, types) = (m.rows(ids), m.rows(types));
-        let word = m.embedding("word_embeddings", ids, self.vocab_size, width);
-        let token_type = m.embedding("token_type_embeddings", types, self.type_vocab_size, width);
-        let position = m.positions("position_embeddings", self.max_position_embeddings, width);
-        let sum = m.sum([word, token_type, position]);
-        m.layer_norm("LayerNorm", sum, self.layer_norm_eps)
-    }
-
     /// What stands on the encoder for a task, and what the model gives.
     fn head(&self, m: &mut Draft, encoder: &Encoder, task: Task, has: &dyn Fn(&str) -> bool, hidden: Wire) {
         let logits = match task {
-            Task::SequenceClassification => m.module("classifier", "ElectraClassificationHead", |m| {
-                let first = m.token(hidden, 0);
-                let dense = m.linear("dense", first, self.hidden_size);
-                let bent = m.activation(dense, Activation::Gelu);
-                m.linear("out_proj", bent, self.num_labels)
-            }),
+            Task::SequenceClassification => {
+                let class = "ElectraClassificationHead";
+                classification(m, class, hidden, Activation::Gelu, self.num_labels)
+            }
             Task::MultipleChoice => {
                 let pooled = m.module("sequence_summary", "ElectraSequenceSummary", |m| {
                     let first = m.token(hidden, 0);

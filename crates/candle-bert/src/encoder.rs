@@ -76,6 +76,44 @@ impl Encoder {
     }
 }
 
+/// The tables that embeddings are summed of, and the layer norm that follows.
+pub(crate) struct Embeddings {
+    pub words: usize,
+    /// How many token types there are; none where the model is not told of them.
+    pub types: Option<usize>,
+    pub positions: usize,
+    /// The id over whose tokens positions are not counted, where there is one.
+    pub padding: Option<usize>,
+    pub width: usize,
+    pub eps: f64,
+}
+
+impl Embeddings {
+    /// LayerNorm(word\[id\] + token_type\[type\] + position\[p\]) (Devlin et al. 2018, section 3
+    /// and figure 2). `types` are there if the model is told of them.
+    pub fn write(&self, m: &mut Draft, ids: Wire, types: Option<Wire>) -> Wire {
+        // Transformers wrote the positions 0, 1, 2, … into checkpoints before version 4.31, and
+        // reads them no longer.
+        m.buffer("position_ids");
+        let ids = m.rows(ids);
+        let types = types.map(|types| m.rows(types));
+        let word = m.embedding("word_embeddings", ids, self.words, self.width);
+        let token_type = types
+            .zip(self.types)
+            .map(|(types, count)| m.embedding("token_type_embeddings", types, count, self.width));
+        let rows = [self.positions, self.width];
+        let position = match self.padding {
+            Some(padding) => m.positions_by_padding("position_embeddings", ids, padding, rows),
+            None => m.positions("position_embeddings", self.positions, self.width),
+        };
+        let sum = match token_type {
+            Some(token_type) => m.sum([word, token_type, position]),
+            None => m.sum([word, position]),
+        };
+        m.layer_norm("LayerNorm", sum, self.eps)
+    }
+}
+
 /// The first token through one more layer: tanh(h W + b).
 pub(crate) fn pooler(m: &mut Draft, class: impl Into<Cow<'static, str>>, hidden: Wire) -> Wire {
     m.base(|m| {
@@ -99,6 +137,22 @@ pub(crate) fn features(
         let pooled = pooler(m, class, hidden);
         m.output("pooler_output", pooled);
     }
+}
+
+/// Labels for a text, of its first token, which goes through one more layer.
+pub(crate) fn classification(
+    m: &mut Draft,
+    class: impl Into<Cow<'static, str>>,
+    hidden: Wire,
+    activation: Activation,
+    labels: usize,
+) -> Wire {
+    m.module("classifier", class, |m| {
+        let first = m.token(hidden, 0);
+        let dense = m.linear("dense", first, m.width(first));
+        let bent = m.activation(dense, activation);
+        m.linear("out_proj", bent, labels)
+    })
 }
 
 /// Where the answer begins and where it ends: the two rows of a linear layer's weight (Devlin et

@@ -2,15 +2,17 @@
 //! and Raffel et al. 2020 (<https://arxiv.org/abs/1910.10683>, section 2.1) for its relative
 //! positions.
 //!
-//! A BERT without token types, whose positions are counted as RoBERTa's; and a number is added to
-//! every score for how far two tokens stand apart, the same in all layers.
+//! A BERT without token types, whose positions are counted as RoBERTa's, and whose heads are
+//! RoBERTa's; and a number is added to every score for how far two tokens stand apart, the same in
+//! all layers.
 
 use architecture::{Activation, Draft, Program, Task, Wire};
 
 use crate::classes::{Classes, HEADS};
 use crate::config::{ConfigError, Described, Sizes, config};
-use crate::encoder::{choices, decoder, features, pooler, spans};
+use crate::encoder::Embeddings;
 use crate::model::models;
+use crate::roberta::Heads;
 
 /// The id that pads: transformers does not ask config.json for it here.
 const PADDING: usize = 1;
@@ -83,8 +85,16 @@ impl Described for MpnetConfig {
     fn describe(&self, task: Task, has: &dyn Fn(&str) -> bool) -> Program {
         let mut m = self.draft(task);
         let (ids, mask) = (m.input("input_ids"), m.input("attention_mask"));
+        let embeddings = Embeddings {
+            words: self.vocab_size,
+            types: None,
+            positions: self.max_position_embeddings,
+            padding: Some(PADDING),
+            width: self.hidden_size,
+            eps: self.layer_norm_eps,
+        };
         let hidden = m.base(|m| {
-            let embedded = m.module("embeddings", "MPNetEmbeddings", |m| self.embeddings(m, ids));
+            let embedded = m.module("embeddings", "MPNetEmbeddings", |m| embeddings.write(m, ids, None));
             m.module("encoder", "MPNetEncoder", |m| {
                 let mask = m.rows(mask);
                 let mask = m.mask(mask);
@@ -95,23 +105,19 @@ impl Described for MpnetConfig {
                 })
             })
         });
-        self.head(&mut m, task, has, hidden);
+        let heads = Heads {
+            class: "MPNet",
+            words: self.vocab_size,
+            labels: self.num_labels,
+            eps: self.layer_norm_eps,
+            tied: self.tie_word_embeddings,
+        };
+        heads.write(&mut m, task, has, hidden);
         m.finish()
     }
 }
 
 impl MpnetConfig {
-    /// LayerNorm(word\[id\] + position\[p\]), with RoBERTa's positions.
-    fn embeddings(&self, m: &mut Draft, ids: Wire) -> Wire {
-        m.buffer("position_ids");
-        let ids = m.rows(ids);
-        let word = m.embedding("word_embeddings", ids, self.vocab_size, self.hidden_size);
-        let rows = [self.max_position_embeddings, self.hidden_size];
-        let position = m.positions_by_padding("position_embeddings", ids, PADDING, rows);
-        let sum = m.sum([word, position]);
-        m.layer_norm("LayerNorm", sum, self.layer_norm_eps)
-    }
-
     /// Self-attention and then a feed-forward network, each within a residual connection.
     fn layer(&self, m: &mut Draft, hidden: Wire, mask_and_bias: [Wire; 2]) -> Wire {
         let attended = m.module("attention", "MPNetAttention", |m| {
@@ -132,39 +138,5 @@ impl MpnetConfig {
             let sum = m.sum([projected, attended]);
             m.layer_norm("LayerNorm", sum, self.layer_norm_eps)
         })
-    }
-
-    /// What stands on the encoder for a task, and what the model gives.
-    fn head(&self, m: &mut Draft, task: Task, has: &dyn Fn(&str) -> bool, hidden: Wire) {
-        let logits = match task {
-            Task::SequenceClassification => m.module("classifier", "MPNetClassificationHead", |m| {
-                let first = m.token(hidden, 0);
-                let dense = m.linear("dense", first, self.hidden_size);
-                let bent = m.activation(dense, Activation::Tanh);
-                m.linear("out_proj", bent, self.num_labels)
-            }),
-            Task::MultipleChoice => {
-                let pooled = pooler(m, "MPNetPooler", hidden);
-                choices(m, pooled)
-            }
-            Task::TokenClassification => m.linear("classifier", hidden, self.num_labels),
-            Task::QuestionAnswering => return spans(m, hidden),
-            Task::MaskedLm => m.module("lm_head", "MPNetLMHead", |m| self.predictions(m, hidden)),
-            _ => return features(m, "MPNetPooler", hidden, has),
-        };
-        m.output("logits", logits);
-    }
-
-    /// LayerNorm(gelu(h W + b)) Eᵀ + c, with the table of word embeddings E, unless there is a
-    /// decoder of its own.
-    fn predictions(&self, m: &mut Draft, hidden: Wire) -> Wire {
-        let dense = m.linear("dense", hidden, self.hidden_size);
-        let bent = m.activation(dense, Activation::Gelu);
-        let normed = m.layer_norm("layer_norm", bent, self.layer_norm_eps);
-        let sizes = [self.vocab_size, self.hidden_size];
-        let weight = decoder(m, "decoder.weight", sizes, self.tie_word_embeddings);
-        let bias = m.parameter("bias", vec![self.vocab_size]);
-        m.copied("decoder.bias", bias, false);
-        m.linear_of("decoder", normed, weight, bias)
     }
 }

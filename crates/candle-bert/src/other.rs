@@ -6,7 +6,7 @@ use std::error::Error;
 use architecture::{Family, Limits, ProblemType, Program, Task, TaskError};
 
 use crate::classes::HEADS;
-use crate::config::{ConfigError, Fields};
+use crate::config::{ConfigError, Fields, label};
 
 /// The config of a family that is not known here: there is no native model of it, and its graphs
 /// are run all the same.
@@ -36,10 +36,7 @@ impl OtherConfig {
             },
             pad_token_id: fields.size("pad_token_id", 0)?,
             architectures: fields.architectures()?,
-            num_labels: match id2label.len() {
-                0 => fields.size("num_labels", 2)?,
-                names => names,
-            },
+            num_labels: fields.num_labels(&id2label)?,
             id2label,
             problem_type: fields.problem_type()?,
         })
@@ -91,10 +88,7 @@ impl Family for OtherConfig {
     }
 
     fn label(&self, id: usize) -> Cow<'_, str> {
-        match self.id2label.get(id) {
-            Some(name) => name.into(),
-            None => format!("LABEL_{id}").into(),
-        }
+        label(&self.id2label, id)
     }
 
     fn problem_type(&self) -> Option<ProblemType> {

@@ -10,7 +10,7 @@ use architecture::{Activation, Draft, Program, Task, Wire};
 
 use crate::classes::{Classes, HEADS};
 use crate::config::{ConfigError, Described, Sizes, config};
-use crate::encoder::{Encoder, choices, decoder, spans};
+use crate::encoder::{Embeddings, Encoder, choices, classification, decoder, features, pooler, spans};
 use crate::model::models;
 
 config! {
@@ -91,50 +91,59 @@ impl Described for RobertaConfig {
         };
         let mut m = self.draft(task);
         let [ids, mask, types] = ["input_ids", "attention_mask", "token_type_ids"].map(|name| m.input(name));
+        let embeddings = Embeddings {
+            words: self.vocab_size,
+            types: Some(self.type_vocab_size),
+            positions: self.max_position_embeddings,
+            padding: Some(self.pad_token_id),
+            width: self.hidden_size,
+            eps: self.layer_norm_eps,
+        };
         let hidden = m.base(|m| {
             let class = encoder.class("Embeddings");
-            let embedded = m.module("embeddings", class, |m| self.embeddings(m, [ids, types]));
+            let embedded = m.module("embeddings", class, |m| embeddings.write(m, ids, Some(types)));
             encoder.layers(m, embedded, mask)
         });
-        self.head(&mut m, &encoder, task, has, hidden);
+        let heads = Heads {
+            class: encoder.class,
+            words: self.vocab_size,
+            labels: self.num_labels,
+            eps: self.layer_norm_eps,
+            tied: self.tie_word_embeddings,
+        };
+        heads.write(&mut m, task, has, hidden);
         m.finish()
     }
 }
 
-impl RobertaConfig {
-    /// LayerNorm(word\[id\] + token_type\[type\] + position\[p\]), where p is the padding's id for
-    /// tokens that have it, and one more for each of the others.
-    fn embeddings(&self, m: &mut Draft, [ids, types]: [Wire; 2]) -> Wire {
-        let hidden = self.hidden_size;
-        m.buffer("position_ids");
-        let (ids, types) = (m.rows(ids), m.rows(types));
-        let word = m.embedding("word_embeddings", ids, self.vocab_size, hidden);
-        let token_type = m.embedding("token_type_embeddings", types, self.type_vocab_size, hidden);
-        let rows = [self.max_position_embeddings, hidden];
-        let position = m.positions_by_padding("position_embeddings", ids, self.pad_token_id, rows);
-        let sum = m.sum([word, token_type, position]);
-        m.layer_norm("LayerNorm", sum, self.layer_norm_eps)
-    }
+/// RoBERTa's heads, which MPNet has, too.
+pub(crate) struct Heads {
+    /// What the names of transformers' classes begin with.
+    pub class: &'static str,
+    /// The number of tokens in the vocabulary.
+    pub words: usize,
+    pub labels: usize,
+    pub eps: f64,
+    /// Whether the decoder is the table of word embeddings.
+    pub tied: bool,
+}
 
+impl Heads {
     /// What stands on the encoder for a task, and what the model gives.
-    fn head(&self, m: &mut Draft, encoder: &Encoder, task: Task, has: &dyn Fn(&str) -> bool, hidden: Wire) {
+    pub fn write(&self, m: &mut Draft, task: Task, has: &dyn Fn(&str) -> bool, hidden: Wire) {
+        let class = |ending: &str| format!("{}{ending}", self.class);
         let logits = match task {
             Task::SequenceClassification => {
-                m.module("classifier", encoder.class("ClassificationHead"), |m| {
-                    let first = m.token(hidden, 0);
-                    let dense = m.linear("dense", first, self.hidden_size);
-                    let bent = m.activation(dense, Activation::Tanh);
-                    m.linear("out_proj", bent, self.num_labels)
-                })
+                classification(m, class("ClassificationHead"), hidden, Activation::Tanh, self.labels)
             }
             Task::MultipleChoice => {
-                let pooled = encoder.pooler(m, hidden);
+                let pooled = pooler(m, class("Pooler"), hidden);
                 choices(m, pooled)
             }
-            Task::TokenClassification => m.linear("classifier", hidden, self.num_labels),
+            Task::TokenClassification => m.linear("classifier", hidden, self.labels),
             Task::QuestionAnswering => return spans(m, hidden),
-            Task::MaskedLm => m.module("lm_head", encoder.class("LMHead"), |m| self.predictions(m, hidden)),
-            _ => return encoder.features(m, hidden, has),
+            Task::MaskedLm => m.module("lm_head", class("LMHead"), |m| self.predictions(m, hidden)),
+            _ => return features(m, class("Pooler"), hidden, has),
         };
         m.output("logits", logits);
     }
@@ -142,12 +151,12 @@ impl RobertaConfig {
     /// LayerNorm(gelu(h W + b)) Eᵀ + c, with the table of word embeddings E, unless there is a
     /// decoder of its own.
     fn predictions(&self, m: &mut Draft, hidden: Wire) -> Wire {
-        let dense = m.linear("dense", hidden, self.hidden_size);
+        let width = m.width(hidden);
+        let dense = m.linear("dense", hidden, width);
         let bent = m.activation(dense, Activation::Gelu);
-        let normed = m.layer_norm("layer_norm", bent, self.layer_norm_eps);
-        let sizes = [self.vocab_size, self.hidden_size];
-        let weight = decoder(m, "decoder.weight", sizes, self.tie_word_embeddings);
-        let bias = m.parameter("bias", vec![self.vocab_size]);
+        let normed = m.layer_norm("layer_norm", bent, self.eps);
+        let weight = decoder(m, "decoder.weight", [self.words, width], self.tied);
+        let bias = m.parameter("bias", vec![self.words]);
         m.copied("decoder.bias", bias, false);
         m.linear_of("decoder", normed, weight, bias)
     }

@@ -1,9 +1,11 @@
 //! A graph before another graph: what an optimizer, a simplifier or a converter made of an export against that export.
 //!
-//! There is no checkpoint here. Both graphs run on the oracle in f64, with the same numbers for the constants that a file can only hold as f32, and the
-//! proof is the one that a checkpoint gets: every output within [`DEFAULT_PROOF_TOL`](crate::proof::DEFAULT_PROOF_TOL). In f32 each engine that runs the
-//! second graph is held against the first on the oracle in f32, with the budget that the first's own f32 leaves it. As they run on the same kernels, a
-//! fault of the oracle itself would not show.
+//! There is no checkpoint here. Both graphs run on the oracle in f64, with the same numbers for the
+//! constants that a file can only hold as f32, and the proof is the one that a checkpoint gets:
+//! every output within [`DEFAULT_PROOF_TOL`](crate::proof::DEFAULT_PROOF_TOL). In f32 each engine
+//! that runs the second graph is held against the first on the oracle in f32, with the budget that
+//! the first's own f32 leaves it. As they run on the same kernels, a fault of the oracle itself
+//! would not show.
 
 mod congruence;
 mod constants;

@@ -233,7 +233,8 @@ pub struct Comparison {
 /// an empty one means that every element decides.
 ///
 /// Padding means nothing as long as it is a number. What is none, where the reference has one,
-/// makes every sum over the text's tokens none, even times 0: in a text with a real token it decides.
+/// makes every sum over the text's tokens none, even times 0: in a text with a real token it
+/// decides.
 ///
 /// # Errors
 /// If dtypes or shapes differ.

@@ -173,6 +173,7 @@ pub(super) fn plants(sound: &Sound) -> Vec<Plant> {
     plants.scale();
     plants.mask();
     plants.embeddings();
+    plants.distances();
     plants.pooler();
     plants.outputs();
     plants.sizes();

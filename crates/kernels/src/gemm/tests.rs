@@ -7,8 +7,8 @@ use crate::{
 };
 
 /// How many standard deviations a sum may be off. Each of its steps rounds by at most 2⁻²⁴ of what
-/// it gives, evenly, so that the steps are a random walk; a run looks at some 10⁶ elements, and beyond
-/// seven deviations is one in 10¹¹.
+/// it gives, evenly, so that the steps are a random walk; a run looks at some 10⁶ elements, and
+/// beyond seven deviations is one in 10¹¹.
 const DEVIATIONS: f64 = 7.0;
 
 /// What an epilogue may be off, in units of 2⁻²⁴ of its result or of 1.

@@ -25,6 +25,7 @@ pub(crate) fn broadcasts(op: &str) -> bool {
             | "GreaterOrEqual"
             | "Less"
             | "LessOrEqual"
+            | "Min"
             | "Mul"
             | "Or"
             | "Pow"

@@ -30,6 +30,7 @@ fn kind(row: u8) -> &'static str {
         29 => "residual connections",
         34 => "off the samples",
         35 => "weights moved",
+        36 => "distances",
         30 => "NaN",
         31 => "outputs renamed",
         _ => "other",

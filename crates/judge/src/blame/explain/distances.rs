@@ -27,8 +27,7 @@ impl Buckets {
         if length < exact {
             return later + length;
         }
-        let (length, exact_, farthest) = (length as f32, exact as f32, self.farthest as f64);
-        let growth = (length / exact_).ln() / (farthest / f64::from(exact_)).ln() as f32;
+        let growth = (length as f32 / exact as f32).ln() / (self.farthest as f64 / exact as f64).ln() as f32;
         later + (exact + (growth * (half - exact) as f32) as i64).min(half - 1)
     }
 
@@ -39,38 +38,50 @@ impl Buckets {
     }
 }
 
-pub(super) fn explain(evidence: &Evidence<'_>, step: usize, attempts: &mut Attempts) -> Result<()> {
-    let module = evidence.path(step);
+/// A number for each head and pair of tokens: the row of the table that `row` gives for a distance,
+/// brought into the table's range.
+fn rows(evidence: &Evidence<'_>, step: usize, row: &dyn Fn(i64) -> i64) -> Result<Tensor> {
     let (_, sequence) = evidence.dims()?;
-    let Op::RelativeBias { buckets, farthest, .. } = evidence.program.steps[step].op else { return Ok(()) };
-    let (name, own) = (evidence.tensor(step, "weight")?, Buckets { count: buckets, farthest });
-    let rows = evidence.weights.shape(name)?.first().copied().unwrap_or(1) as i64;
-    // Numbers are brought into the table's range.
-    let table = |row: &dyn Fn(i64) -> i64| -> Result<Tensor> {
-        let count = sequence as i64;
-        let pairs = (0..count).flat_map(|asks| (0..count).map(move |asked| asked - asks));
-        let numbers: Vec<usize> = pairs.map(|at| row(at).clamp(0, rows - 1) as usize).collect();
-        evidence.weights.rows(name, &numbers, &[sequence, sequence])
+    let (name, count) = (evidence.tensor(step, "weight")?, sequence as i64);
+    let last = evidence.weights.shape(name)?.first().copied().unwrap_or(1) as i64 - 1;
+    let pairs = (0..count).flat_map(|asks| (0..count).map(move |asked| asked - asks));
+    let numbers: Vec<usize> = pairs.map(|distance| row(distance).clamp(0, last) as usize).collect();
+    evidence.weights.rows(name, &numbers, &[sequence, sequence])
+}
+
+/// The formula with nothing changed.
+#[cfg(test)]
+pub(super) fn unchanged(evidence: &Evidence<'_>, step: usize) -> Result<Tensor> {
+    let Op::RelativeBias { buckets, farthest, .. } = evidence.program.steps[step].op else {
+        candle_core::bail!("{} is no table of distances", evidence.path(step))
     };
-    attempts.offer(module, "left out: all 0", &table(&|at| own.of(at))?.zeros_like()?)?;
+    let own = Buckets { count: buckets, farthest };
+    rows(evidence, step, &|distance| own.of(distance))
+}
+
+/// Everything that may be wrong with what is added for distances.
+pub(super) fn explain(evidence: &Evidence<'_>, step: usize, attempts: &mut Attempts) -> Result<()> {
+    let Op::RelativeBias { buckets, farthest, .. } = evidence.program.steps[step].op else { return Ok(()) };
+    let (module, own) = (evidence.path(step), Buckets { count: buckets, farthest });
+    let mut offer = |text: &str, row: &dyn Fn(i64) -> i64| -> Result<bool> {
+        attempts.offer(module, text, &rows(evidence, step, row)?)
+    };
     for by in [1, -1] {
-        attempts.offer(module, &format!("buckets off by {by:+}"), &table(&|at| own.of(at) + by)?)?;
+        offer(&format!("buckets off by {by:+}"), &|distance| own.of(distance) + by)?;
     }
-    attempts.offer(module, "earlier and later tokens exchanged", &table(&|at| own.of(-at))?)?;
-    attempts.offer(module, "earlier and later tokens are treated alike", &table(&|at| own.of(-at.abs()))?)?;
+    offer("earlier and later tokens exchanged", &|distance| own.of(-distance))?;
+    offer("earlier and later tokens are treated alike", &|distance| own.of(-distance.abs()))?;
+    offer("buckets do not grow with the logarithm", &|distance| own.straight(distance))?;
     for count in OTHER_BUCKETS {
         let other = Buckets { count, ..own };
-        attempts.offer(
-            module,
-            &format!("{count} buckets instead of {buckets}"),
-            &table(&|at| other.of(at))?,
-        )?;
+        offer(&format!("{count} buckets instead of {buckets}"), &|distance| other.of(distance))?;
     }
-    for farthest_ in OTHER_FARTHEST {
-        let other = Buckets { farthest: farthest_, ..own };
-        let text = format!("the last bucket begins at {farthest_} instead of {farthest}");
-        attempts.offer(module, &text, &table(&|at| other.of(at))?)?;
+    for last in OTHER_FARTHEST {
+        let other = Buckets { farthest: last, ..own };
+        let text = format!("the last bucket begins at {last} instead of {farthest}");
+        offer(&text, &|distance| other.of(distance))?;
     }
-    attempts.offer(module, "buckets do not grow with the logarithm", &table(&|at| own.straight(at))?)?;
+    let nothing = rows(evidence, step, &|distance| own.of(distance))?.zeros_like()?;
+    attempts.offer(module, "left out: all 0", &nothing)?;
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod graphs;
+mod mpnet;
 mod nothing;
 mod whole;
 
@@ -24,12 +25,15 @@ struct Bench {
 impl Bench {
     /// The golden case `masks`: four texts of 11 tokens, without padding, padded right, padded left, and holed.
     fn new(fixture: &str) -> Self {
+        Self::of_case(fixture, "masks")
+    }
+
+    fn of_case(fixture: &str, case: &str) -> Self {
         let folder = format!("{}/../../tests/fixtures/{fixture}", env!("CARGO_MANIFEST_DIR"));
         let golden = tensors::read(format!("{folder}/golden.safetensors")).unwrap();
         let names = ["input_ids", "attention_mask", "token_type_ids"];
-        let inputs =
-            names.iter().map(|&name| (name, golden.get(&format!("masks/{name}")).unwrap().clone())).collect();
-        Self::on(&folder, inputs)
+        let given = |name| Some((name, golden.get(&format!("{case}/{name}"))?.clone()));
+        Self::on(&folder, names.into_iter().filter_map(given).collect())
     }
 
     fn on(folder: &str, inputs: NamedValues) -> Self {

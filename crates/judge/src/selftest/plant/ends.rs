@@ -113,6 +113,24 @@ impl Plants<'_> {
         }
     }
 
+    /// What is added to the scores for how far tokens stand apart.
+    pub(super) fn distances(&mut self) {
+        let tables = self.sound.steps(|op| matches!(op, Op::RelativeBias { .. }));
+        let Some(step) = tables.map(|(step, _)| step).next() else { return };
+        let (module, Some(value)) = (self.sound.path(step), self.sound.output(step)) else { return };
+        self.add(36, "nothing added for distances", Some(module.clone()), Some("left out"), |edit| {
+            edit.replace(&value, |nodes, sound| {
+                let nothing = nodes.number(0.0);
+                nodes.op("Mul", &[sound, &nothing])
+            })
+        });
+        self.add(36, "earlier taken for later tokens", Some(module), Some("exchanged"), |edit| {
+            edit.replace(&value, |nodes, sound| {
+                nodes.op_with("Transpose", &[sound], [("perm", Attribute::Ints(vec![1, 0, 2]))])
+            })
+        });
+    }
+
     fn token_types(&mut self) {
         let program = self.sound.program();
         let tables = self.sound.steps(|op| matches!(op, Op::Embedding { .. })).map(|(step, _)| step);

@@ -81,38 +81,19 @@ pub(crate) fn float_unary(cx: &mut Lowering, node: &Node) -> Result<(), Refusal>
     cx.emit_as(&node.op, &[x], vec![], ty, output)
 }
 
-/// candle has no absolute value of integers.
-pub(crate) fn abs(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
-    let (x, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
-    let ty = cx.ty(x)?.clone();
-    match ty.dtype {
-        DType::F32 | DType::F64 => cx.emit_as("Abs", &[x], vec![], ty, output),
-        DType::I32 | DType::I64 => {
-            let zero = cx.new_constant(&Value::scalar(0i64))?;
-            let below = cx.emit("Less", &[x, &zero], vec![], ty.with_dtype(DType::Bool))?;
-            let negated = cx.fresh();
-            number(cx, "Neg", &[x], ty.clone(), &negated)?;
-            cx.emit_as("Where", &[&below, &negated, x], vec![], ty, output)
-        }
-        dtype => Err(format!("candle has no absolute value of {dtype}").into()),
-    }
-}
-
-/// candle-onnx's own compares the first input with itself once more, and loses a NaN. Integers are
-/// chosen by a comparison.
+/// candle's minimum loses a NaN on its right: `if a > b { b } else { a }`. Integers have none.
 pub(crate) fn min(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let output = cx.output(node, 0)?;
-    let mut least = cx.input(node, 0)?.to_string();
-    for at in 1..node.inputs.len() {
-        let other = cx.input(node, at)?;
-        let ty = pair(cx, &least, other)?;
-        if !matches!(ty.dtype, DType::I32 | DType::I64) {
-            return Err(format!("it takes the least of integers, and of no {}", ty.dtype).into());
+    let inputs = (0..node.inputs.len()).map(|at| cx.input(node, at)).collect::<Result<Vec<_>, _>>()?;
+    let mut ty = cx.ty(cx.input(node, 0)?)?.clone();
+    for &other in &inputs {
+        let other = cx.ty(other)?;
+        if other.dtype != ty.dtype || !matches!(ty.dtype, DType::I32 | DType::I64) {
+            return Err(format!("it takes the least of integers of one type, not of {}", other.dtype).into());
         }
-        let below = cx.emit("Less", &[&least, other], vec![], ty.with_dtype(DType::Bool))?;
-        least = cx.emit("Where", &[&below, &least, other], vec![], ty)?;
+        ty = ValueType::new(ty.dtype, broadcast(&ty.shape, &other.shape));
     }
-    super::cast::same(cx, &least, output)
+    cx.emit_as("Min", &inputs, vec![], ty, output)
 }
 
 /// candle's relu turns a NaN into 0, its maximum keeps it.
@@ -124,10 +105,11 @@ pub(crate) fn relu(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     cx.emit_as("Clip", &[x, &zero], vec![], ty, output)
 }
 
-pub(crate) fn neg(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
+/// Abs and Neg.
+pub(crate) fn sign(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {
     let (x, output) = (cx.input(node, 0)?, cx.output(node, 0)?);
     let ty = cx.ty(x)?.clone();
-    number(cx, "Neg", &[x], ty, output)
+    number(cx, &node.op, &[x], ty, output)
 }
 
 pub(crate) fn reciprocal(cx: &mut Lowering, node: &Node) -> Result<(), Refusal> {

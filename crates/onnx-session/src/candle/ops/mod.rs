@@ -21,7 +21,7 @@ pub const OPSETS: RangeInclusive<i64> = 11..=28;
 /// Every operator that can be lowered: its ONNX name, how many inputs its rule knows at most, the attributes it knows, and the rule.
 #[rustfmt::skip]
 pub(crate) const RULES: &[(&str, usize, &[&str], Rule)] = &[
-    ("Abs", 1, &[], arithmetic::abs),
+    ("Abs", 1, &[], arithmetic::sign),
     ("Add", 2, &[], arithmetic::arithmetic),
     ("And", 2, &[], arithmetic::logic),
     ("Attention", 7, &["is_causal", "kv_num_heads", "q_num_heads", "qk_matmul_output_mode", "scale", "softcap", "softmax_precision"], attention::attention),
@@ -56,7 +56,7 @@ pub(crate) const RULES: &[(&str, usize, &[&str], Rule)] = &[
     ("MatMul", 2, &[], linear::mat_mul),
     ("Min", usize::MAX, &[], arithmetic::min),
     ("Mul", 2, &[], arithmetic::arithmetic),
-    ("Neg", 1, &[], arithmetic::neg),
+    ("Neg", 1, &[], arithmetic::sign),
     ("Not", 1, &[], arithmetic::not),
     ("Or", 2, &[], arithmetic::logic),
     ("Pow", 2, &[], arithmetic::pow),
