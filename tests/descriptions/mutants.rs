@@ -1,7 +1,7 @@
 //! Programs in which one thing was changed.
 
 use architecture::{
-    Activation, Copied, Input, Module, Op, Output, Program, Role, Step, Tensor, Wire, run_of,
+    Activation, Copied, Input, Module, Op, Output, Program, Role, Rotation, Step, Tensor, Wire, run_of,
 };
 
 use super::Recorded;
@@ -99,7 +99,10 @@ pub(super) fn mutants(model: &Recorded) -> Vec<Mutant> {
             }
             // A key's bias adds the same to all scores of a query: only what the key itself gives
             // shows it, which was recorded of the baseline.
-            if change == "the bias" && original.role(at) == Some(Role::Key) && !has_key {
+            if ["the bias", "no bias"].contains(&change.as_str())
+                && original.role(at) == Some(Role::Key)
+                && !has_key
+            {
                 continue;
             }
             push(what(&change), &|p| p.steps[at].op = other.clone());
@@ -144,7 +147,31 @@ fn other_ops(program: &Program, op: &Op) -> Vec<(String, Op)> {
     let mut all = Vec::new();
     let mut push = |what: &str, op: Option<Op>| all.extend(op.map(|op| (what.to_string(), op)));
     match *op {
-        Op::Rows | Op::Unrows | Op::Mask | Op::Sum => {}
+        Op::Rows | Op::Unrows | Op::Sum | Op::Product | Op::Mean | Op::FirstShown => {}
+        Op::Mask { window } => {
+            push("the window", window.map(|window| Op::Mask { window: Some(window + 1) }));
+            push("no window", window.map(|_| Op::Mask { window: None }));
+            push("a window", (window.is_none()).then_some(Op::Mask { window: Some(1) }));
+        }
+        Op::Angles { rotation, sines } => {
+            let other = |rotation: Rotation| Some(Op::Angles { rotation, sines });
+            push("the base", other(Rotation { base: rotation.base * 1.5, ..rotation }));
+            push("how much slower", other(Rotation { slower: 1.5, ..rotation }));
+            push("the size", other(Rotation { size: rotation.size + 2, ..rotation }));
+            push("the positions", other(Rotation { positions: rotation.positions / 4, ..rotation }));
+            let neighbours = !rotation.neighbours;
+            push("the pairs", other(Rotation { neighbours, ..rotation }));
+            push("sines", Some(Op::Angles { rotation, sines: !sines }));
+        }
+        Op::Rotate { heads, neighbours } => {
+            let other = if heads == 1 { 2 } else { 1 };
+            push("the heads", Some(Op::Rotate { heads: other, neighbours }));
+            push("the pairs", Some(Op::Rotate { heads, neighbours: !neighbours }));
+        }
+        Op::Part { at, of } => {
+            push("the part", Some(Op::Part { at: (at + 1) % of, of }));
+            push("the number of parts", Some(Op::Part { at, of: of + 1 }));
+        }
         Op::Embedding { table } => {
             push("the table", another(table).map(|table| Op::Embedding { table }));
             push("the kind", Some(Op::Positions { table, padding: None }));
@@ -161,11 +188,15 @@ fn other_ops(program: &Program, op: &Op) -> Vec<(String, Op)> {
         }
         Op::Linear { weight, bias } => {
             push("the weight", another(weight).map(|weight| Op::Linear { weight, bias }));
-            push("the bias", another(bias).map(|bias| Op::Linear { weight, bias }));
+            let other = bias.and_then(another);
+            push("the bias", other.map(|bias| Op::Linear { weight, bias: Some(bias) }));
+            push("no bias", bias.map(|_| Op::Linear { weight, bias: None }));
         }
         Op::LayerNorm { weight, bias, eps } => {
             push("the weight", another(weight).map(|weight| Op::LayerNorm { weight, bias, eps }));
-            push("the bias", another(bias).map(|bias| Op::LayerNorm { weight, bias, eps }));
+            let other = bias.and_then(another);
+            push("the bias", other.map(|bias| Op::LayerNorm { weight, bias: Some(bias), eps }));
+            push("no bias", bias.map(|_| Op::LayerNorm { weight, bias: None, eps }));
             push("the eps", Some(Op::LayerNorm { weight, bias, eps: if eps < 1e-8 { 1e-5 } else { 1e-12 } }));
         }
         Op::Attention { heads } => {

@@ -18,7 +18,16 @@ pub(super) fn operator(step: &Step) -> Option<(&'static str, usize)> {
         Op::Activation { .. } => ("gelu", 1),
         Op::Sum => ("add", step.inputs.len() - 1),
         Op::Token { .. } => ("select", 1),
-        Op::Rows | Op::Unrows | Op::Mask | Op::Feature { .. } => return None,
+        Op::Rows
+        | Op::Unrows
+        | Op::Mask { .. }
+        | Op::Angles { .. }
+        | Op::Rotate { .. }
+        | Op::Product
+        | Op::Part { .. }
+        | Op::Mean
+        | Op::FirstShown
+        | Op::Feature { .. } => return None,
     })
 }
 
@@ -47,7 +56,7 @@ impl Scopes {
 /// nothing and is here the end of what is around it, that of what is around it.
 fn path(name: &str, prefix: &str) -> String {
     let inner = name.strip_prefix(prefix).unwrap_or(name).trim_start_matches('.');
-    let ends = [".intermediate_act_fn", ".transform_act_fn", ".activation"];
+    let ends = [".intermediate_act_fn", ".transform_act_fn", ".act_fn", ".act", ".activation"];
     ends.iter().find_map(|end| inner.strip_suffix(end)).unwrap_or(inner).to_string()
 }
 
@@ -80,7 +89,9 @@ pub(super) fn named_modules(modules: &BTreeMap<String, String>, base: &str) -> S
             "torch.Linear" => Some("linear"),
             "torch.LayerNorm" => Some("layer_norm"),
             "torch.Tanh" => Some("tanh"),
-            _ if name.ends_with("_act_fn") => Some("gelu"),
+            // nomic-bert's others are functions.
+            "torch.GELU" => continue,
+            _ if ["_act_fn", ".act_fn", ".act"].iter().any(|end| name.ends_with(end)) => Some("gelu"),
             _ if name.ends_with("ffn.activation") || name.ends_with("sequence_summary.activation") => {
                 Some("gelu")
             }

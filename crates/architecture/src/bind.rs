@@ -80,7 +80,7 @@ fn usual_prefixes(base: &str) -> Vec<String> {
 }
 
 /// Models whose tensors have names of others, and mean something else: their prefix is theirs.
-const FAMILIES: [&str; 13] = [
+const FAMILIES: [&str; 14] = [
     "bert",
     "roberta",
     "xlm_roberta",
@@ -89,6 +89,7 @@ const FAMILIES: [&str; 13] = [
     "distilbert",
     "mpnet",
     "albert",
+    "new",
     "ernie",
     "data2vec_text",
     "layoutlm",

@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 
 use crate::program::{
-    Copied, Input, Module, Op, Output, Program, Shape, Step, Tensor, TensorId, Wire, run_of,
+    Copied, Input, Module, Op, Output, Program, Rotation, Shape, Step, Tensor, TensorId, Wire, run_of,
 };
 use crate::{Activation, Task};
 
@@ -168,31 +168,39 @@ impl Draft {
 
     /// A linear layer with a bias.
     pub fn linear(&mut self, name: &str, x: Wire, outputs: usize) -> Wire {
+        self.linear_with(name, x, outputs, true)
+    }
+
+    /// A linear layer, with a bias or without.
+    pub fn linear_with(&mut self, name: &str, x: Wire, outputs: usize, has_bias: bool) -> Wire {
         let inputs = self.width(x);
         self.leaf(name, |m| {
             let weight = m.parameter("weight", vec![outputs, inputs]);
-            let bias = m.parameter("bias", vec![outputs]);
-            m.affine(x, weight, bias)
+            let bias = has_bias.then(|| m.parameter("bias", vec![outputs]));
+            m.step(Op::Linear { weight, bias }, [x])
         })
     }
 
     /// A linear layer whose weight, or whose bias, is not its own parameter.
-    pub fn linear_of(&mut self, name: &str, x: Wire, weight: TensorId, bias: TensorId) -> Wire {
-        self.leaf(name, |m| m.affine(x, weight, bias))
+    pub fn linear_of(&mut self, name: &str, x: Wire, weight: TensorId, bias: Option<TensorId>) -> Wire {
+        self.leaf(name, |m| m.step(Op::Linear { weight, bias }, [x]))
     }
 
-    fn affine(&mut self, x: Wire, weight: TensorId, bias: TensorId) -> Wire {
-        self.step(Op::Linear { weight, bias }, [x])
-    }
-
-    /// A layer norm.
+    /// A layer norm with a bias.
     pub fn layer_norm(&mut self, name: &str, x: Wire, eps: f64) -> Wire {
+        self.layer_norm_with(name, x, eps, true)
+    }
+
+    /// A layer norm, with a bias or without.
+    pub fn layer_norm_with(&mut self, name: &str, x: Wire, eps: f64, has_bias: bool) -> Wire {
         let width = self.width(x);
         self.leaf(name, |m| {
             let weight = m.parameter("weight", vec![width]);
-            let bias = m.parameter("bias", vec![width]);
-            for (tensor, old) in [(weight, "gamma"), (bias, "beta")] {
-                m.program.tensors[tensor].old_name = Some(m.named(old));
+            let bias = has_bias.then(|| m.parameter("bias", vec![width]));
+            for (tensor, old) in [(Some(weight), "gamma"), (bias, "beta")] {
+                if let Some(tensor) = tensor {
+                    m.program.tensors[tensor].old_name = Some(m.named(old));
+                }
             }
             m.step(Op::LayerNorm { weight, bias, eps }, [x])
         })
@@ -200,7 +208,46 @@ impl Draft {
 
     /// What attention makes of a mask `[rows, sequence]`.
     pub fn mask(&mut self, mask: Wire) -> Wire {
-        self.step(Op::Mask, [mask])
+        self.step(Op::Mask { window: None }, [mask])
+    }
+
+    /// What attention makes of a mask `[rows, sequence]` where tokens see no further than `window`
+    /// in either direction.
+    pub fn window(&mut self, mask: Wire, window: usize) -> Wire {
+        self.step(Op::Mask { window: Some(window) }, [mask])
+    }
+
+    /// A module that gives the cosines and the sines of the angles by which tokens are turned, in
+    /// that order. Modules that give the same ones share them.
+    pub fn rotary(
+        &mut self,
+        name: &str,
+        class: impl Into<Cow<'static, str>>,
+        rotation: Rotation,
+    ) -> [Wire; 2] {
+        let angles = |m: &mut Self, sines: bool| {
+            let op = Op::Angles { rotation, sines };
+            match m.program.steps.iter().position(|step| step.op == op) {
+                Some(known) => Wire::Step(known),
+                None => m.step(op, []),
+            }
+        };
+        let mut sines = None;
+        let cosines = self.module(name, class, |m| {
+            let cosines = angles(m, false);
+            sines = Some(angles(m, true));
+            cosines
+        });
+        [cosines, sines.unwrap_or(cosines)]
+    }
+
+    /// Turns the features of each head.
+    pub fn rotate(&mut self, x: Wire, [cosines, sines]: [Wire; 2], heads: usize) -> Wire {
+        let neighbours = cosines.step().is_some_and(|step| match self.program.steps[step].op {
+            Op::Angles { rotation, .. } => rotation.neighbours,
+            _ => false,
+        });
+        self.step(Op::Rotate { heads, neighbours }, [x, cosines, sines])
     }
 
     /// Multi-head attention; query, key and value have the same width.
@@ -231,6 +278,26 @@ impl Draft {
     /// A sum, such as that of a residual connection.
     pub fn sum<const N: usize>(&mut self, parts: [Wire; N]) -> Wire {
         self.step(Op::Sum, parts)
+    }
+
+    /// A product, element by element.
+    pub fn product(&mut self, factors: [Wire; 2]) -> Wire {
+        self.step(Op::Product, factors)
+    }
+
+    /// The features in so many parts of the same width.
+    pub fn parts<const N: usize>(&mut self, x: Wire) -> [Wire; N] {
+        std::array::from_fn(|at| self.step(Op::Part { at, of: N }, [x]))
+    }
+
+    /// The mean over the tokens that a mask `[rows, sequence]` shows.
+    pub fn mean(&mut self, x: Wire, mask: Wire) -> Wire {
+        self.step(Op::Mean, [x, mask])
+    }
+
+    /// The first token that a mask `[rows, sequence]` shows.
+    pub fn first_shown(&mut self, x: Wire, mask: Wire) -> Wire {
+        self.step(Op::FirstShown, [x, mask])
     }
 
     /// One token of each text.
@@ -296,12 +363,14 @@ impl Draft {
 
     /// The program.
     pub fn finish(mut self) -> Program {
+        // What modules share is computed where the first of them stands.
+        self.program.modules.sort_by_key(|module| module.output);
         self.name_what_is_between();
         self.program
     }
 
     /// Names what stands between modules, so that it can be seen and blamed by itself: attention,
-    /// activations and sums that no module ends with. The name is in brackets, within the module
+    /// rotations, activations, products and sums that no module ends with. The name is in brackets, within the module
     /// that it is in. A sum that is only normalised before its module ends goes without.
     fn name_what_is_between(&mut self) {
         let program = &self.program;
@@ -309,6 +378,11 @@ impl Draft {
         for (at, step) in program.steps.iter().enumerate() {
             let kind = match step.op {
                 Op::Attention { .. } => "attention",
+                Op::Angles { sines: true, .. } => "sines",
+                Op::Rotate { .. } => "rotation",
+                Op::Product => "product",
+                Op::Mean => "mean",
+                Op::FirstShown => "token",
                 // What the architecture bends within a module is told with the rest of it, as of a
                 // pooler.
                 Op::Activation { configured: false, .. } if !step.module.is_empty() => continue,
@@ -319,7 +393,7 @@ impl Draft {
             let end = program.module(&step.module).map(|module| module.output);
             let goes_to_end = |(user, _): (usize, usize)| Some(user) == end;
             let is_there = program.ending_at(at).next().is_some();
-            if is_there || step.op == Op::Sum && program.consumers(at).any(goes_to_end) {
+            if is_there || step.op == Op::Sum && program.consumers(at).all(goes_to_end) {
                 continue;
             }
             let (own, run) = run_of(&step.module);

@@ -44,6 +44,12 @@ pub trait Family: Debug + Send + Sync {
         program.limits()
     }
 
+    /// Whether transformers has the family. Of one that it does not have, the reference was held
+    /// against a model that was written for that, by the code that is published with its models.
+    fn is_of_transformers(&self) -> bool {
+        true
+    }
+
     /// The id of the padding token.
     fn pad_token_id(&self) -> usize;
 

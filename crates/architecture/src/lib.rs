@@ -51,6 +51,7 @@ pub use bind::{BindError, Bound, Misfits, Misshaped, Missing, bind, bind_program
 pub use draft::Draft;
 pub use family::{Family, ProblemType};
 pub use program::{
-    Copied, Input, Limits, Module, Op, Output, Program, Role, Shape, Step, Tensor, TensorId, Wire, run_of,
+    Copied, Input, Limits, Module, Op, Output, Program, Role, Rotation, Shape, Step, Tensor, TensorId, Wire,
+    run_of,
 };
 pub use task::{Task, TaskError};

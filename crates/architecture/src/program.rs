@@ -116,7 +116,10 @@ pub enum Op {
     /// The leading axes as they are in the first input, of one number for each row.
     Unrows,
     /// What attention makes of a mask of ones and zeros.
-    Mask,
+    Mask {
+        /// How far a token sees, in either direction; without it as far as the text is.
+        window: Option<usize>,
+    },
     /// Rows of a table, by ids.
     Embedding {
         /// `[rows, width]`.
@@ -135,15 +138,15 @@ pub enum Op {
     Linear {
         /// `[out, in]`.
         weight: TensorId,
-        /// `[out]`.
-        bias: TensorId,
+        /// `[out]`, where there is one.
+        bias: Option<TensorId>,
     },
     /// Layer normalisation over the features.
     LayerNorm {
         /// `[width]`.
         weight: TensorId,
-        /// `[width]`.
-        bias: TensorId,
+        /// `[width]`, where there is one.
+        bias: Option<TensorId>,
         /// What is added to the variance.
         eps: f64,
     },
@@ -162,6 +165,21 @@ pub enum Op {
         /// The distance at which the last bucket begins.
         farthest: usize,
     },
+    /// The cosines, or the sines, of the angles by which tokens are turned (Su et al. 2021, section
+    /// 3.2.2): `[1, sequence, size]`, of the tokens' places alone. It is fed nothing.
+    Angles {
+        /// Which angles.
+        rotation: Rotation,
+        /// Whether sines; if not, cosines.
+        sines: bool,
+    },
+    /// Turns the first features of each head in pairs, fed them, cosines and sines; the others stay.
+    Rotate {
+        /// How many heads there are.
+        heads: usize,
+        /// Which features are pairs; see [`Rotation::neighbours`].
+        neighbours: bool,
+    },
     /// Multi-head attention of query, key, value and mask, scaled by the size of a head. A fifth
     /// input is added to the scores, as [`Op::RelativeBias`] gives it.
     Attention {
@@ -177,6 +195,19 @@ pub enum Op {
     },
     /// The sum of all inputs.
     Sum,
+    /// The product of all inputs, element by element.
+    Product,
+    /// Some of the features: one of several parts of the same width.
+    Part {
+        /// Which.
+        at: usize,
+        /// How many parts there are.
+        of: usize,
+    },
+    /// The mean over those tokens of each text that a mask shows, fed both.
+    Mean,
+    /// The first token of each text that a mask shows, fed both; of a text that it hides, the first.
+    FirstShown,
     /// One token of each text.
     Token {
         /// Its position.
@@ -194,14 +225,23 @@ impl Op {
     pub(crate) fn shape(&self, fed: Shape, tensors: &[Tensor]) -> Shape {
         let size = |tensor: TensorId, axis: usize| tensors.get(tensor)?.shape.get(axis).copied();
         match *self {
-            Self::Rows | Self::Mask => Shape::IDS,
+            Self::Rows | Self::Mask { .. } => Shape::IDS,
             Self::Unrows => Shape { per_token: false, width: None },
             Self::Embedding { table } | Self::Positions { table, .. } | Self::RelativeBias { table, .. } => {
                 Shape { per_token: true, width: size(table, 1) }
             }
             Self::Linear { weight, .. } => Shape { width: size(weight, 0), ..fed },
-            Self::LayerNorm { .. } | Self::Attention { .. } | Self::Activation { .. } | Self::Sum => fed,
-            Self::Token { .. } => Shape { per_token: false, ..fed },
+            Self::Angles { rotation, .. } => Shape { per_token: true, width: Some(rotation.size) },
+            Self::Part { of, .. } => {
+                Shape { width: fed.width.and_then(|width| width.checked_div(of)), ..fed }
+            }
+            Self::LayerNorm { .. }
+            | Self::Attention { .. }
+            | Self::Rotate { .. }
+            | Self::Activation { .. }
+            | Self::Sum
+            | Self::Product => fed,
+            Self::Token { .. } | Self::Mean | Self::FirstShown => Shape { per_token: false, ..fed },
             Self::Feature { .. } => Shape { width: None, ..fed },
         }
     }
@@ -213,10 +253,38 @@ impl Op {
                 vec![("weight", table)]
             }
             Self::Linear { weight, bias } | Self::LayerNorm { weight, bias, .. } => {
-                vec![("weight", weight), ("bias", bias)]
+                [("weight", weight)].into_iter().chain(bias.map(|bias| ("bias", bias))).collect()
             }
             _ => Vec::new(),
         }
+    }
+}
+
+/// By how much tokens are turned: at place *p*, the pair *i* of features by *p* · *base*^(−2*i*/*size*)
+/// / *slower*.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rotation {
+    /// How many features of each head are turned: an even number.
+    pub size: usize,
+    /// The number whose powers the angles are.
+    pub base: f64,
+    /// What all angles are divided by.
+    pub slower: f64,
+    /// Whether a feature is turned with the one beside it; if not, with that of the other half.
+    pub neighbours: bool,
+    /// The most tokens in a text.
+    pub positions: usize,
+}
+
+impl Rotation {
+    /// What the place of a token is multiplied with for the angle of each pair of features.
+    pub fn frequencies(&self) -> impl Iterator<Item = f64> + use<'_> {
+        (0..self.size / 2).map(|pair| self.base.powf(-2.0 * pair as f64 / self.size as f64) / self.slower)
+    }
+
+    /// The pair that a feature is of.
+    pub fn pair(&self, feature: usize) -> usize {
+        if self.neighbours { feature / 2 } else { feature % (self.size / 2).max(1) }
     }
 }
 
@@ -337,7 +405,7 @@ impl Program {
     /// the step itself.
     pub fn source(&self, step: usize) -> usize {
         match (&self.steps[step].op, self.steps[step].inputs.first().copied().and_then(Wire::step)) {
-            (Op::Unrows | Op::Feature { .. }, Some(before)) => self.source(before),
+            (Op::Unrows | Op::Feature { .. } | Op::Part { .. }, Some(before)) => self.source(before),
             _ => step,
         }
     }
@@ -484,7 +552,7 @@ impl Program {
     pub fn below(&self, input: usize) -> Option<usize> {
         let below = self.readers(input).filter_map(|step| match step.op {
             Op::Embedding { table } => self.tensors[table].shape.first().copied(),
-            Op::Mask => Some(2),
+            Op::Mask { .. } => Some(2),
             _ => None,
         });
         below.min()
@@ -492,7 +560,7 @@ impl Program {
 
     /// Whether an input is a mask.
     pub fn is_mask(&self, input: usize) -> bool {
-        self.readers(input).any(|step| step.op == Op::Mask)
+        self.readers(input).any(|step| matches!(step.op, Op::Mask { .. }))
     }
 
     /// Whether a step is fed the first input.
@@ -508,6 +576,7 @@ impl Program {
                 let before = padding.map_or(0, |padding| padding.saturating_add(1));
                 Some(self.tensors[table].shape.first()?.saturating_sub(before))
             }
+            Op::Angles { rotation, .. } => Some(rotation.positions),
             _ => None,
         });
         Limits {

@@ -8,7 +8,7 @@ use architecture::{Activation, Draft, Program, Task, Wire};
 
 use crate::classes::{Classes, HEADS_AND_PRETRAINING};
 use crate::config::{ConfigError, Described, Sizes, config};
-use crate::encoder::{Embeddings, choices, decoder, spans};
+use crate::encoder::{Embeddings, WORDS, choices, decoder, spans};
 use crate::model::models;
 
 config! {
@@ -175,9 +175,9 @@ impl AlbertConfig {
         let bent = m.configured_activation(dense, self.hidden_act);
         let normed = m.layer_norm("LayerNorm", bent, self.layer_norm_eps);
         let sizes = [self.vocab_size, self.embedding_size];
-        let weight = decoder(m, "decoder.weight", sizes, self.tie_word_embeddings);
+        let weight = decoder(m, WORDS, "decoder.weight", sizes, self.tie_word_embeddings);
         let bias = m.parameter("bias", vec![self.vocab_size]);
         m.copied("decoder.bias", bias, false);
-        m.linear_of("decoder", normed, weight, bias)
+        m.linear_of("decoder", normed, weight, Some(bias))
     }
 }

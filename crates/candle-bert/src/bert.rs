@@ -8,7 +8,7 @@ use architecture::{Activation, Draft, Program, Task, Wire};
 
 use crate::classes::{Classes, HEADS_OF_BERT};
 use crate::config::{Described, Sizes, config};
-use crate::encoder::{Embeddings, Encoder, choices, decoder, spans};
+use crate::encoder::{Embeddings, Encoder, WORDS, choices, decoder, spans};
 use crate::heads::Head;
 use crate::model::models;
 use crate::{EncoderFor, EncoderForTask, EncoderOutput};
@@ -155,12 +155,12 @@ impl BertConfig {
             m.layer_norm("LayerNorm", bent, self.layer_norm_eps)
         });
         let sizes = [self.vocab_size, self.hidden_size];
-        let weight = decoder(m, "decoder.weight", sizes, self.tie_word_embeddings);
+        let weight = decoder(m, WORDS, "decoder.weight", sizes, self.tie_word_embeddings);
         // Checkpoints may have a copy of the bias as `decoder.bias`; like transformers, this one is
         // taken.
         let bias = m.parameter("bias", vec![self.vocab_size]);
         m.copied("decoder.bias", bias, false);
-        m.linear_of("decoder", transformed, weight, bias)
+        m.linear_of("decoder", transformed, weight, Some(bias))
     }
 }
 

@@ -13,7 +13,8 @@ use serde_json::{Map, Value};
 
 use crate::classes::{Classes, class};
 use crate::{
-    AlbertConfig, BertConfig, DistilBertConfig, ElectraConfig, MpnetConfig, OtherConfig, RobertaConfig,
+    AlbertConfig, BertConfig, DistilBertConfig, ElectraConfig, GteConfig, ModernBertConfig, MpnetConfig,
+    NomicBertConfig, OtherConfig, RobertaConfig,
 };
 
 /// Far more layers than any encoder has, and few enough that a list of them is no danger: the
@@ -29,6 +30,9 @@ fn model_types() -> Vec<&'static str> {
         DistilBertConfig::MODEL_TYPES,
         MpnetConfig::MODEL_TYPES,
         AlbertConfig::MODEL_TYPES,
+        ModernBertConfig::MODEL_TYPES,
+        NomicBertConfig::MODEL_TYPES,
+        GteConfig::MODEL_TYPES,
     ];
     all.into_iter().flatten().map(|(model_type, _)| *model_type).collect()
 }
@@ -59,6 +63,9 @@ pub fn family(json: &[u8]) -> Result<Arc<dyn Family>, ConfigError> {
         _ if is(DistilBertConfig::MODEL_TYPES) => Arc::new(DistilBertConfig::of(&fields)?),
         _ if is(AlbertConfig::MODEL_TYPES) => Arc::new(AlbertConfig::of(&fields)?),
         _ if is(MpnetConfig::MODEL_TYPES) => Arc::new(MpnetConfig::of(&fields)?),
+        _ if is(ModernBertConfig::MODEL_TYPES) => Arc::new(ModernBertConfig::of(&fields)?),
+        _ if is(NomicBertConfig::MODEL_TYPES) => Arc::new(NomicBertConfig::of(&fields)?),
+        _ if is(GteConfig::MODEL_TYPES) => Arc::new(GteConfig::of(&fields)?),
         Some(found) if !is(BertConfig::MODEL_TYPES) => Arc::new(OtherConfig::of(&fields, found)?),
         _ => Arc::new(BertConfig::of(&fields)?),
     })
@@ -77,6 +84,12 @@ pub(crate) trait Described {
 
     /// How those names end, and the task that each is for.
     const CLASSES: Classes;
+
+    /// What `position_embedding_type` must be, where it is said.
+    const POSITIONS: &'static str = "absolute";
+
+    /// See [`Family::is_of_transformers`].
+    const IS_OF_TRANSFORMERS: bool = true;
 
     /// What the names of transformers' classes begin with.
     fn class_prefix(&self) -> &'static str {
@@ -121,6 +134,12 @@ macro_rules! config {
     (@type eps) => { f64 };
     (@type activation) => { architecture::Activation };
     (@type flag) => { bool };
+    (@type base) => { f64 };
+    (@type own_base) => { Option<f64> };
+    (@type ntk) => { Option<f64> };
+    (@type part) => { f64 };
+    (@type count) => { usize };
+    (@type own_size) => { Option<usize> };
     (@type name) => { String };
     (@check size, $name:expr, $value:expr) => {
         if $value == 0 {
@@ -129,6 +148,29 @@ macro_rules! config {
     };
     (@check eps, $name:expr, $value:expr) => {
         $crate::config::check_eps($name, $value)?;
+    };
+    (@check base, $name:expr, $value:expr) => {
+        $crate::config::check_base($name, $value)?;
+    };
+    (@check own_base, $name:expr, $value:expr) => {
+        if let Some(base) = $value {
+            $crate::config::check_base($name, base)?;
+        }
+    };
+    (@check ntk, $name:expr, $value:expr) => {
+        if let Some(factor) = $value {
+            $crate::config::check_base($name, factor)?;
+        }
+    };
+    (@check own_size, $name:expr, $value:expr) => {
+        if $value == Some(0) {
+            return Err($crate::ConfigError::Zero { field: $name });
+        }
+    };
+    (@check part, $name:expr, $value:expr) => {
+        if !(0.0..=1.0).contains(&$value) {
+            return Err($crate::ConfigError::Part { field: $name, found: $value });
+        }
     };
     (@check $kind:ident, $name:expr, $value:expr) => {};
     (
@@ -258,6 +300,10 @@ macro_rules! config {
                 Self::BASE
             }
 
+            fn is_of_transformers(&self) -> bool {
+                Self::IS_OF_TRANSFORMERS
+            }
+
             fn program(
                 &self,
                 task: architecture::Task,
@@ -356,6 +402,18 @@ pub enum ConfigError {
     /// The eps would make NaN, or change a sign.
     #[error("config.json: {field} is {found}, but must be finite and not negative (such as 1e-12)")]
     LayerNormEps { field: &'static str, found: f64 },
+    /// No base of angles.
+    #[error("config.json: {field} is {found}, but must be a finite number above 0 (such as 10000.0)")]
+    Base { field: &'static str, found: f64 },
+    /// A part of something that is more than all of it, or less than nothing.
+    #[error("config.json: {field} is {found}, but must be from 0 to 1")]
+    Part { field: &'static str, found: f64 },
+    /// Heads whose features cannot be turned in pairs.
+    #[error(
+        "config.json: {size} features of each head would be turned, and rotary positions turn them in pairs: the \
+         number must be even, so the hidden size, the number of heads, or the part that is turned is wrong"
+    )]
+    OddHeads { size: String },
     /// An activation that is not one of [`Activation::NAMES`].
     #[error("config.json: {field} '{}' is not known; known are {}", source.name, Activation::NAMES.join(", "))]
     Activation { field: &'static str, source: UnknownActivation },
@@ -380,8 +438,8 @@ pub enum ConfigError {
     #[error("config.json: model_type is '{found}'; known are {}; {ON_GRAPHS}", model_types().join(", "))]
     ModelType { found: String },
     /// A value that makes another model, which is not run here.
-    #[error("config.json: {field} is '{found}'; only '{known}' is run here; {ON_GRAPHS}")]
-    Choice { field: &'static str, found: String, known: &'static str },
+    #[error("config.json: {field} is '{found}'; only {known} is run here; {ON_GRAPHS}")]
+    Choice { field: &'static str, found: String, known: String },
     /// A head that the family does not have.
     #[error("{family} has no head for {task}; name one that it has: {}", known.join(", "))]
     NoHead { family: &'static str, task: Task, known: Vec<&'static str> },
@@ -453,6 +511,12 @@ pub(crate) fn check_eps(field: &'static str, eps: f64) -> Result<(), ConfigError
     is_one.then_some(()).ok_or(ConfigError::LayerNormEps { field, found: eps })
 }
 
+/// The base of angles.
+pub(crate) fn check_base(field: &'static str, base: f64) -> Result<(), ConfigError> {
+    let is_one = base.is_finite() && base > 0.;
+    is_one.then_some(()).ok_or(ConfigError::Base { field, found: base })
+}
+
 /// The fields of a config.json; those that are `null` count as absent.
 pub(crate) struct Fields(Map<String, Value>);
 
@@ -493,6 +557,53 @@ impl Fields {
 
     pub(crate) fn eps(&self, field: &'static str, default: f64) -> Result<f64, ConfigError> {
         Ok(self.get(field, "a number", Value::as_f64)?.unwrap_or(default))
+    }
+
+    pub(crate) fn part(&self, field: &'static str, default: f64) -> Result<f64, ConfigError> {
+        self.eps(field, default)
+    }
+
+    pub(crate) fn count(&self, field: &'static str, default: usize) -> Result<usize, ConfigError> {
+        self.size(field, default)
+    }
+
+    pub(crate) fn own_size(
+        &self,
+        field: &'static str,
+        default: Option<usize>,
+    ) -> Result<Option<usize>, ConfigError> {
+        let none = default.unwrap_or(0);
+        Ok(self.get(field, "a whole number", Value::as_u64)?.map_or(default, |_| self.size(field, none).ok()))
+    }
+
+    /// The factor of angles that were made slower: `{"type": "ntk", "factor": 2.0}`.
+    pub(crate) fn ntk(&self, field: &'static str, default: Option<f64>) -> Result<Option<f64>, ConfigError> {
+        let expected = "an object such as {\"type\": \"ntk\", \"factor\": 2.0}";
+        let Some(scaling) = self.get(field, expected, Value::as_object)? else { return Ok(default) };
+        let scaling = Self(scaling.clone());
+        scaling.only("type", "ntk")?;
+        scaling.none("mixed_b")?;
+        scaling.get("factor", "a number", Value::as_f64)?.map(Some).ok_or_else(|| ConfigError::WrongType {
+            field,
+            expected,
+            found: shown(&Value::Object(scaling.0.clone())),
+        })
+    }
+
+    pub(crate) fn base(&self, field: &'static str, default: f64) -> Result<f64, ConfigError> {
+        self.eps(field, default)
+    }
+
+    /// A base that `null` says there is none of.
+    pub(crate) fn own_base(
+        &self,
+        field: &'static str,
+        default: Option<f64>,
+    ) -> Result<Option<f64>, ConfigError> {
+        match self.0.get(field) {
+            Some(Value::Null) => Ok(None),
+            _ => Ok(self.get(field, "a number", Value::as_f64)?.or(default)),
+        }
     }
 
     pub(crate) fn activation(
@@ -554,7 +665,7 @@ impl Fields {
             let expected = types().map(|known| format!("'{known}'")).collect::<Vec<_>>().join(" or ");
             return Err(ConfigError::OtherFamily { found: found.into(), family: C::NAME, expected });
         }
-        self.only("position_embedding_type", "absolute")?;
+        self.only("position_embedding_type", C::POSITIONS)?;
         for field in ["is_decoder", "add_cross_attention"] {
             if self.flag(field, false)? {
                 return Err(ConfigError::Decoder { field });
@@ -566,10 +677,34 @@ impl Fields {
         }
     }
 
+    /// Refuses what is true.
+    pub(crate) fn not(&self, field: &'static str) -> Result<(), ConfigError> {
+        match self.flag(field, false)? {
+            true => Err(ConfigError::Choice { field, found: "true".into(), known: "'false'".into() }),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses any value.
+    pub(crate) fn none(&self, field: &'static str) -> Result<(), ConfigError> {
+        match self.0.get(field) {
+            None | Some(Value::Null) => Ok(()),
+            Some(found) => Err(ConfigError::Choice { field, found: shown(found), known: "'null'".into() }),
+        }
+    }
+
     /// Refuses all values but one, which holds where there is none.
     pub(crate) fn only(&self, field: &'static str, known: &'static str) -> Result<(), ConfigError> {
-        match self.text(field)?.filter(|&found| found != known) {
-            Some(found) => Err(ConfigError::Choice { field, found: found.into(), known }),
+        self.one_of(field, &[known])
+    }
+
+    /// Refuses all values but these, of which one holds where there is none.
+    pub(crate) fn one_of(&self, field: &'static str, known: &[&'static str]) -> Result<(), ConfigError> {
+        match self.text(field)?.filter(|found| !known.contains(found)) {
+            Some(found) => {
+                let known = known.iter().map(|known| format!("'{known}'")).collect::<Vec<_>>().join(" or ");
+                Err(ConfigError::Choice { field, found: found.into(), known })
+            }
             None => Ok(()),
         }
     }

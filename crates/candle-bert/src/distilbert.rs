@@ -8,7 +8,7 @@ use architecture::{Activation, Draft, Program, Task, Wire};
 
 use crate::classes::{Classes, HEADS};
 use crate::config::{Described, Sizes, config};
-use crate::encoder::{Embeddings, choices, decoder, spans};
+use crate::encoder::{Embeddings, WORDS, choices, decoder, spans};
 use crate::model::models;
 
 /// What every LayerNorm adds to the variance: config.json does not say it.
@@ -136,8 +136,8 @@ impl DistilBertConfig {
         let bent = m.configured_activation(dense, self.activation);
         let normed = m.layer_norm("vocab_layer_norm", bent, EPS);
         let sizes = [self.vocab_size, self.dim];
-        let weight = decoder(m, "vocab_projector.weight", sizes, self.tie_word_embeddings);
+        let weight = decoder(m, WORDS, "vocab_projector.weight", sizes, self.tie_word_embeddings);
         let bias = m.parameter("vocab_projector.bias", vec![self.vocab_size]);
-        m.linear_of("vocab_projector", normed, weight, bias)
+        m.linear_of("vocab_projector", normed, weight, Some(bias))
     }
 }

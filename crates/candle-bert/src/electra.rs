@@ -8,7 +8,7 @@ use architecture::{Activation, Draft, Program, Task, Wire};
 
 use crate::classes::{Classes, HEADS_AND_PRETRAINING};
 use crate::config::{ConfigError, Described, Fields, Sizes, config};
-use crate::encoder::{Embeddings, Encoder, choices, classification, decoder, spans};
+use crate::encoder::{Embeddings, Encoder, WORDS, choices, classification, decoder, spans};
 use crate::model::models;
 
 config! {
@@ -138,8 +138,8 @@ impl ElectraConfig {
             m.layer_norm("LayerNorm", bent, self.layer_norm_eps)
         });
         let sizes = [self.vocab_size, self.embedding_size];
-        let weight = decoder(m, "generator_lm_head.weight", sizes, self.tie_word_embeddings);
+        let weight = decoder(m, WORDS, "generator_lm_head.weight", sizes, self.tie_word_embeddings);
         let bias = m.parameter("generator_lm_head.bias", vec![self.vocab_size]);
-        m.linear_of("generator_lm_head", normed, weight, bias)
+        m.linear_of("generator_lm_head", normed, weight, Some(bias))
     }
 }

@@ -158,7 +158,12 @@ pub(crate) fn classification(
 /// Where the answer begins and where it ends: the two rows of a linear layer's weight (Devlin et
 /// al. 2018, section 4.2, where they are called S and E).
 pub(crate) fn spans(m: &mut Draft, hidden: Wire) {
-    let both = m.linear("qa_outputs", hidden, 2);
+    two_features(m, "qa_outputs", hidden);
+}
+
+/// [`spans`], by a linear layer of another name.
+pub(crate) fn two_features(m: &mut Draft, name: &str, hidden: Wire) {
+    let both = m.linear(name, hidden, 2);
     let (start, end) = (m.feature(both, 0), m.feature(both, 1));
     m.output("start_logits", start);
     m.output("end_logits", end);
@@ -170,9 +175,18 @@ pub(crate) fn choices(m: &mut Draft, pooled: Wire) -> Wire {
     m.unrows(logits)
 }
 
+/// The table of word embeddings, as most families call it.
+pub(crate) const WORDS: &str = "embeddings.word_embeddings.weight";
+
 /// The weight of a decoder, under its name: the table of word embeddings if the two are `tied`.
-pub(crate) fn decoder(m: &mut Draft, name: &str, [words, width]: [usize; 2], tied: bool) -> TensorId {
-    match m.tensor("embeddings.word_embeddings.weight").filter(|_| tied) {
+pub(crate) fn decoder(
+    m: &mut Draft,
+    table: &str,
+    name: &str,
+    [words, width]: [usize; 2],
+    tied: bool,
+) -> TensorId {
+    match m.tensor(table).filter(|_| tied) {
         Some(table) => {
             m.copied(name, table, true);
             table

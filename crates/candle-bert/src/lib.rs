@@ -19,7 +19,10 @@
 //! | BERT | [`BertConfig`] | [`BertModel`], … |
 //! | DistilBERT | [`DistilBertConfig`] | [`DistilBertModel`], … |
 //! | ELECTRA | [`ElectraConfig`] | [`ElectraModel`], … |
+//! | gte | [`GteConfig`] | [`GteModel`], … |
+//! | ModernBERT | [`ModernBertConfig`] | [`ModernBertModel`], … |
 //! | MPNet | [`MpnetConfig`] | [`MpnetModel`], … |
+//! | nomic-bert | [`NomicBertConfig`] | [`NomicBertModel`], … |
 //! | RoBERTa, XLM-R, CamemBERT | [`RobertaConfig`] | [`RobertaModel`], … |
 //!
 //! * [`family`]: a config.json of any of them, checked;
@@ -61,9 +64,12 @@ mod config;
 mod distilbert;
 mod electra;
 mod encoder;
+mod gte;
 pub mod heads;
 mod model;
+mod modernbert;
 mod mpnet;
+mod nomic;
 mod other;
 mod roberta;
 #[cfg(test)]
@@ -89,11 +95,23 @@ pub use electra::{
     ElectraConfig, ElectraForMaskedLM, ElectraForMultipleChoice, ElectraForQuestionAnswering,
     ElectraForSequenceClassification, ElectraForTokenClassification, ElectraModel,
 };
+pub use gte::{
+    GteConfig, GteForMaskedLM, GteForMultipleChoice, GteForQuestionAnswering, GteForSequenceClassification,
+    GteForTokenClassification, GteModel,
+};
 pub use heads::{EncoderFor, EncoderForTask, QuestionAnsweringOutput, TaskOutput};
 pub use model::{EncoderModel, EncoderOutput};
+pub use modernbert::{
+    ModernBertConfig, ModernBertForMaskedLM, ModernBertForMultipleChoice, ModernBertForQuestionAnswering,
+    ModernBertForSequenceClassification, ModernBertForTokenClassification, ModernBertModel,
+};
 pub use mpnet::{
     MpnetConfig, MpnetForMaskedLM, MpnetForMultipleChoice, MpnetForQuestionAnswering,
     MpnetForSequenceClassification, MpnetForTokenClassification, MpnetModel,
+};
+pub use nomic::{
+    NomicBertConfig, NomicBertForMultipleChoice, NomicBertForPreTraining, NomicBertForQuestionAnswering,
+    NomicBertForSequenceClassification, NomicBertForTokenClassification, NomicBertModel,
 };
 pub use other::OtherConfig;
 pub use roberta::{

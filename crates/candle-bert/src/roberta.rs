@@ -10,7 +10,7 @@ use architecture::{Activation, Draft, Program, Task, Wire};
 
 use crate::classes::{Classes, HEADS};
 use crate::config::{ConfigError, Described, Sizes, config};
-use crate::encoder::{Embeddings, Encoder, choices, classification, decoder, features, pooler, spans};
+use crate::encoder::{Embeddings, Encoder, WORDS, choices, classification, decoder, features, pooler, spans};
 use crate::model::models;
 
 config! {
@@ -155,9 +155,9 @@ impl Heads {
         let dense = m.linear("dense", hidden, width);
         let bent = m.activation(dense, Activation::Gelu);
         let normed = m.layer_norm("layer_norm", bent, self.eps);
-        let weight = decoder(m, "decoder.weight", [self.words, width], self.tied);
+        let weight = decoder(m, WORDS, "decoder.weight", [self.words, width], self.tied);
         let bias = m.parameter("bias", vec![self.words]);
         m.copied("decoder.bias", bias, false);
-        m.linear_of("decoder", normed, weight, bias)
+        m.linear_of("decoder", normed, weight, Some(bias))
     }
 }

@@ -5,7 +5,7 @@
 //! MultiHead(h) = Concat(head₁, …, head_A) Wᵒ + bᵒ,   head = Attention(h Wᑫ + bᑫ, h Wᵏ + bᵏ, h Wᵛ + bᵛ)
 //! ```
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor};
 use candle_nn::ops::softmax_last_dim;
 
 use crate::compute_dtype;
@@ -74,31 +74,54 @@ fn scaled_dot_product_attention(
     softmax_last_dim(&scores)?.matmul(value)
 }
 
-/// Which tokens may be attended to, the same for every head and every layer.
+/// Which tokens may be attended to, the same for every head.
 #[derive(Debug, Clone)]
 pub(crate) struct AttentionMask {
-    /// `u8` `[batch, 1, 1, sequence]`, not 0 where the token is real.
+    /// `u8` `[batch, 1, 1, sequence]`, or where it depends on the token that asks `[batch, 1,
+    /// sequence, sequence]`; not 0 where the token is seen.
     keep: Tensor,
     /// What the score of any other token becomes; a scalar.
     lowest: Tensor,
 }
 
 impl AttentionMask {
-    /// From a mask `[batch, sequence]` of `u8`, for a model of the given dtype.
-    pub(crate) fn new(mask: &Tensor, dtype: DType) -> Result<Self> {
-        let device = mask.device();
+    /// From a mask `[batch, sequence]` of `u8` and a window around each token, for ids of that
+    /// shape and a model of the given dtype; nothing where there is neither.
+    pub(crate) fn new(
+        mask: Option<&Tensor>,
+        ids: &Tensor,
+        window: Option<usize>,
+        dtype: DType,
+    ) -> Result<Option<Self>> {
+        let device = ids.device();
+        let mask = mask.map(|mask| mask.unsqueeze(1)?.unsqueeze(1)).transpose()?;
+        let keep = match (mask, window) {
+            (None, None) => return Ok(None),
+            (Some(mask), None) => mask,
+            (mask, Some(window)) => {
+                let length = ids.dim(D::Minus1)?;
+                let pairs = (0..length).flat_map(|asks| (0..length).map(move |asked| (asks, asked)));
+                let near: Vec<u8> =
+                    pairs.map(|(asks, asked)| u8::from(asks.abs_diff(asked) <= window)).collect();
+                let near = Tensor::from_vec(near, (1, 1, length, length), device)?;
+                match mask {
+                    Some(mask) => mask.broadcast_mul(&near)?,
+                    None => near,
+                }
+            }
+        };
         let lowest = match compute_dtype(dtype) {
             DType::F64 => Tensor::new(f64::MIN, device)?,
             _ => Tensor::new(f32::MIN, device)?,
         };
-        Ok(Self { keep: mask.unsqueeze(1)?.unsqueeze(1)?, lowest })
+        Ok(Some(Self { keep, lowest }))
     }
 
     /// Puts the most negative finite number in place of a masked score.
     ///
     /// `transformers` adds it to the score, which rounds to the same number. It becomes an exact 0
-    /// in the softmax, except in a row without any real token: all its scores are equal then, and
-    /// attention is uniform, where −∞ would make NaN.
+    /// in the softmax, except where a token sees none: all its scores are equal then, and attention
+    /// is uniform over the whole row, where −∞ would make NaN.
     fn apply(&self, scores: &Tensor) -> Result<Tensor> {
         let shape = scores.shape();
         self.keep.broadcast_as(shape)?.where_cond(scores, &self.lowest.broadcast_as(shape)?)

@@ -41,7 +41,9 @@ mod layer_norm;
 mod linear;
 mod load;
 mod model;
+mod pool;
 mod reference;
+mod rotary;
 
 pub use activation::Activate;
 pub use error::ModelError;

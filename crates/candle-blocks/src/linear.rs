@@ -13,14 +13,15 @@ use crate::compute_dtype;
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
     weight: Tensor,
-    bias: Tensor,
+    bias: Option<Tensor>,
 }
 
 impl Linear {
-    /// A map with the given weight `[out, in]` and bias `[out]`.
-    pub(crate) fn new(weight: &Tensor, bias: &Tensor) -> Result<Self> {
+    /// A map with the given weight `[out, in]`, and bias `[out]` if there is one.
+    pub(crate) fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
         let dtype = if weight.device().is_cpu() { compute_dtype(weight.dtype()) } else { weight.dtype() };
-        Ok(Self { weight: weight.to_dtype(dtype)?, bias: bias.to_dtype(dtype)? })
+        let bias = bias.map(|bias| bias.to_dtype(dtype)).transpose()?;
+        Ok(Self { weight: weight.to_dtype(dtype)?, bias })
     }
 
     /// `[out, in]`.
@@ -29,8 +30,8 @@ impl Linear {
     }
 
     /// `[out]`.
-    pub(crate) fn bias(&self) -> &Tensor {
-        &self.bias
+    pub(crate) fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
@@ -40,7 +41,10 @@ impl Linear {
             *last = outputs;
         }
         let rows = x.reshape(((), inputs))?.to_dtype(self.weight.dtype())?;
-        let product = rows.matmul(&self.weight.t()?)?;
-        product.broadcast_add(&self.bias)?.to_dtype(x.dtype())?.reshape(shape)
+        let mut y = rows.matmul(&self.weight.t()?)?;
+        if let Some(bias) = &self.bias {
+            y = y.broadcast_add(bias)?;
+        }
+        y.to_dtype(x.dtype())?.reshape(shape)
     }
 }

@@ -8,6 +8,8 @@ use candle_nn::{Embedding, Init, Module as _, VarBuilder};
 use crate::attention::{AttentionMask, attention, bucket};
 use crate::inputs;
 use crate::linear::Linear;
+use crate::pool;
+use crate::rotary;
 use crate::{Activate, LayerNorm, ModelError};
 
 /// Is shown a module's path and its output.
@@ -174,9 +176,11 @@ impl Model {
     pub fn parameter(&self, step: usize, name: &str) -> Option<&Tensor> {
         match (self.0.blocks.get(step)?, name) {
             (Block::Linear(linear), "weight") => Some(linear.weight()),
-            (Block::Linear(linear), "bias") => Some(linear.bias()),
+            (Block::Linear(linear), "bias") => linear.bias(),
             (Block::LayerNorm(norm), "weight") => Some(norm.weight()),
-            (Block::LayerNorm(norm), "bias") => Some(norm.bias()),
+            (Block::LayerNorm(norm), "bias") if self.program().parameter(step, name).is_some() => {
+                Some(norm.bias())
+            }
             (Block::RelativeBias(table), "weight") => Some(table),
             _ => None,
         }
@@ -278,11 +282,16 @@ impl Reader<'_, '_> {
                 // In memory it lies as the product reads it, `[in, out]`: for few rows that takes a
                 // seventh off the product.
                 let weight = if is_tied { weight } else { weight.t()?.contiguous()?.t()? };
-                Block::Linear(Linear::new(&weight, &self.tensor(bias, Init::Const(0.))?)?)
+                let bias = bias.map(|bias| self.tensor(bias, Init::Const(0.))).transpose()?;
+                Block::Linear(Linear::new(&weight, bias.as_ref())?)
             }
             Op::LayerNorm { weight, bias, eps } => {
                 let weight = self.tensor(weight, Init::Const(1.))?;
-                Block::LayerNorm(LayerNorm::new(&weight, &self.tensor(bias, Init::Const(0.))?, eps)?)
+                let bias = match bias {
+                    Some(bias) => self.tensor(bias, Init::Const(0.))?,
+                    None => weight.zeros_like()?,
+                };
+                Block::LayerNorm(LayerNorm::new(&weight, &bias, eps)?)
             }
             _ => Block::Formula,
         })
@@ -336,10 +345,10 @@ impl Pass<'_> {
                 Some(x) => x.reshape(((), x.dim(D::Minus1)?))?,
                 None => return Ok(Value::None),
             },
-            Op::Mask => {
-                let mask =
-                    self.optional(0).map(|mask| AttentionMask::new(&mask.to_dtype(DType::U8)?, self.dtype));
-                return Ok(Value::Mask(mask.transpose()?));
+            Op::Mask { window } => {
+                let mask = self.optional(0).map(|mask| mask.to_dtype(DType::U8)).transpose()?;
+                let ids = self.given()?;
+                return Ok(Value::Mask(AttentionMask::new(mask.as_ref(), ids, window, self.dtype)?));
             }
             Op::Unrows => {
                 let axes = self.given()?.dims();
@@ -349,7 +358,29 @@ impl Pass<'_> {
                 let parts = [self.tensor(0)?, self.tensor(1)?, self.tensor(2)?];
                 attention(parts, self.mask(3), self.optional(4), heads)?
             }
+            Op::Angles { rotation, sines } => {
+                let ids = self.given()?;
+                rotary::angles(&rotation, sines, ids.dim(D::Minus1)?, self.dtype, ids.device())?
+            }
+            Op::Rotate { heads, neighbours } => {
+                let angles = [self.tensor(1)?, self.tensor(2)?];
+                rotary::rotate(self.tensor(0)?, angles, (heads, neighbours))?
+            }
             Op::Activation { function, .. } => function.forward(self.tensor(0)?)?,
+            Op::Product => {
+                let mut product = self.tensor(0)?.clone();
+                for factor in 1..self.step.inputs.len() {
+                    product = (product * self.tensor(factor)?)?;
+                }
+                product
+            }
+            Op::Part { at, of } => {
+                let x = self.tensor(0)?;
+                let width = x.dim(D::Minus1)? / of.max(1);
+                x.narrow(D::Minus1, at * width, width)?.contiguous()?
+            }
+            Op::Mean => pool::mean(self.tensor(0)?, self.optional(1))?,
+            Op::FirstShown => pool::first_shown(self.tensor(0)?, self.optional(1))?,
             Op::Sum => {
                 let mut sum = self.tensor(0)?.clone();
                 for part in 1..self.step.inputs.len() {

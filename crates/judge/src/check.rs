@@ -151,6 +151,13 @@ impl Check {
         let references = References::load_on(subject, &self.device)?;
         let reference: &dyn Engine = &references.single.engine;
         notes.extend(given::notes(reference, &candidates, &references.single.unused));
+        if !subject.family().is_of_transformers() {
+            notes.push(format!(
+                "transformers has no class for {}: this reference follows the code that is published with its \
+                 models, and was held against no published model",
+                subject.family().name()
+            ));
+        }
 
         let decides = Decides::of(subject.task(), subject.family());
         let bounds = &Bounds { decides, ..self.bounds.clone() };

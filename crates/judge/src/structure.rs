@@ -38,7 +38,7 @@ use self::kind::{Kind, Source};
 use self::operators::Work;
 use self::replay::Replay;
 pub(crate) use self::replay::ends_of;
-use self::walk::{Anchors, Graph, Reason, Taken, Walked, allowed, walk};
+use self::walk::{Anchors, Graph, Reason, Taken, Walked, walk};
 use crate::blame::locate::Carried;
 use crate::inputs::Case;
 use crate::proof::Unexplained;
@@ -111,7 +111,9 @@ impl Structure {
             specs.iter().filter(|spec| outputs.iter().any(|own| own.name == spec.name)).collect();
         let mut anchors = Anchors::default();
         // The positions are often there once for all rows.
-        let is_position = |step: usize| matches!(program.steps[step].op, Op::Positions { padding: None, .. });
+        let is_position = |step: usize| {
+            matches!(program.steps[step].op, Op::Positions { padding: None, .. } | Op::Angles { .. })
+        };
         for place in carried.iter().filter(|place| place.plain || is_position(place.step)) {
             anchors.steps.insert(place.value.clone(), place.step);
         }
@@ -209,8 +211,7 @@ fn ends(graph: &Graph, walked: &Walked, given: &[&ValueSpec]) -> Vec<(String, BT
             false => Work { width: widest, ..Work::OUTPUT },
         };
         let steps = ends_of(graph.program, name);
-        let allowed = |from: &BTreeSet<usize>| allowed(graph, &steps, from).and(more);
-        Some((name.clone(), walked.between(graph, name, reached, allowed)?))
+        Some((name.clone(), walked.between(graph, name, reached, (&steps, more))?))
     };
     given.iter().filter_map(of).collect()
 }

@@ -147,6 +147,13 @@ impl<'a> Builder<'a> {
         self.initializer(format!("constant.{name}"), Tensor::from_value(&Value::scalar(number as f32)))
     }
 
+    /// A list of f32 under a name that says what it is.
+    pub fn singles(&mut self, name: &str, list: &[f64]) -> Name {
+        let bytes: Vec<u8> = list.iter().flat_map(|&number| (number as f32).to_le_bytes()).collect();
+        let tensor = Tensor { dtype: DType::F32, shape: vec![list.len()], bytes: bytes.into() };
+        self.initializer(format!("constant.{name}"), tensor)
+    }
+
     /// An i64 scalar.
     pub fn index(&mut self, index: i64) -> Name {
         self.initializer(format!("constant.index_{index}"), Tensor::from_value(&Value::scalar(index)))

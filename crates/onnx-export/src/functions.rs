@@ -7,36 +7,40 @@ use crate::FloatType;
 use crate::builder::{Builder, Name};
 use crate::dialect::Mean;
 
-/// `(x − μ) / √(σ² + ε) · weight + bias`, over the last of three axes. In half precision all before
+/// `(x − μ) / √(σ² + ε) · weight + bias`, over the last axis, which is that of the number `axis`. In half precision all before
 /// the weight is f32, as LayerNormalization's `stash_type` has it by default.
 pub(crate) fn layer_norm(
     b: &mut Builder,
     module: &str,
     x: &Name,
-    [weight, bias]: [&Name; 2],
-    (size, eps): (usize, f64),
+    (weight, bias): (&Name, Option<&Name>),
+    (size, axis, eps): (usize, i64, f64),
 ) -> Name {
     if b.dialect.layer_normalization {
         let attributes = [("axis", Attribute::Int(-1)), ("epsilon", Attribute::Float(eps as f32))];
-        return b.node_with(module, "LayerNormalization", &[x, weight, bias], attributes);
+        let inputs: Vec<&Name> = [x, weight].into_iter().chain(bias).collect();
+        return b.node_with(module, "LayerNormalization", &inputs, attributes);
     }
     let (two, eps) = (b.single("two", 2.0), b.single(&format!("layer_norm_eps_{eps:e}"), eps));
     let is_half = b.dtype == FloatType::F16;
     let x = if is_half { b.cast(module, x, FloatType::F32) } else { x.clone() };
-    let mean = mean(b, module, &x, size);
+    let mean = mean(b, module, &x, (size, axis));
     let centered = b.node(module, "Sub", &[&x, &mean]);
     let squares = b.node(module, "Pow", &[&centered, &two]);
-    let variance = self::mean(b, module, &squares, size);
+    let variance = self::mean(b, module, &squares, (size, axis));
     let sum = b.node(module, "Add", &[&variance, &eps]);
     let deviation = b.node(module, "Sqrt", &[&sum]);
     let normalized = b.node(module, "Div", &[&centered, &deviation]);
     let normalized = if is_half { b.cast(module, &normalized, FloatType::F16) } else { normalized };
     let scaled = b.node(module, "Mul", &[&normalized, weight]);
-    b.node(module, "Add", &[&scaled, bias])
+    match bias {
+        Some(bias) => b.node(module, "Add", &[&scaled, bias]),
+        None => scaled,
+    }
 }
 
-/// The mean over the last of three axes, which is `size` long and stays, with length 1.
-fn mean(b: &mut Builder, module: &str, x: &Name, size: usize) -> Name {
+/// The mean over the last axis, which is `size` long and stays, with length 1.
+fn mean(b: &mut Builder, module: &str, x: &Name, (size, axis): (usize, i64)) -> Name {
     match b.dialect.mean {
         Mean::AxesAttribute => b.node_with(module, "ReduceMean", &[x], [("axes", Attribute::Ints(vec![-1]))]),
         Mean::AxesInput => {
@@ -45,7 +49,7 @@ fn mean(b: &mut Builder, module: &str, x: &Name, size: usize) -> Name {
         }
         Mean::Sum => {
             // Counted from the first: candle-onnx does not know negative ones here.
-            let (axes, size) = (b.ints(&[2]), b.single(&format!("size_{size}"), size as f64));
+            let (axes, size) = (b.ints(&[axis]), b.single(&format!("size_{size}"), size as f64));
             let sum = b.node(module, "ReduceSum", &[x, &axes]);
             b.node(module, "Div", &[&sum, &size])
         }

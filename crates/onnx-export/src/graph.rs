@@ -1,6 +1,6 @@
 //! From a program to a graph: what each building block is in ONNX's operators.
 
-use architecture::{Op, Program, Shape as ValueShape, Step, TensorId, Wire};
+use architecture::{Op, Program, Rotation, Shape as ValueShape, Step, TensorId, Wire};
 use engine::{DType, Dim};
 use half::f16;
 use onnx_graph::Attribute;
@@ -63,7 +63,13 @@ impl Writer<'_, '_> {
                 let shape = self.leading(module);
                 Ok(self.b.node(module, "Reshape", &[x, &shape]))
             }
-            (Op::Mask, [mask]) => Ok(additive_mask(b, module, mask)),
+            (&Op::Mask { window }, [mask]) => {
+                let mask = additive_mask(b, module, mask);
+                match window {
+                    Some(window) => Ok(self.window(module, &mask, window)),
+                    None => Ok(mask),
+                }
+            }
             (&Op::Embedding { table }, [ids]) => {
                 let table = b.weight(&program.tensors[table].name)?;
                 Ok(b.node(module, "Gather", &[&table, ids]))
@@ -80,15 +86,30 @@ impl Writer<'_, '_> {
             }
             (&Op::Linear { weight, bias }, [x]) => {
                 let weight = self.matrix(module, weight)?;
-                let bias = self.b.weight(&program.tensors[bias].name)?;
                 let product = self.b.node(module, "MatMul", &[x, &weight]);
+                let Some(bias) = bias else { return Ok(product) };
+                let bias = self.b.weight(&program.tensors[bias].name)?;
                 Ok(self.b.node(module, "Add", &[&product, &bias]))
             }
             (&Op::LayerNorm { weight, bias, eps }, [x]) => {
                 let size = program.tensors[weight].shape.iter().product();
                 let weight = b.weight(&program.tensors[weight].name)?;
-                let bias = b.weight(&program.tensors[bias].name)?;
-                Ok(layer_norm(b, module, x, [&weight, &bias], (size, eps)))
+                let bias = bias.map(|bias| b.weight(&program.tensors[bias].name)).transpose()?;
+                let axis = if self.shapes[at].per_token { 2 } else { 1 };
+                Ok(layer_norm(b, module, x, (&weight, bias.as_ref()), (size, axis, eps)))
+            }
+            (Op::Angles { rotation, sines }, []) => Ok(self.angles(module, rotation, *sines)),
+            (&Op::Rotate { heads, neighbours }, [x, cosines, sines]) => {
+                let width = self.shapes[at].width.unwrap_or_default();
+                let size = step.inputs[1].step().and_then(|angles| self.shapes[angles].width);
+                Ok(rotate(
+                    b,
+                    module,
+                    x,
+                    [cosines, sines],
+                    [heads, width, size.unwrap_or_default()],
+                    neighbours,
+                ))
             }
             (&Op::RelativeBias { table, buckets, farthest }, []) => {
                 self.relative_bias(module, table, (buckets, farthest))
@@ -100,6 +121,19 @@ impl Writer<'_, '_> {
             (&Op::Activation { function, .. }, [x]) => Ok(activation(b, module, function, x)),
             (Op::Sum, [first, others @ ..]) => {
                 Ok(others.iter().fold(first.clone(), |sum, part| b.node(module, "Add", &[&sum, part])))
+            }
+            (Op::Product, [first, others @ ..]) => {
+                Ok(others.iter().fold(first.clone(), |all, factor| b.node(module, "Mul", &[&all, factor])))
+            }
+            (&Op::Part { at: part, of: _ }, [x]) => {
+                let width = self.shapes[at].width.unwrap_or_default();
+                let axis = if self.shapes[at].per_token { 2 } else { 1 };
+                Ok(features(b, module, x, axis, [part * width, (part + 1) * width]))
+            }
+            (Op::Mean, [x, mask]) => Ok(mean_shown(b, module, x, mask)),
+            (Op::FirstShown, [x, mask]) => {
+                let places = self.places(module);
+                Ok(first_shown(self.b, module, x, [mask, &places]))
             }
             (&Op::Token { at }, [x]) => {
                 let at = b.index(at as i64);
@@ -134,21 +168,75 @@ impl Writer<'_, '_> {
         table: TensorId,
         (buckets, farthest): (usize, usize),
     ) -> Result<Name, ExportError> {
-        let longest = self.program.limits().positions.min(LONGEST_OF_ALL) as i64;
+        let longest = self.longest();
         let table = self.b.weight(&self.program.tensors[table].name)?;
-        let (zero, one, length) = (self.b.ints(&[0]), self.b.ints(&[1]), self.length(module));
-        let places: Vec<i64> = (0..longest).collect();
+        let distances = self.distances(module);
         let rows: Vec<i64> = (1 - longest..longest).map(|at| bucket(at, buckets, farthest)).collect();
         let b = &mut *self.b;
-        let (places, rows) = (b.list("places", places), b.list("buckets", rows));
-        let places = b.node(module, "Slice", &[&places, &zero, &length, &zero]);
-        let asks = b.node(module, "Unsqueeze", &[&places, &one]);
-        let asked = b.node(module, "Unsqueeze", &[&places, &zero]);
-        let distances = b.node(module, "Sub", &[&asked, &asks]);
+        let rows = b.list("buckets", rows);
         let middle = b.index(longest - 1);
         let distances = b.node(module, "Add", &[&distances, &middle]);
         let rows = b.node(module, "Gather", &[&rows, &distances]);
         Ok(b.node(module, "Gather", &[&table, &rows]))
+    }
+
+    /// The longest text that lists are made for.
+    fn longest(&self) -> i64 {
+        self.program.limits().positions.min(LONGEST_OF_ALL) as i64
+    }
+
+    /// The places of a text's tokens: `[sequence]`.
+    fn places(&mut self, module: &str) -> Name {
+        let places: Vec<i64> = (0..self.longest()).collect();
+        let (zero, length) = (self.b.ints(&[0]), self.length(module));
+        let places = self.b.list("places", places);
+        self.b.node(module, "Slice", &[&places, &zero, &length, &zero])
+    }
+
+    /// `[sequence, sequence]`: how far each token stands behind the one that asks, which is first.
+    fn distances(&mut self, module: &str) -> Name {
+        let (zero, one, places) = (self.b.ints(&[0]), self.b.ints(&[1]), self.places(module));
+        let asks = self.b.node(module, "Unsqueeze", &[&places, &one]);
+        let asked = self.b.node(module, "Unsqueeze", &[&places, &zero]);
+        self.b.node(module, "Sub", &[&asked, &asks])
+    }
+
+    /// `[batch, 1, sequence, sequence]`: an additive mask, where each token sees no further than a
+    /// window.
+    fn window(&mut self, module: &str, mask: &Name, window: usize) -> Name {
+        let distances = self.distances(module);
+        let b = &mut *self.b;
+        let lengths = b.node(module, "Abs", &[&distances]);
+        let (window, lowest) = (b.index(window as i64), b.scalar("lowest", lowest(b.dtype)));
+        let is_far = b.node(module, "Greater", &[&lengths, &window]);
+        b.node(module, "Where", &[&is_far, &lowest, mask])
+    }
+
+    /// `[1, sequence, size]`: see [`Op::Angles`]. Angles are f32, also where the model is not.
+    fn angles(&mut self, module: &str, rotation: &Rotation, sines: bool) -> Name {
+        let (zero, two) = (self.b.ints(&[0]), self.b.ints(&[2]));
+        let places = self.places(module);
+        let b = &mut *self.b;
+        let places = b.cast(module, &places, FloatType::F32);
+        // [sequence] to [1, sequence, 1], one axis at a time.
+        let places = b.node(module, "Unsqueeze", &[&places, &zero]);
+        let places = b.node(module, "Unsqueeze", &[&places, &two]);
+        // Layers may turn by different ones.
+        let name = format!("frequencies_{}_{:e}_{:e}", rotation.size, rotation.base, rotation.slower);
+        let frequencies: Vec<f64> = rotation.frequencies().collect();
+        let frequencies = b.singles(&name, &frequencies);
+        let angles = b.node(module, "Mul", &[&places, &frequencies]);
+        let half = b.node(module, if sines { "Sin" } else { "Cos" }, &[&angles]);
+        let all = if rotation.neighbours {
+            let three = b.ints(&[3]);
+            let half = b.node(module, "Unsqueeze", &[&half, &three]);
+            let twice = b.node_with(module, "Concat", &[&half, &half], [("axis", Attribute::Int(3))]);
+            let together = b.ints(&[0, 0, rotation.size as i64]);
+            b.node(module, "Reshape", &[&twice, &together])
+        } else {
+            b.node_with(module, "Concat", &[&half, &half], [("axis", Attribute::Int(2))])
+        };
+        if b.dtype == FloatType::F32 { all } else { b.cast(module, &all, b.dtype) }
     }
 
     /// The number of tokens in a row: `[1]`.
@@ -180,7 +268,7 @@ impl Writer<'_, '_> {
     }
 }
 
-/// The longest text that distances are listed for, where a model has no limit of its own.
+/// The longest text that lists are made for, where a model has no limit of its own.
 const LONGEST_OF_ALL: usize = 4096;
 
 /// The bucket of a distance; see [`Op::RelativeBias`]. The logarithm is one of f32, as transformers
@@ -236,6 +324,83 @@ fn lowest(dtype: FloatType) -> f64 {
         FloatType::F32 => f32::MIN.into(),
         FloatType::F16 => f64::from(f16::MIN) / 2.0,
     }
+}
+
+/// Turns the first `size` features of each head; see [`Op::Rotate`]. Of f16, products are f16.
+fn rotate(
+    b: &mut Builder,
+    module: &str,
+    x: &Name,
+    angles: [&Name; 2],
+    [heads, width, size]: [usize; 3],
+    neighbours: bool,
+) -> Name {
+    let head_size = width / heads.max(1);
+    // 0 stands for the size that is there: batch and sequence.
+    let apart = b.ints(&[0, 0, heads as i64, head_size as i64]);
+    let (together, two) = (b.ints(&[0, 0, width as i64]), b.ints(&[2]));
+    let [cosines, sines] = angles.map(|angles| b.node(module, "Unsqueeze", &[angles, &two]));
+    let apart = b.node(module, "Reshape", &[x, &apart]);
+    let turned = match size < head_size {
+        true => features(b, module, &apart, 3, [0, size]),
+        false => apart.clone(),
+    };
+    let last = || [("axis", Attribute::Int(3))];
+    let rotated = if neighbours {
+        let pairs = b.ints(&[0, 0, heads as i64, (size / 2) as i64, 2]);
+        let all = b.ints(&[0, 0, heads as i64, size as i64]);
+        let pairs = b.node(module, "Reshape", &[&turned, &pairs]);
+        let [first, second] = [0, 1].map(|at| features(b, module, &pairs, 4, [at, at + 1]));
+        let second = b.node(module, "Neg", &[&second]);
+        let pairs = b.node_with(module, "Concat", &[&second, &first], [("axis", Attribute::Int(4))]);
+        b.node(module, "Reshape", &[&pairs, &all])
+    } else {
+        let [first, second] =
+            [0, 1].map(|at| features(b, module, &turned, 3, [at * size / 2, (at + 1) * size / 2]));
+        let second = b.node(module, "Neg", &[&second]);
+        b.node_with(module, "Concat", &[&second, &first], last())
+    };
+    let along = b.node(module, "Mul", &[&turned, &cosines]);
+    let across = b.node(module, "Mul", &[&rotated, &sines]);
+    let mut all = b.node(module, "Add", &[&along, &across]);
+    if size < head_size {
+        let others = features(b, module, &apart, 3, [size, head_size]);
+        all = b.node_with(module, "Concat", &[&all, &others], last());
+    }
+    b.node(module, "Reshape", &[&all, &together])
+}
+
+/// Some of the features, which are the last axis, of that number.
+fn features(b: &mut Builder, module: &str, x: &Name, axis: i64, [from, until]: [usize; 2]) -> Name {
+    let [from, until, axis] = [from as i64, until as i64, axis].map(|number| b.ints(&[number]));
+    b.node(module, "Slice", &[x, &from, &until, &axis])
+}
+
+/// The mean of `x` `[batch, sequence, width]` over the tokens that a mask shows.
+fn mean_shown(b: &mut Builder, module: &str, x: &Name, mask: &Name) -> Name {
+    let two = b.ints(&[2]);
+    let mask = b.cast(module, mask, b.dtype);
+    let mask = b.node(module, "Unsqueeze", &[&mask, &two]);
+    let shown = b.node(module, "Mul", &[x, &mask]);
+    let [sum, count] = [&shown, &mask].map(|x| sum_of_tokens(b, module, x));
+    b.node(module, "Div", &[&sum, &count])
+}
+
+/// The first token of `x` `[batch, sequence, width]` that a mask shows.
+fn first_shown(b: &mut Builder, module: &str, x: &Name, [mask, places]: [&Name; 2]) -> Name {
+    let at = b.node_with(module, "ArgMax", &[mask], [("axis", Attribute::Int(1))]);
+    let is_first = b.node(module, "Equal", &[places, &at]);
+    let two = b.ints(&[2]);
+    let is_first = b.cast(module, &is_first, b.dtype);
+    let is_first = b.node(module, "Unsqueeze", &[&is_first, &two]);
+    let shown = b.node(module, "Mul", &[x, &is_first]);
+    sum_of_tokens(b, module, &shown)
+}
+
+/// The sum of `x` `[batch, sequence, features]` over the tokens.
+fn sum_of_tokens(b: &mut Builder, module: &str, x: &Name) -> Name {
+    let axes = b.ints(&[1]);
+    b.node_with(module, "ReduceSum", &[x, &axes], [("keepdims", Attribute::Int(0))])
 }
 
 /// Concat(head₁, …, head_A), headₙ = softmax(Q Kᵀ / √d + mask) V

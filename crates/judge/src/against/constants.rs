@@ -38,6 +38,7 @@ pub(super) fn known(models: &[&Model]) -> Numbers {
         single,
         logs: logs().into_iter().chain(ratios.map(ratio)).collect(),
         means: sizes.into_iter().filter(|n| *n > 1).map(mean).collect(),
+        rotations: Vec::new(),
     }
 }
 

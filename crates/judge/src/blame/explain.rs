@@ -20,8 +20,10 @@ mod dense;
 mod distances;
 mod embeddings;
 mod formulas;
+mod gate;
 mod general;
 mod layer_norm;
+mod rotary;
 mod sum;
 mod token;
 mod weights;
@@ -30,7 +32,7 @@ mod whole;
 use std::fmt;
 
 use architecture::{Op, Program, Wire};
-use candle_core::{Device, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 use engine::{EngineError, NamedValues, Value};
 
 use crate::ParityError;
@@ -127,6 +129,9 @@ fn find(evidence: &Evidence<'_>, module: &str, found: &Value) -> Result<Option<E
         Op::Linear { .. } => dense::explain(evidence, step, attempts)?,
         Op::Embedding { .. } | Op::Positions { .. } => embeddings::explain(evidence, step, attempts)?,
         Op::RelativeBias { .. } => distances::explain(evidence, step, attempts)?,
+        Op::Angles { .. } => rotary::angles(evidence, step, attempts)?,
+        Op::Rotate { .. } => rotary::explain(evidence, step, attempts)?,
+        Op::Product => gate::explain(evidence, step, attempts)?,
         Op::Sum if embeddings::is_sum(program, step) => {
             embeddings::explain_sum(evidence, step, None, attempts)?;
         }
@@ -171,6 +176,10 @@ impl Evidence<'_> {
                 .try_fold(first, |sum, part| sum.broadcast_add(&self.value(self.fed(step, part)?)?)),
             Op::Token { at } => first.narrow(1, at, 1)?.squeeze(1),
             Op::Activation { function, .. } => formulas::activated(function, &first),
+            Op::Part { at, of } => {
+                let width = first.dim(D::Minus1)? / of.max(1);
+                first.narrow(D::Minus1, at * width, width)?.contiguous()
+            }
             _ => candle_core::bail!("the values of a block in {} are missing", self.path(step)),
         }
     }
@@ -193,9 +202,15 @@ impl Evidence<'_> {
         self.program.place(step)
     }
 
-    /// A parameter of a step.
+    /// A parameter of a step; zeros for a bias that it does not have.
     fn parameter(&self, step: usize, name: &str) -> Result<Tensor> {
-        self.weights.get(self.tensor(step, name)?)
+        match self.program.parameter(step, name) {
+            None if name == "bias" => {
+                let width = self.program.shapes()[step].width.unwrap_or(1);
+                Tensor::zeros(width, DType::F64, &Device::Cpu)
+            }
+            _ => self.weights.get(self.tensor(step, name)?),
+        }
     }
 
     /// The name of the tensor that is a parameter of a step.

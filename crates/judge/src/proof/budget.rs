@@ -37,8 +37,10 @@ impl Roundings {
         for step in &program.steps {
             let before = step.inputs.iter().filter_map(|wire| wire.step());
             let before = before.map(|step| depths[step]).max().unwrap_or(0);
-            let is_lookup =
-                matches!(step.op, Op::Embedding { .. } | Op::Positions { .. } | Op::RelativeBias { .. });
+            let is_lookup = matches!(
+                step.op,
+                Op::Embedding { .. } | Op::Positions { .. } | Op::RelativeBias { .. } | Op::Part { .. }
+            );
             depths.push(before + usize::from(!is_lookup));
         }
         Self(depths.into_iter().max().unwrap_or(0))

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::f64::consts::{FRAC_1_SQRT_2, PI, SQRT_2};
 
-use architecture::{Activation, Op, Program};
+use architecture::{Activation, Op, Program, Rotation};
 use engine::DType;
 
 /// The largest number whose logarithm is known. T5 has its distances in buckets by ln(128/8) or
@@ -26,6 +26,7 @@ pub(crate) type Known = (Cow<'static, str>, f64);
 /// | √d, 1/√d, d^¼, d^-¼ | attention with heads of size d |
 /// | 1/n | the mean over the n features of a layer norm |
 /// | ln 2, ln 3, … ln 256 | buckets of distances, where just below a whole number is another |
+/// | base^(−2i/size) for every i | rotary positions |
 #[derive(Debug, Default)]
 pub(crate) struct Numbers {
     /// Those that a constant of one element may be.
@@ -35,6 +36,8 @@ pub(crate) struct Numbers {
     pub logs: Vec<Known>,
     /// What a constant of any size may be, the same everywhere.
     pub means: Vec<Known>,
+    /// By what the places of tokens are turned.
+    pub rotations: Vec<Rotation>,
 }
 
 impl Numbers {
@@ -52,7 +55,15 @@ impl Numbers {
         let tensors = normed.flat_map(|step| step.op.tensors());
         let widths: BTreeSet<usize> =
             tensors.filter_map(|(_, id)| program.tensors[id].shape.last().copied()).collect();
-        Self { single, logs: logs(), means: widths.into_iter().map(mean).collect() }
+        let mut rotations: Vec<Rotation> = Vec::new();
+        for step in &program.steps {
+            if let Op::Angles { rotation, .. } = step.op
+                && !rotations.contains(&rotation)
+            {
+                rotations.push(rotation);
+            }
+        }
+        Self { single, logs: logs(), means: widths.into_iter().map(mean).collect(), rotations }
     }
 
     /// Those that a constant of so many elements may be, the likelier first.

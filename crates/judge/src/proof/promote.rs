@@ -6,12 +6,13 @@
 //! short: see [`Numbers`].
 //!
 //! Only constants of one element and attributes are taken for one of them, within one ULP; and for
-//! 1/n also a tensor that has it everywhere, since a mean may be a product with a column of 1/n.
+//! 1/n also a tensor that has it everywhere, since a mean may be a product with a column of 1/n. The
+//! frequencies of rotary positions are a list, of which each element is taken for its own.
 //! What carries a weight of the checkpoint never is.
 
 use std::collections::HashSet;
 
-use architecture::Program;
+use architecture::{Program, Rotation};
 use engine::DType;
 use half::{bf16, f16};
 use onnx_eval::{Oracle, Promotions};
@@ -59,7 +60,7 @@ pub(crate) fn promotions_to(
     numbers: &Numbers,
     weights: &HashSet<&str>,
 ) -> (Promotions, Vec<Promoted>) {
-    promoted(oracle, weights, |_, constant| single(numbers, constant))
+    promoted(oracle, weights, numbers, |_, constant| single(numbers, constant))
 }
 
 /// The promotions where constants are of half precision, for a run that does not round them. `eps`
@@ -71,7 +72,7 @@ pub(crate) fn half_promotions(
     eps: &[&str],
 ) -> (Promotions, Vec<Promoted>) {
     let numbers = Numbers::of(program);
-    promoted(oracle, weights, |name, constant| {
+    promoted(oracle, weights, &numbers, |name, constant| {
         let Uniform { dtype, number, elements } = constant;
         match dtype {
             DType::F16 | DType::BF16 if eps.contains(&name) => {
@@ -98,6 +99,7 @@ fn single(numbers: &Numbers, constant: Uniform) -> Option<Known> {
 fn promoted(
     oracle: &Oracle,
     weights: &HashSet<&str>,
+    numbers: &Numbers,
     find: impl Fn(&str, Uniform) -> Option<Known>,
 ) -> (Promotions, Vec<Promoted>) {
     // One that is exact needs nothing.
@@ -110,6 +112,16 @@ fn promoted(
         promoted.push(Promoted { name, meaning, from, to });
     };
     for constant in oracle.constants().filter(|constant| !weights.contains(constant.name)) {
+        if let Some((rotation, from)) = turning(numbers, &constant.tensor) {
+            let exact: Vec<f64> = rotation.frequencies().collect();
+            // The last is the furthest from 1, and the one that shows the base.
+            let known = exact.last().map(|&to| (format!("frequencies of base {}", rotation.base).into(), to));
+            if let Some(known) = known {
+                note(constant.name.into(), from, known);
+                promotions.elements(constant.place, exact);
+            }
+            continue;
+        }
         let Some(held) = uniform(&constant.tensor) else { continue };
         if let Some(found) = find(constant.name, held) {
             promotions.constant(constant.place, found.1);
@@ -135,6 +147,31 @@ fn promoted(
         }
     }
     (promotions, promoted)
+}
+
+/// The rotation whose frequencies a constant of f32 has, and the last of them as it stands there;
+/// nothing if it has them exactly.
+///
+/// Those of PyTorch are f32's powers: the exponent is rounded, which the logarithm of the base
+/// magnifies, and so are the power and what is made of it.
+fn turning(numbers: &Numbers, tensor: &Tensor) -> Option<(Rotation, f32)> {
+    if tensor.dtype != DType::F32 {
+        return None;
+    }
+    let found: Vec<f32> = tensor
+        .bytes
+        .chunks_exact(4)
+        .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+        .collect();
+    let is_it = |rotation: &&Rotation| {
+        let ulps = ULPS + rotation.base.ln().abs().ceil() as u64;
+        let near =
+            |(&found, exact): (&f32, f64)| found.is_finite() && ulp_distance_f32(found, exact as f32) <= ulps;
+        found.len() == rotation.size / 2 && found.iter().zip(rotation.frequencies()).all(near)
+    };
+    let rotation = numbers.rotations.iter().find(is_it)?;
+    let is_exact = found.iter().zip(rotation.frequencies()).all(|(&found, exact)| f64::from(found) == exact);
+    (!is_exact).then_some((*rotation, *found.last()?))
 }
 
 /// What a half-precision number in the place of an eps is a conversion of; nothing if it is none of the config's.
@@ -220,7 +257,8 @@ mod tests {
             let size = elements.len();
             Tensor::from_value(&engine::Value::new([size, 1], elements).unwrap())
         };
-        let numbers = Numbers { means: vec![mean(24)], single: of_heads(3).into(), logs: logs() };
+        let numbers =
+            Numbers { means: vec![mean(24)], single: of_heads(3).into(), logs: logs(), ..Numbers::default() };
         let of = |elements: Vec<f32>| {
             uniform(&tensor(elements)).and_then(|held| single(&numbers, held)).map(|(meaning, _)| meaning)
         };

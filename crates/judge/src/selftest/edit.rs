@@ -83,6 +83,21 @@ impl Edit {
         Some(())
     }
 
+    /// Gives a value `[…, tokens, width]` the first rows of a table `[rows, width]`, whatever it was.
+    pub fn replace_rows(&mut self, value: &str, table: &Value) -> Option<()> {
+        self.replace(value, |nodes, sound| {
+            // As many rows as there are tokens, under the shape it had.
+            let shape = nodes.op("Shape", &[sound]);
+            let (minus_two, minus_one, zero) = (nodes.list(&[-2]), nodes.list(&[-1]), nodes.list(&[0]));
+            let sequence = nodes.op("Slice", &[&shape, &minus_two, &minus_one]);
+            let table = nodes.constant(table);
+            let rows = nodes.op("Slice", &[&table, &zero, &sequence, &zero]);
+            let nothing = nodes.number(0.0);
+            let blank = nodes.op("Mul", &[sound, &nothing]);
+            nodes.op("Add", &[&blank, &rows])
+        })
+    }
+
     /// Gives all that reads an input something else; nothing if the graph has no such input.
     pub fn replace_input(
         &mut self,

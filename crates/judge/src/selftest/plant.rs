@@ -3,6 +3,7 @@
 mod ends;
 mod engines;
 mod formulas;
+mod gated;
 mod layers;
 mod off_samples;
 mod weights;
@@ -113,9 +114,13 @@ impl Sound<'_> {
         Some(&self.program().parameter(step, parameter)?.name)
     }
 
-    /// A parameter of a step, as f32.
+    /// A parameter of a step, as f32; zeros for the bias of a layer norm that has none.
     fn parameter(&self, step: usize, parameter: &str) -> Option<Value> {
-        let name = self.named(step, parameter)?;
+        let Some(name) = self.named(step, parameter) else {
+            let is_norm = matches!(self.program().steps[step].op, Op::LayerNorm { .. });
+            let width = self.width(step).filter(|_| is_norm && parameter == "bias")?;
+            return Value::new([width], vec![0f32; width]).ok();
+        };
         let (_, entry) = self.bound.named().find(|(found, _)| *found == name)?;
         let value = entry.to_value().ok()?;
         let elements: Vec<f32> = value.to_f64().into_iter().map(|x| x as f32).collect();
@@ -168,12 +173,15 @@ pub(super) fn plants(sound: &Sound) -> Vec<Plant> {
         plants.activation(layer);
         plants.residuals(layer);
         plants.values(layer);
+        plants.gates(layer);
     }
     plants.layer_norms();
     plants.scale();
     plants.mask();
     plants.embeddings();
     plants.distances();
+    plants.angles();
+    plants.windows();
     plants.pooler();
     plants.outputs();
     plants.sizes();

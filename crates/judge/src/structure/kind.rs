@@ -14,6 +14,8 @@ pub(super) enum Source {
     Place,
     /// Whether a token is one that pads, by its id, and how many up to it do not.
     Padding,
+    /// Whether two tokens stand no further apart.
+    Window(usize),
 }
 
 /// What each element of a value depends on: the element of an input that has the same row and the

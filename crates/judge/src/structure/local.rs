@@ -42,7 +42,7 @@ impl Walker<'_> {
     fn is_about_padding(&self, node: &Node, output: &str, atoms: &[Atom]) -> bool {
         let is_ids = |atom: &Atom| match atom.source {
             Source::Input(input) => self.graph.inputs[input].name == self.graph.program.inputs[0].name,
-            Source::Place | Source::Padding => false,
+            Source::Place | Source::Padding | Source::Window(_) => false,
         };
         let is_asked =
             node.domain.is_empty() && node.op == "Equal" && self.graph.program.limits().padding.is_some();
@@ -134,18 +134,10 @@ impl Walker<'_> {
                 return Err(Some(format!("computes with a size, '{}'", node.inputs[at])));
             }
         }
-        // The operands aligned at their last axes, as they are broadcast.
-        let aligned = |count: usize| {
-            let mut all = Vec::new();
-            for at in 0..count {
-                let (Some(name), Some(atoms)) = (name(at), of(at)) else { continue };
-                let rank = self.shape(name).ok_or(None)?.len();
-                let shift = shape.len().checked_sub(rank).ok_or(None)?;
-                all.extend(moved(atoms, |axis| Some(axis + shift)).ok_or(None)?);
-            }
-            // Constants that are as long as a text is say where in it a token stands.
+        // Constants that are as long as a text is say where in it a token stands.
+        let places = |operands: &[usize], all: &[Atom]| {
             let mut places: Vec<Atom> = Vec::new();
-            for at in (0..count).filter(|&at| kinds.get(at) == Some(&Some(Kind::Constant))) {
+            for &at in operands.iter().filter(|&&at| kinds.get(at) == Some(&Some(Kind::Constant))) {
                 let dims = name(at).and_then(|name| self.shape(name)).ok_or(None)?;
                 let shift = shape.len().checked_sub(dims.len()).ok_or(None)?;
                 for axis in (0..dims.len()).filter(|&axis| !dims[axis].is_one()).map(|axis| axis + shift) {
@@ -157,7 +149,19 @@ impl Walker<'_> {
                     }
                 }
             }
-            all.extend(places);
+            Ok(places)
+        };
+        // The operands aligned at their last axes, as they are broadcast.
+        let aligned = |count: usize| {
+            let mut all = Vec::new();
+            for at in 0..count {
+                let (Some(name), Some(atoms)) = (name(at), of(at)) else { continue };
+                let rank = self.shape(name).ok_or(None)?.len();
+                let shift = shape.len().checked_sub(rank).ok_or(None)?;
+                all.extend(moved(atoms, |axis| Some(axis + shift)).ok_or(None)?);
+            }
+            let operands: Vec<usize> = (0..count).collect();
+            all.extend(places(&operands, &all)?);
             Ok(Some(all))
         };
         if is_elementwise(node) {
@@ -228,10 +232,21 @@ impl Walker<'_> {
                 let along = axis(int("axis", 0), shape.len()).ok_or(None)?;
                 kept(&|axis| (axis != along).then_some(axis))
             }
-            ("", "MatMul") if kinds.get(1) == Some(&Some(Kind::Constant)) => {
-                let last = old?.len().checked_sub(1).ok_or(None)?;
-                let plain = self.shape(name(1).ok_or(None)?).is_some_and(|dims| dims.len() == 2);
-                kept(&|axis| (axis != last && plain).then_some(axis))
+            ("", "MatMul") => {
+                // A sum over what is of one size, and neither rows nor tokens.
+                let (left, right) = (old?, self.shape(name(1).ok_or(None)?).ok_or(None)?);
+                if left.len() < 2 || right.len() < 2 || !left.last().is_some_and(Known::is_fixed) {
+                    return Err(None);
+                }
+                let of_side = |at: usize, dims: &[Dim], summed: usize| {
+                    let shift = shape.len().checked_sub(dims.len()).ok_or(None)?;
+                    let atoms = of(at).ok_or(None)?;
+                    moved(atoms, |axis| (axis != summed).then_some(axis + shift)).ok_or(None)
+                };
+                let mut all = of_side(0, left, left.len() - 1)?;
+                all.extend(of_side(1, right, right.len() - 2)?);
+                all.extend(places(&[0, 1], &all)?);
+                Ok(Some(all))
             }
             ("", "ReduceL2" | "ReduceMax" | "ReduceMean" | "ReduceSum") => {
                 let (old, over) = (old?, self.reduced(node).ok_or(None)?);
@@ -284,7 +299,7 @@ impl Walker<'_> {
         let is_there = |atom: &Atom| {
             let at_token = if one(token) { None } else { Some(token) };
             let rows_fit = match atom.source {
-                Source::Place => atom.rows.is_empty(),
+                Source::Place | Source::Window(_) => atom.rows.is_empty(),
                 Source::Input(_) | Source::Padding => atom.rows == all,
             };
             rows_fit && atom.token == at_token && !self.graph.masks.contains(&atom.source)

@@ -35,6 +35,10 @@ impl Work {
     /// root of a sum of squares.
     pub const OUTPUT: Self = Self { plain: 3, sums: 1, choices: 1, factors: 2, ..Self::NONE };
     pub const PLAIN: Self = Self { plain: 1, ..Self::NONE };
+    /// Features by cosines and by sines.
+    pub const ROTATION: Self = Self { plain: 2, ..Self::NONE };
+    /// A sum of what a mask shows, over how many that are.
+    pub const MEAN: Self = Self { sums: 1, choices: 1, factors: 2, ..Self::NONE };
     const DEEP: Self = Self { deep: 1, ..Self::NONE };
     const BEND: Self = Self { bends: 1, ..Self::NONE };
     pub const NONE: Self = Self { deep: 0, plain: 0, bends: 0, sums: 0, choices: 0, factors: 0, width: 0 };
@@ -183,6 +187,7 @@ pub(super) fn is_elementwise(node: &Node) -> bool {
                 | "Cast"
                 | "CastLike"
                 | "Clip"
+                | "Cos"
                 | "Div"
                 | "Dropout"
                 | "Equal"
@@ -209,6 +214,7 @@ pub(super) fn is_elementwise(node: &Node) -> bool {
                 | "Relu"
                 | "Sigmoid"
                 | "Sign"
+                | "Sin"
                 | "Sqrt"
                 | "Sub"
                 | "Sum"

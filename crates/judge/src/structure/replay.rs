@@ -38,9 +38,10 @@ const ROWS: usize = 2;
 /// What runs.
 pub(super) struct Replay<'a> {
     held: &'a Held<'a>,
-    /// What was found by [`Runs::is_placeless`] and by [`Runs::is_real`].
+    /// What was found by [`Runs::is_placeless`], [`Runs::is_real`] and [`Runs::window`].
     placeless: RefCell<HashMap<String, bool>>,
     real: RefCell<HashMap<String, Option<bool>>>,
+    windows: RefCell<HashMap<String, Option<usize>>>,
 }
 
 /// Inputs as each side takes them.
@@ -76,6 +77,15 @@ impl Runs for Replay<'_> {
         is
     }
 
+    fn window(&self, value: &str, atoms: &[Atom]) -> Option<usize> {
+        if let Some(&known) = self.windows.borrow().get(value) {
+            return known;
+        }
+        let window = self.hides_beyond(value, atoms);
+        self.windows.borrow_mut().insert(value.into(), window);
+        window
+    }
+
     fn is_real(&self, value: &str) -> Option<bool> {
         if let Some(&known) = self.real.borrow().get(value) {
             return known;
@@ -88,7 +98,7 @@ impl Runs for Replay<'_> {
 
 impl<'a> Replay<'a> {
     pub fn new(held: &'a Held<'a>) -> Self {
-        Self { held, placeless: RefCell::default(), real: RefCell::default() }
+        Self { held, placeless: RefCell::default(), real: RefCell::default(), windows: RefCell::default() }
     }
 
     /// The sizes of an input of so many texts of so many tokens, where the graph fixes none.
@@ -140,7 +150,7 @@ impl<'a> Replay<'a> {
         }
         let name = |source: Source| match source {
             Source::Input(input) => Some(self.held.oracle.inputs()[input].name.as_str()),
-            Source::Place | Source::Padding => None,
+            Source::Place | Source::Padding | Source::Window(_) => None,
         };
         let masks: Vec<(&Atom, &str)> =
             atoms.iter().filter_map(|atom| Some((atom, name(atom.source)?))).collect();
@@ -167,6 +177,60 @@ impl<'a> Replay<'a> {
             }
         }
         Some(true)
+    }
+
+    /// See [`Runs::window`]: every pair of places is run, with a mask of 1 and of 0.
+    fn hides_beyond(&self, value: &str, atoms: &[Atom]) -> Option<usize> {
+        let (longest, program) = (self.longest(), self.held.reference.program());
+        if longest < program.limits().positions {
+            return None;
+        }
+        let shape = self.shape([ROWS, longest])?;
+        // What stands where a token is seen, and where it is hidden.
+        let mut windows: HashMap<usize, [Option<u64>; 2]> = HashMap::new();
+        windows.extend(program.steps.iter().filter_map(|step| match step.op {
+            Op::Mask { window } => Some((window?, [None; 2])),
+            _ => None,
+        }));
+        for turn in 0..2 {
+            let bit = |row: usize, place: usize| !(place + row + turn).is_multiple_of(2);
+            let inputs = self.inputs(&shape, |name, row, place| match name {
+                "attention_mask" => bit(row, place).into(),
+                _ => 0,
+            })?;
+            let found = self.held.oracle.run_for(&inputs.graph, &[value]).ok()?.remove(value)?;
+            let dims = found.shape().to_vec();
+            let (asks, asked) = (dims.len().checked_sub(2)?, dims.len().checked_sub(1)?);
+            let is_mask = |atom: &&Atom| matches!(atom.source, Source::Input(_));
+            let mask = atoms.iter().find(is_mask);
+            // The mask is of the token that is asked, and the places are of both.
+            if atoms.iter().any(|atom| atom.token.is_some_and(|axis| axis < asks))
+                || mask.is_some_and(|mask| mask.token.is_some_and(|axis| axis != asked))
+            {
+                return None;
+            }
+            let per_row: usize = dims[asks..].iter().product();
+            let at_row = |flat: usize| match mask.map(|mask| &mask.rows[..]) {
+                Some([_, ..]) => flat / per_row,
+                _ => 0,
+            };
+            let elements = found.to_f64();
+            windows.retain(|&window, numbers| {
+                let mut is_it = true;
+                for (flat, element) in elements.iter().enumerate() {
+                    let (i, j) = (flat % per_row / dims[asked], flat % dims[asked]);
+                    let is_shown = mask.is_none() || bit(at_row(flat), j);
+                    let is_hidden = !is_shown || i.abs_diff(j) > window;
+                    let number = &mut numbers[usize::from(is_hidden)];
+                    is_it &= *number.get_or_insert(element.to_bits()) == element.to_bits();
+                }
+                is_it
+            });
+        }
+        let is_told = |numbers: &[Option<u64>; 2]| {
+            numbers[0].is_some() && numbers[1].is_some() && numbers[0] != numbers[1]
+        };
+        windows.into_iter().find(|(_, numbers)| is_told(numbers)).map(|(window, _)| window)
     }
 
     /// See [`Runs::is_real`]: every id is run.
@@ -390,7 +454,8 @@ impl<'a> Replay<'a> {
             for (of, meant) in taken.iter().zip(self.steps(&inputs, &HashMap::new(), &steps)?) {
                 let (found, meant) = (plain.get(&of.value)?.len(), meant.elem_count());
                 let op = &self.held.reference.program().steps[of.step].op;
-                let may_repeat = matches!(op, Op::Positions { .. }) && found.is_multiple_of(meant.max(1));
+                let may_repeat = matches!(op, Op::Positions { .. } | Op::Angles { .. })
+                    && found.is_multiple_of(meant.max(1));
                 if found != meant && !may_repeat {
                     misfits.push(of.value.clone());
                 }

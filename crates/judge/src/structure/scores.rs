@@ -35,20 +35,32 @@ pub(super) fn largest(reference: &ReferenceEngine) -> Option<f64> {
     Some(largest)
 }
 
-/// The largest norm of each head of what a linear step gives.
+/// The largest norm of each head of what a linear step gives, or a part of it; turning changes none.
 fn norms(model: &Model, step: usize, heads: usize) -> Option<Vec<f64>> {
     let program = model.program();
     let given = program.steps[step].inputs.first()?.step()?;
+    match program.steps[step].op {
+        Op::Rotate { .. } => return norms(model, given, heads),
+        Op::Part { at, of } => {
+            let all = norms(model, given, heads * of)?;
+            return Some(all.get(at * heads..(at + 1) * heads)?.to_vec());
+        }
+        _ => {}
+    }
     let is_normed = matches!(program.steps[given].op, Op::LayerNorm { .. });
     if !is_normed || !matches!(program.steps[step].op, Op::Linear { .. }) {
         return None;
     }
-    let [gain, shift] = ["weight", "bias"].map(|name| elements(model.parameter(given, name)?));
-    let (gain, shift) = (gain?, shift?);
+    let bias = |step: usize, length: usize| match program.parameter(step, "bias") {
+        Some(_) => elements(model.parameter(step, "bias")?),
+        None => Some(vec![0.0; length]),
+    };
+    let gain = elements(model.parameter(given, "weight")?)?;
+    let shift = bias(given, gain.len())?;
     let size =
         gain.iter().fold(0f64, |most, x| most.max(x.abs())) * (gain.len() as f64).sqrt() + norm(&shift);
-    let [weight, bias] = ["weight", "bias"].map(|name| elements(model.parameter(step, name)?));
-    let (weight, bias) = (weight?, bias?);
+    let weight = elements(model.parameter(step, "weight")?)?;
+    let bias = bias(step, weight.len() / gain.len().max(1))?;
     let rows = bias.len() / heads.max(1);
     let of_head = |(weight, bias): (&[f64], &[f64])| bound(weight, gain.len()) * size + norm(bias);
     Some(weight.chunks((rows * gain.len()).max(1)).zip(bias.chunks(rows.max(1))).map(of_head).collect())

@@ -92,6 +92,11 @@ pub(super) trait Runs {
     /// Whether a value that masks and places decide is the same at every place.
     fn is_placeless(&self, value: &str, atoms: &[Atom]) -> bool;
 
+    /// How far apart tokens may stand where a value that masks and places decide is one number, which
+    /// it is nowhere else: as far as in one of the model's windows, and the token that is asked not
+    /// masked. Nothing if it is otherwise.
+    fn window(&self, value: &str, atoms: &[Atom]) -> Option<usize>;
+
     /// Whether a value that is made of ids is 1 for every id but the one that pads, and there 0; or
     /// the other way round, which is false. Nothing if it is neither.
     fn is_real(&self, value: &str) -> Option<bool>;
@@ -146,22 +151,20 @@ impl Walked {
     }
 
     /// The steps whose values a smooth value is made of, if nothing but masks reaches it beside
-    /// them, and no more is done than is allowed.
+    /// them, and no more is done than these steps of the model do, and what else is allowed.
     pub fn between(
         &self,
         graph: &Graph,
         value: &str,
         reached: &BTreeSet<Source>,
-        allowed: impl Fn(&BTreeSet<usize>) -> Work,
+        (steps, more): (&[usize], Work),
     ) -> Option<BTreeSet<usize>> {
-        if !reached.is_subset(&graph.masks) {
-            return None;
-        }
         let mut work = Work::NONE;
         let from = self.nodes_before(graph, value, |number| {
             work = work.and(self.work.get(&number).copied().unwrap_or_default());
         });
-        work.is_within(allowed(&from)).then_some(from)
+        let is_within = work.is_within(allowed(graph, steps, &from).and(more));
+        (is_within && sees_as_far(graph, reached, steps, &from)).then_some(from)
     }
 }
 
@@ -264,11 +267,8 @@ impl<'a> Walker<'a> {
                 None
             }
             Kind::Smooth(reached) => {
-                let Some(from) =
-                    self.found.between(self.graph, value, reached, |from| allowed(self.graph, &[step], from))
-                else {
-                    return kind;
-                };
+                let steps = (&[step][..], Work::NONE);
+                let Some(from) = self.found.between(self.graph, value, reached, steps) else { return kind };
                 Some(from)
             }
             _ => return kind,
@@ -299,7 +299,13 @@ impl<'a> Walker<'a> {
                 if sources.contains(&Source::Place) || is_of_mask {
                     match self.runs.is_placeless(value, atoms) {
                         true => sources.remove(&Source::Place),
-                        false => sources.insert(Source::Place),
+                        false => match self.runs.window(value, atoms) {
+                            Some(window) => {
+                                sources.remove(&Source::Place);
+                                sources.insert(Source::Window(window))
+                            }
+                            None => sources.insert(Source::Place),
+                        },
                     };
                 }
                 sources
@@ -312,6 +318,7 @@ impl<'a> Walker<'a> {
                     Source::Input(input) => format!("'{}'", self.graph.inputs[*input].name),
                     Source::Place => "the place of a token".into(),
                     Source::Padding => "the tokens that pad".into(),
+                    Source::Window(window) => format!("a window of {window} tokens"),
                 };
                 let why = format!("({}) takes what is made of {what}", node.op);
                 self.found.reasons.push(Reason { node: node.name.clone(), why });
@@ -543,10 +550,45 @@ pub(super) fn allowed(graph: &Graph, steps: &[usize], from: &BTreeSet<usize>) ->
                 Work { width: width.max(tokens * length * heads), choices: 1, ..Work::ATTENTION }
             }
             Op::Activation { function, .. } => Work { width, ..Work::of(*function) },
+            Op::Rotate { .. } => Work { width, ..Work::ROTATION },
+            Op::Product => Work { width, ..Work::PLAIN },
+            Op::Mean => Work { width, ..Work::MEAN },
             _ => Work { width: 0, ..Work::NONE },
         });
     }
     work
+}
+
+/// Whether nothing but masks reaches what these steps give, and windows that are as wide as those
+/// of the model's attentions.
+///
+/// Free values show no window that is wider than the texts that are run: so what hides must be
+/// one, in a graph that takes longer texts.
+fn sees_as_far(graph: &Graph, reached: &BTreeSet<Source>, steps: &[usize], from: &BTreeSet<usize>) -> bool {
+    let program = graph.program;
+    let between = between(program, steps, from);
+    let windows: BTreeSet<Option<usize>> = between
+        .iter()
+        .filter(|step| matches!(program.steps[**step].op, Op::Attention { .. }))
+        .filter_map(|&step| match program.steps[program.steps[step].inputs.get(3)?.step()?].op {
+            Op::Mask { window } => Some(window),
+            _ => None,
+        })
+        .collect();
+    let mut others = reached.difference(&graph.masks);
+    let length = graph.ids().last().filter(|dim| Known::is_fixed(dim)).map(Dim::factor);
+    let mut windows = windows.into_iter();
+    match (windows.next(), windows.next()) {
+        (None | Some(None), None) => others.next().is_none(),
+        (Some(Some(window)), None) => match (others.next(), others.next()) {
+            (Some(found), None) => *found == Source::Window(window),
+            // A text that is all within it needs none.
+            (None, _) => length.is_some_and(|length| length <= window + 1),
+            _ => false,
+        },
+        // Which attention has which is not known.
+        _ => false,
+    }
 }
 
 /// The steps that these are made by, up to those.

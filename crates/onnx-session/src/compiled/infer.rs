@@ -94,13 +94,12 @@ impl Look<'_> {
                 _ => Some(DType::F32),
             },
             "EmbedLayerNormalization" => self.ir.values[self.id(2)?].dtype,
-            "Abs" | "Add" | "Attention" | "Clip" | "Concat" | "CumSum" | "Div" | "Dropout" | "Erf"
-            | "Exp" | "Expand" | "Flatten" | "Gather" | "Gelu" | "Gemm" | "Identity"
+            "Abs" | "Add" | "Attention" | "Ceil" | "Clip" | "Concat" | "Cos" | "CumSum" | "Div"
+            | "Dropout" | "Erf" | "Exp" | "Expand" | "Flatten" | "Gather" | "Gelu" | "Gemm" | "Identity"
             | "LayerNormalization" | "Log" | "MatMul" | "Max" | "Min" | "Mul" | "Neg" | "Pow" | "Range"
             | "ReduceL2" | "ReduceMax" | "ReduceMean" | "ReduceSum" | "Relu" | "Reshape" | "Sigmoid"
-            | "Slice" | "Softmax" | "Sqrt" | "Squeeze" | "Sub" | "Tanh" | "Transpose" | "Unsqueeze" => {
-                first()
-            }
+            | "Sign" | "Sin" | "Slice" | "Softmax" | "Sqrt" | "Squeeze" | "Sub" | "Tanh" | "Transpose"
+            | "Unsqueeze" => first(),
             // Of images.
             "Conv" | "DepthToSpace" | "InstanceNormalization" | "Resize" => first(),
             // ONNX Runtime's own.
@@ -174,9 +173,9 @@ impl Look<'_> {
                 let [limit] = &ints(self.ir, self.id(1)?)?[..] else { return None };
                 limit.to_size().filter(|_| counts).map(|limit| vec![limit])
             }
-            "Abs" | "Cast" | "CastLike" | "Clip" | "CumSum" | "Dropout" | "Erf" | "Exp" | "Gelu"
-            | "Identity" | "LayerNormalization" | "Log" | "Neg" | "Not" | "Relu" | "Sigmoid" | "Softmax"
-            | "Sqrt" | "Tanh" | "IsNaN" => Some(self.of(0)?.to_vec()),
+            "Abs" | "Cast" | "CastLike" | "Ceil" | "Clip" | "Cos" | "CumSum" | "Dropout" | "Erf" | "Exp"
+            | "Gelu" | "Identity" | "LayerNormalization" | "Log" | "Neg" | "Not" | "Relu" | "Sigmoid"
+            | "Sign" | "Sin" | "Softmax" | "Sqrt" | "Tanh" | "IsNaN" => Some(self.of(0)?.to_vec()),
             // ONNX Runtime's own.
             "BiasGelu" | "FastGelu" | "QuickGelu" | "SkipLayerNormalization" => Some(self.of(0)?.to_vec()),
             "Add" | "And" | "Div" | "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual"

@@ -229,7 +229,7 @@ fn deciding_rows(evidence: &Evidence<'_>, module: &str, shape: &[usize]) -> Resu
     let (batch, sequence) = evidence.dims()?;
     let real: Vec<bool> = evidence.mask()?.iter().map(|&bit| bit != 0.).collect();
     let output = evidence.program.module(module).map(|module| &evidence.program.steps[module.output].op);
-    let is_position = matches!(output, Some(Op::Positions { .. }));
+    let is_position = matches!(output, Some(Op::Positions { .. } | Op::Angles { .. }));
     if matches!(output, Some(Op::RelativeBias { .. })) {
         return Ok((shape.len() == 3).then(|| vec![true; shape[0] * shape[1]]));
     }

@@ -49,7 +49,13 @@ impl Attention {
             parts,
             heads,
             scale: 1. / (head_size as f64).sqrt(),
-            keep: Tensor::from_vec(evidence.mask()?, (batch, 1, 1, sequence), &Device::Cpu)?,
+            keep: {
+                let own = Tensor::from_vec(evidence.mask()?, (batch, 1, 1, sequence), &Device::Cpu)?;
+                match window(evidence, step) {
+                    Some(window) => own.broadcast_mul(&near(window, sequence)?)?,
+                    None => own,
+                }
+            },
             hide: Hide::Replaced,
             bias: match evidence.program.steps[step].inputs.get(4) {
                 Some(_) => {
@@ -100,7 +106,8 @@ pub(super) fn explain(evidence: &Evidence<'_>, step: usize, attempts: &mut Attem
     let module = evidence.path(step);
     let attention = Attention::of(evidence, step)?;
     let offer = &mut |text: &str, value: &Tensor| attempts.offer(module, text, value);
-    let explained = other_masks(evidence, &attention, offer)?
+    let explained = other_windows(evidence, step, &attention, offer)?
+        | other_masks(evidence, (&attention, window(evidence, step)), offer)?
         | other_biases(&attention, offer)?
         | other_scales(&attention, offer)?
         | other_softmax(&attention, offer)?;
@@ -148,9 +155,74 @@ fn other_biases(attention: &Attention, emit: &mut Emit<'_>) -> Result<bool> {
     Ok(explained)
 }
 
-fn other_masks(evidence: &Evidence<'_>, attention: &Attention, emit: &mut Emit<'_>) -> Result<bool> {
+/// How far a token sees.
+fn window(evidence: &Evidence<'_>, step: usize) -> Option<usize> {
+    let mask = evidence.program.steps[step].inputs.get(3)?.step()?;
+    match evidence.program.steps[mask].op {
+        Op::Mask { window } => window,
+        _ => None,
+    }
+}
+
+/// 1 where two tokens are no further apart: `[1, 1, sequence, sequence]`.
+fn near(window: usize, sequence: usize) -> Result<Tensor> {
+    let bit = |at: usize| f64::from(u8::from((at / sequence).abs_diff(at % sequence) <= window));
+    let bits: Vec<f64> = (0..sequence * sequence).map(bit).collect();
+    Tensor::from_vec(bits, (1, 1, sequence, sequence), &Device::Cpu)
+}
+
+/// Windows of other sizes, or a window where there is none.
+fn other_windows(
+    evidence: &Evidence<'_>,
+    step: usize,
+    attention: &Attention,
+    emit: &mut Emit<'_>,
+) -> Result<bool> {
+    let (batch, sequence) = evidence.dims()?;
+    let real = Tensor::from_vec(evidence.mask()?, (batch, 1, 1, sequence), &Device::Cpu)?;
+    let keep = |keep: &Tensor| {
+        let keep = real.broadcast_mul(keep)?;
+        Attention { keep, ..attention.clone() }.forward()
+    };
+    let Some(own) = window(evidence, step) else {
+        let mut explained = false;
+        let others = evidence.program.steps.iter().filter_map(|step| match step.op {
+            Op::Mask { window } => window,
+            _ => None,
+        });
+        for other in others {
+            let text = format!("a window: tokens see {other} in either direction, and not the whole text");
+            explained |= emit(&text, &keep(&near(other, sequence)?)?)?;
+        }
+        return Ok(explained);
+    };
+    let everywhere = real.ones_like()?;
+    let mut explained = emit("no window: tokens see the whole text", &keep(&everywhere)?)?;
+    for other in (own.saturating_sub(2)..=own + 2).chain([2 * own, 2 * own + 1]).filter(|&other| other != own)
+    {
+        let text = format!("a window of {other} in either direction, config.json says {own}");
+        explained |= emit(&text, &keep(&near(other, sequence)?)?)?;
+    }
+    let earlier = |at: usize| f64::from(u8::from(at % sequence <= at / sequence));
+    let earlier: Vec<f64> = (0..sequence * sequence).map(earlier).collect();
+    let earlier = Tensor::from_vec(earlier, (1, 1, sequence, sequence), &Device::Cpu)?;
+    let half = near(own, sequence)?.broadcast_mul(&earlier)?;
+    explained |= emit("a window of earlier tokens alone", &keep(&half)?)?;
+    Ok(explained)
+}
+
+fn other_masks(
+    evidence: &Evidence<'_>,
+    (attention, window): (&Attention, Option<usize>),
+    emit: &mut Emit<'_>,
+) -> Result<bool> {
+    let (_, sequence) = evidence.dims()?;
     let mut explained = false;
-    for (text, keep) in patterns(evidence)? {
+    for (text, pattern) in patterns(evidence)? {
+        let keep = match window {
+            Some(window) => pattern.broadcast_mul(&near(window, sequence)?)?,
+            None => pattern,
+        };
         for hide in [Hide::Replaced, Hide::Lowered(-1e4), Hide::Lowered(-1e9)] {
             explained |= emit(text, &Attention { keep: keep.clone(), hide, ..attention.clone() }.forward()?)?;
         }

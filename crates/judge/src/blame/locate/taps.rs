@@ -123,17 +123,21 @@ impl Order {
     /// an activation or normalisation of it: exporters fuse those.
     fn of(program: &Program, outputs: &[usize]) -> Self {
         let needed = program.needed(outputs);
-        let is_value = |step: &usize| !matches!(program.steps[*step].op, Op::Rows | Op::Unrows | Op::Mask);
+        let is_value =
+            |step: &usize| !matches!(program.steps[*step].op, Op::Rows | Op::Unrows | Op::Mask { .. });
         let values: Vec<usize> = needed.into_iter().filter(is_value).collect();
+        // Angles are made of places alone, for one layer or for all.
+        let is_made = |step: &usize| is_value(step) && !matches!(program.steps[*step].op, Op::Angles { .. });
         let fed =
-            |step: usize| program.steps[step].inputs.iter().filter_map(|wire| wire.step()).filter(is_value);
+            |step: usize| program.steps[step].inputs.iter().filter_map(|wire| wire.step()).filter(is_made);
         let mut users: Vec<Vec<usize>> = vec![Vec::new(); program.steps.len()];
         for &step in &values {
             fed(step).for_each(|before| users[before].push(step));
         }
         // The last step that depends on the inputs alone, and the last that takes any of the steps
         // so far.
-        let last_source = values.iter().copied().filter(|&step| fed(step).next().is_none()).max();
+        let sources = values.iter().copied().filter(|step| is_made(step) && fed(*step).next().is_none());
+        let last_source = sources.max();
         let (mut last_user, mut stage, mut placed) = (0, 0, Vec::new());
         for &step in &values {
             let is_alone = last_user <= step && last_source.is_none_or(|source| source <= step);
@@ -146,7 +150,8 @@ impl Order {
             if is_tapped(program, step) {
                 placed.push(Placed { step, stage, place });
             }
-            if is_alone && !is_fused && !matches!(program.steps[step].op, Op::Token { .. }) {
+            if is_made(&step) && is_alone && !is_fused && !matches!(program.steps[step].op, Op::Token { .. })
+            {
                 stage += 1;
             }
             last_user = users[step].iter().copied().fold(last_user, usize::max);
@@ -164,6 +169,11 @@ fn place_of(program: &Program, placed: &[Placed], stage: usize, step: usize) -> 
             before.filter_map(|before| place_of(program, placed, stage, before)).max()
         }
     }
+}
+
+/// Whether a block gives what is made of the places of tokens alone, once for all texts.
+fn is_of_places(op: &Op) -> bool {
+    matches!(op, Op::RelativeBias { .. } | Op::Angles { .. })
 }
 
 /// Whether a step's output is that of a module, or tells parts of one apart.
@@ -185,11 +195,11 @@ impl Maker<'_> {
             (None, _) => Kind::Token,
         };
         let (shape, data) = self.value(step)?;
-        // Pairs of places are the same in all texts, whatever is masked.
-        let is_of_pairs = matches!(self.program.steps[step].op, Op::RelativeBias { .. });
+        // Places are the same in all texts, whatever is masked.
+        let is_of_places = is_of_places(&self.program.steps[step].op);
         let mask = self.inputs.get("attention_mask").and_then(|mask| mask.as_slice::<i64>().ok());
         let positions: usize = shape.iter().take(shape.len().saturating_sub(1)).product();
-        let decides: Vec<bool> = match mask.filter(|_| !is_of_pairs) {
+        let decides: Vec<bool> = match mask.filter(|_| !is_of_places) {
             Some(mask) if shape.len() == 3 => mask.iter().map(|&bit| bit != 0).collect(),
             Some(mask) => {
                 let sequence = mask.len().checked_div(positions).unwrap_or(0).max(1);
@@ -207,8 +217,8 @@ impl Maker<'_> {
     /// What a step gives: a module's output, or what follows from others'.
     fn value(&self, step: usize) -> Option<(Vec<usize>, Vec<f64>)> {
         if let Some(module) = self.program.ending_at(step).next() {
-            let is_of_pairs = matches!(self.program.steps[step].op, Op::RelativeBias { .. });
-            return Some(self.per_row(self.values.get(&module.path)?, is_of_pairs));
+            let is_of_places = is_of_places(&self.program.steps[step].op);
+            return Some(self.per_row(self.values.get(&module.path)?, is_of_places));
         }
         let Step { op, inputs, .. } = &self.program.steps[step];
         let mut parts = inputs.iter().map(|wire| self.value(wire.step()?));
@@ -230,11 +240,11 @@ impl Maker<'_> {
     }
 
     /// The positions' embeddings are the same for all rows, and given once.
-    fn per_row(&self, value: &Value, is_of_pairs: bool) -> (Vec<usize>, Vec<f64>) {
+    fn per_row(&self, value: &Value, is_of_places: bool) -> (Vec<usize>, Vec<f64>) {
         let rows = self.inputs.get("input_ids").and_then(|ids| Some(ids.shape().split_last()?.1));
         let batch = rows.map_or(1, |rows| rows.iter().product());
         match value.shape() {
-            &[1, sequence, width] if batch > 1 && !is_of_pairs => {
+            &[1, sequence, width] if batch > 1 && !is_of_places => {
                 (vec![batch, sequence, width], value.to_f64().repeat(batch))
             }
             shape => (shape.to_vec(), value.to_f64()),

@@ -97,18 +97,7 @@ impl Plants<'_> {
             let Ok(moved) = Value::new([rows, width], moved) else { continue };
             let value = value.clone();
             self.add(9, fault, Some(module.clone()), Some(explained), |edit| {
-                edit.replace(&value, |nodes, sound| {
-                    // As many rows as there are positions, under the shape it had.
-                    let shape = nodes.op("Shape", &[sound]);
-                    let (minus_two, minus_one, zero) =
-                        (nodes.list(&[-2]), nodes.list(&[-1]), nodes.list(&[0]));
-                    let sequence = nodes.op("Slice", &[&shape, &minus_two, &minus_one]);
-                    let table = nodes.constant(&moved);
-                    let rows = nodes.op("Slice", &[&table, &zero, &sequence, &zero]);
-                    let nothing = nodes.number(0.0);
-                    let blank = nodes.op("Mul", &[sound, &nothing]);
-                    nodes.op("Add", &[&blank, &rows])
-                })
+                edit.replace_rows(&value, &moved)
             });
         }
     }
@@ -117,14 +106,15 @@ impl Plants<'_> {
     pub(super) fn distances(&mut self) {
         let tables = self.sound.steps(|op| matches!(op, Op::RelativeBias { .. }));
         let Some(step) = tables.map(|(step, _)| step).next() else { return };
-        let (module, Some(value)) = (self.sound.path(step), self.sound.output(step)) else { return };
-        self.add(36, "nothing added for distances", Some(module.clone()), Some("left out"), |edit| {
+        // The sound value is still there, so that the first attention is the first that is wrong.
+        let (module, Some(value)) = (self.sound.first_attention(), self.sound.output(step)) else { return };
+        self.add(36, "nothing added for distances", module.clone(), Some("nothing is added"), |edit| {
             edit.replace(&value, |nodes, sound| {
                 let nothing = nodes.number(0.0);
                 nodes.op("Mul", &[sound, &nothing])
             })
         });
-        self.add(36, "earlier taken for later tokens", Some(module), Some("exchanged"), |edit| {
+        self.add(36, "earlier taken for later tokens", module, Some("exchanged"), |edit| {
             edit.replace(&value, |nodes, sound| {
                 nodes.op_with("Transpose", &[sound], [("perm", Attribute::Ints(vec![1, 0, 2]))])
             })

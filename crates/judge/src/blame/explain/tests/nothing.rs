@@ -98,7 +98,7 @@ fn evidence_that_is_missing_is_an_error() {
 /// Every formula with nothing changed gives the reference's own values, so that a hypothesis is only the thing it changes.
 #[test]
 fn the_formulas_are_the_references() {
-    let families = ["roberta/plain", "mpnet/plain", "albert/plain", "distilbert/plain"];
+    let families = ["roberta/plain", "mpnet/plain", "albert/plain", "distilbert/plain", "modernbert/plain"];
     let families = families.map(|name| format!("families/{name}"));
     for fixture in ["baseline", "odd", "types1"].into_iter().chain(families.iter().map(String::as_str)) {
         let bench = if fixture == "types1" { small() } else { Bench::new(fixture) };
@@ -119,6 +119,8 @@ fn the_formulas_are_the_references() {
                 Op::Linear { .. } => dense::unchanged(&evidence, step),
                 Op::Embedding { .. } | Op::Positions { .. } => embeddings::unchanged(&evidence, step),
                 Op::RelativeBias { .. } => distances::unchanged(&evidence, step),
+                Op::Angles { .. } | Op::Rotate { .. } => rotary::unchanged(&evidence, step),
+                Op::Product => gate::unchanged(&evidence, step),
                 _ => continue,
             };
             same(&module.path, &value.unwrap());
