@@ -26,6 +26,8 @@ pub enum Activation {
     Silu,
     /// `tanh`.
     Tanh,
+    /// `sigmoid`: σ(x).
+    Sigmoid,
 }
 
 /// A name that no activation has.
@@ -38,11 +40,19 @@ pub struct UnknownActivation {
 
 impl Activation {
     /// Every activation.
-    pub const ALL: [Self; 7] =
-        [Self::Gelu, Self::GeluTanh, Self::GeluFast, Self::QuickGelu, Self::Relu, Self::Silu, Self::Tanh];
+    pub const ALL: [Self; 8] = [
+        Self::Gelu,
+        Self::GeluTanh,
+        Self::GeluFast,
+        Self::QuickGelu,
+        Self::Relu,
+        Self::Silu,
+        Self::Tanh,
+        Self::Sigmoid,
+    ];
 
     /// Every name that config.json may use.
-    pub const NAMES: [&'static str; 12] = [
+    pub const NAMES: [&'static str; 13] = [
         "gelu",
         "gelu_python",
         "gelu_new",
@@ -55,6 +65,7 @@ impl Activation {
         "silu",
         "swish",
         "tanh",
+        "sigmoid",
     ];
 }
 
@@ -69,6 +80,7 @@ impl fmt::Display for Activation {
             Self::Relu => "relu",
             Self::Silu => "silu",
             Self::Tanh => "tanh",
+            Self::Sigmoid => "sigmoid",
         })
     }
 }
@@ -86,6 +98,7 @@ impl FromStr for Activation {
             "relu" => Self::Relu,
             "silu" | "swish" => Self::Silu,
             "tanh" => Self::Tanh,
+            "sigmoid" => Self::Sigmoid,
             other => return Err(UnknownActivation { name: other.into() }),
         })
     }

@@ -411,19 +411,28 @@ impl Program {
     }
 
     /// The module to which the work of a step is counted: its own, or where it stands outside all,
-    /// that of what it is fed.
+    /// that of what it is fed; where that is none, that of what takes it.
     pub fn owner(&self, step: usize) -> &str {
+        let own = |step: usize| Some(self.steps.get(step)?.module.as_str()).filter(|own| !own.is_empty());
         let mut at = step;
         while let Some(step) = self.steps.get(at) {
-            if !step.module.is_empty() {
-                return &step.module;
-            }
-            match step.inputs.first().copied().and_then(Wire::step) {
-                Some(before) => at = before,
-                None => break,
+            match (own(at), step.inputs.first().copied().and_then(Wire::step)) {
+                (Some(own), _) => return own,
+                (None, Some(before)) => at = before,
+                (None, None) => break,
             }
         }
-        ""
+        let mut takers = self.consumers(step).map(|(taker, _)| taker);
+        takers.next().map_or("", |taker| own(taker).unwrap_or_else(|| self.owner_behind(taker)))
+    }
+
+    /// The module of the first step that takes a step, or takes what is made of it.
+    fn owner_behind(&self, step: usize) -> &str {
+        let taker = self.consumers(step).map(|(taker, _)| taker).next();
+        taker.map_or("", |taker| match self.steps[taker].module.as_str() {
+            "" => self.owner_behind(taker),
+            own => own,
+        })
     }
 
     /// The modules that a path leads through, its own among them, each after its parts.

@@ -86,7 +86,7 @@ pub(crate) trait Described {
     const CLASSES: Classes;
 
     /// What `position_embedding_type` must be, where it is said.
-    const POSITIONS: &'static str = "absolute";
+    const POSITIONS: &'static [&'static str] = &["absolute"];
 
     /// See [`Family::is_of_transformers`].
     const IS_OF_TRANSFORMERS: bool = true;
@@ -665,7 +665,7 @@ impl Fields {
             let expected = types().map(|known| format!("'{known}'")).collect::<Vec<_>>().join(" or ");
             return Err(ConfigError::OtherFamily { found: found.into(), family: C::NAME, expected });
         }
-        self.only("position_embedding_type", C::POSITIONS)?;
+        self.one_of("position_embedding_type", C::POSITIONS)?;
         for field in ["is_decoder", "add_cross_attention"] {
             if self.flag(field, false)? {
                 return Err(ConfigError::Decoder { field });

@@ -106,11 +106,17 @@ impl Embeddings {
             Some(padding) => m.positions_by_padding("position_embeddings", ids, padding, rows),
             None => m.positions("position_embeddings", self.positions, self.width),
         };
-        let sum = match token_type {
-            Some(token_type) => m.sum([word, token_type, position]),
-            None => m.sum([word, position]),
-        };
+        let sum = sum_of(m, word, [token_type, Some(position)]);
         m.layer_norm("LayerNorm", sum, self.eps)
+    }
+}
+
+/// The sum of what words are embedded to, and of those parts that there are.
+pub(crate) fn sum_of(m: &mut Draft, word: Wire, parts: [Option<Wire>; 2]) -> Wire {
+    match parts {
+        [Some(one), Some(other)] => m.sum([word, one, other]),
+        [Some(one), None] | [None, Some(one)] => m.sum([word, one]),
+        [None, None] => word,
     }
 }
 

@@ -9,7 +9,7 @@ use architecture::{Activation, Draft, Program, Rotation, Task, Wire};
 
 use crate::classes::{Classes, HEADS};
 use crate::config::{ConfigError, Described, Fields, Sizes, config};
-use crate::encoder::{WORDS, choices, decoder, features, pooler, spans};
+use crate::encoder::{WORDS, choices, decoder, features, pooler, spans, sum_of};
 use crate::model::models;
 
 config! {
@@ -33,6 +33,8 @@ config! {
         type_vocab_size: count = 1,
         /// What LayerNorm adds to the variance.
         layer_norm_eps: eps = 1e-12,
+        /// How positions are told: `rope`, by angles, or `absolute`, by a table.
+        position_embedding_type: name = "rope".into(),
         /// The base of the angles.
         rope_theta: base = 10_000.0,
         /// By how much angles were made slower; none where they were not.
@@ -57,7 +59,7 @@ impl Described for GteConfig {
     const BASE: &'static str = "new";
     const MODEL_TYPES: &'static [(&'static str, &'static str)] = &[("new", "New")];
     const CLASSES: Classes = HEADS;
-    const POSITIONS: &'static str = "rope";
+    const POSITIONS: &'static [&'static str] = &["rope", "absolute"];
     const IS_OF_TRANSFORMERS: bool = false;
 
     fn sizes(&self) -> Sizes {
@@ -77,7 +79,7 @@ impl Described for GteConfig {
 
     fn check(&self) -> Result<(), ConfigError> {
         match self.head_size() {
-            size if size % 2 == 1 => Err(ConfigError::OddHeads { size: size.to_string() }),
+            size if size % 2 == 1 && self.turns() => Err(ConfigError::OddHeads { size: size.to_string() }),
             _ => Ok(()),
         }
     }
@@ -90,7 +92,7 @@ impl Described for GteConfig {
             let mut angles = None;
             let embedded = m.module("embeddings", "NewEmbeddings", |m| {
                 let (embedded, turned) = self.embeddings(m, ids, types);
-                angles = Some(turned);
+                angles = turned;
                 embedded
             });
             m.module("encoder", "NewEncoder", |m| {
@@ -107,30 +109,39 @@ impl Described for GteConfig {
 }
 
 impl GteConfig {
-    /// What words and token types are embedded to, and the angles that all layers turn by.
-    fn embeddings(&self, m: &mut Draft, ids: Wire, types: Option<Wire>) -> (Wire, [Wire; 2]) {
-        let ids = m.rows(ids);
-        let types = types.map(|types| m.rows(types));
-        let words = m.embedding("word_embeddings", ids, self.vocab_size, self.hidden_size);
+    /// Whether queries and keys are turned.
+    fn turns(&self) -> bool {
+        self.position_embedding_type == "rope"
+    }
+
+    /// The angles that all layers turn by.
+    fn rotation(&self) -> Rotation {
         let size = self.head_size();
         // The base grows by the factor, and what that leaves out for the fastest pair all are made
         // slower by.
         let factor = self.rope_scaling.filter(|factor| *factor > 1.0);
-        let rotation = Rotation {
+        Rotation {
             size,
             base: self.rope_theta * factor.unwrap_or(1.0),
             slower: factor.map_or(1.0, |factor| factor.powf(2.0 / size as f64)),
             neighbours: false,
             positions: self.max_position_embeddings,
-        };
+        }
+    }
+
+    /// What words, token types and positions are embedded to, and the angles, where layers turn.
+    fn embeddings(&self, m: &mut Draft, ids: Wire, types: Option<Wire>) -> (Wire, Option<[Wire; 2]>) {
+        let ids = m.rows(ids);
+        let types = types.map(|types| m.rows(types));
+        let words = m.embedding("word_embeddings", ids, self.vocab_size, self.hidden_size);
         let scaled = self.rope_scaling.is_some();
         let class = if scaled { "NTKScalingRotaryEmbedding" } else { "RotaryEmbedding" };
-        let angles = m.rotary("rotary_emb", class, rotation);
-        let mut sum = words;
-        if let Some(types) = types {
-            let types = m.embedding("token_type_embeddings", types, self.type_vocab_size, self.hidden_size);
-            sum = m.sum([words, types]);
-        }
+        let angles = self.turns().then(|| m.rotary("rotary_emb", class, self.rotation()));
+        let types = types
+            .map(|types| m.embedding("token_type_embeddings", types, self.type_vocab_size, self.hidden_size));
+        let positions = (!self.turns())
+            .then(|| m.positions("position_embeddings", self.max_position_embeddings, self.hidden_size));
+        let sum = sum_of(m, words, [types, positions]);
         (m.layer_norm("LayerNorm", sum, self.layer_norm_eps), angles)
     }
 

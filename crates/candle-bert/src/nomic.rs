@@ -9,14 +9,15 @@ use architecture::{Activation, Draft, Program, Rotation, Task, Wire};
 
 use crate::classes::Classes;
 use crate::config::{ConfigError, Described, Fields, Sizes, config};
-use crate::encoder::{WORDS, choices, decoder, pooler, spans};
+use crate::encoder::{WORDS, choices, decoder, pooler, spans, sum_of};
 use crate::model::models;
 
 /// The published code rounds the width of gated layers up to a multiple of this.
 const WIDE_MULTIPLE: usize = 256;
 
 /// The activations that are gates, and what each bends with.
-const GATED: [(&str, Activation); 2] = [("swiglu", Activation::Silu), ("geglu", Activation::Gelu)];
+const GATED: [(&str, Activation); 3] =
+    [("glu", Activation::Sigmoid), ("swiglu", Activation::Silu), ("geglu", Activation::Gelu)];
 
 /// The others. In layers each of them is the exact GELU, whatever its name; in the head of a masked
 /// language model all but the first are the approximation by tanh.
@@ -39,7 +40,7 @@ config! {
         n_inner: own_size = None,
         /// The longest sequence that the model was made for, in tokens.
         n_positions: size = 1024,
-        /// The activation: `swiglu` and `geglu` are gates.
+        /// The activation: `glu`, `swiglu` and `geglu` are gates.
         activation_function: name = "gelu_new".into(),
         /// The number of segments a token may belong to; 0 where the model is told none.
         type_vocab_size: count = 2,
@@ -160,16 +161,11 @@ impl NomicBertConfig {
         let ids = m.rows(ids);
         let types = types.map(|types| m.rows(types));
         let words = m.embedding("word_embeddings", ids, self.words(), self.n_embd);
-        let mut sum = words;
-        if let Some(types) = types {
-            let types = m.embedding("token_type_embeddings", types, self.type_vocab_size, self.n_embd);
-            sum = m.sum([sum, types]);
-        }
-        if self.rotary_emb_fraction <= 0.0 {
-            let positions = m.positions("position_embeddings", self.n_positions, self.n_embd);
-            sum = m.sum([sum, positions]);
-        }
-        sum
+        let types =
+            types.map(|types| m.embedding("token_type_embeddings", types, self.type_vocab_size, self.n_embd));
+        let positions = (self.rotary_emb_fraction <= 0.0)
+            .then(|| m.positions("position_embeddings", self.n_positions, self.n_embd));
+        sum_of(m, words, [types, positions])
     }
 
     /// Self-attention and then a feed-forward network, each within a residual connection.
@@ -245,7 +241,7 @@ impl NomicBertConfig {
     fn predictions(&self, m: &mut Draft, hidden: Wire) -> Wire {
         let activation = match self.activation_function.as_str() {
             "swiglu" => Activation::Silu,
-            "geglu" | "gelu" => Activation::Gelu,
+            "glu" | "geglu" | "gelu" => Activation::Gelu,
             _ => Activation::GeluTanh,
         };
         let transformed = m.module("transform", "NomicBertPredictionHeadTransform", |m| {

@@ -36,6 +36,7 @@ fn compute(activation: Activation, x: &Tensor) -> Result<Tensor> {
         Activation::Relu => x.maximum(&x.zeros_like()?),
         Activation::Silu => x.silu(),
         Activation::Tanh => x.tanh(),
+        Activation::Sigmoid => sigmoid(x),
     }
 }
 

@@ -101,6 +101,7 @@ pub(crate) fn activation(b: &mut Builder, module: &str, activation: Activation, 
         Activation::Relu => b.node(module, "Relu", &[x]),
         Activation::Silu => times_sigmoid(b, module, x, x),
         Activation::Tanh => b.node(module, "Tanh", &[x]),
+        Activation::Sigmoid => b.node(module, "Sigmoid", &[x]),
     }
 }
 

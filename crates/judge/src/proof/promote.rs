@@ -7,8 +7,8 @@
 //!
 //! Only constants of one element and attributes are taken for one of them, within one ULP; and for
 //! 1/n also a tensor that has it everywhere, since a mean may be a product with a column of 1/n. The
-//! frequencies of rotary positions are a list, of which each element is taken for its own.
-//! What carries a weight of the checkpoint never is.
+//! frequencies of rotary positions are a list, of which each element is taken for its own, and so are
+//! tables of their cosines and sines. What carries a weight of the checkpoint never is.
 
 use std::collections::HashSet;
 
@@ -112,14 +112,9 @@ fn promoted(
         promoted.push(Promoted { name, meaning, from, to });
     };
     for constant in oracle.constants().filter(|constant| !weights.contains(constant.name)) {
-        if let Some((rotation, from)) = turning(numbers, &constant.tensor) {
-            let exact: Vec<f64> = rotation.frequencies().collect();
-            // The last is the furthest from 1, and the one that shows the base.
-            let known = exact.last().map(|&to| (format!("frequencies of base {}", rotation.base).into(), to));
-            if let Some(known) = known {
-                note(constant.name.into(), from, known);
-                promotions.elements(constant.place, exact);
-            }
+        if let Some(Turning { meaning, exact, at, from }) = Turning::of(numbers, &constant.tensor) {
+            note(constant.name.into(), from, (meaning.into(), exact[at]));
+            promotions.elements(constant.place, exact);
             continue;
         }
         let Some(held) = uniform(&constant.tensor) else { continue };
@@ -149,29 +144,94 @@ fn promoted(
     (promotions, promoted)
 }
 
-/// The rotation whose frequencies a constant of f32 has, and the last of them as it stands there;
-/// nothing if it has them exactly.
-///
-/// Those of PyTorch are f32's powers: the exponent is rounded, which the logarithm of the base
-/// magnifies, and so are the power and what is made of it.
-fn turning(numbers: &Numbers, tensor: &Tensor) -> Option<(Rotation, f32)> {
-    if tensor.dtype != DType::F32 {
-        return None;
+/// A constant of f32 that rotary positions are computed with.
+struct Turning {
+    meaning: String,
+    /// What its elements are the rounding of, one of which is not exact there, with its number.
+    exact: Vec<f64>,
+    at: usize,
+    /// What stands for that one.
+    from: f32,
+}
+
+impl Turning {
+    /// Nothing if a constant is none, or has its numbers exactly.
+    fn of(numbers: &Numbers, tensor: &Tensor) -> Option<Self> {
+        let width = tensor.shape.iter().rev().find(|size| **size != 1).copied().unwrap_or(1);
+        let is_as_wide = |rotation: &Rotation| [rotation.size, rotation.size / 2].contains(&width);
+        if tensor.dtype != DType::F32 || !numbers.rotations.iter().any(is_as_wide) {
+            return None;
+        }
+        let element = |bytes: &[u8]| Some(f32::from_le_bytes(bytes.try_into().ok()?));
+        let found: Vec<f32> = tensor.bytes.chunks(4).map(element).collect::<Option<_>>()?;
+        numbers.rotations.iter().find_map(|rotation| {
+            let base = rotation.base;
+            Self::frequencies(rotation, &found, format!("frequencies of base {base}"))
+                .or_else(|| {
+                    Self::table(
+                        rotation,
+                        (&tensor.shape, &found),
+                        f64::cos,
+                        format!("cosines of base {base}"),
+                    )
+                })
+                .or_else(|| {
+                    Self::table(rotation, (&tensor.shape, &found), f64::sin, format!("sines of base {base}"))
+                })
+        })
     }
-    let found: Vec<f32> = tensor
-        .bytes
-        .chunks_exact(4)
-        .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-        .collect();
-    let is_it = |rotation: &&Rotation| {
-        let ulps = ULPS + rotation.base.ln().abs().ceil() as u64;
-        let near =
-            |(&found, exact): (&f32, f64)| found.is_finite() && ulp_distance_f32(found, exact as f32) <= ulps;
-        found.len() == rotation.size / 2 && found.iter().zip(rotation.frequencies()).all(near)
-    };
-    let rotation = numbers.rotations.iter().find(is_it)?;
-    let is_exact = found.iter().zip(rotation.frequencies()).all(|(&found, exact)| f64::from(found) == exact);
-    (!is_exact).then_some((*rotation, *found.last()?))
+
+    fn frequencies(rotation: &Rotation, found: &[f32], meaning: String) -> Option<Self> {
+        let exact: Vec<f64> = rotation.frequencies().collect();
+        let ulps = ULPS + frequency_ulps(rotation);
+        let near = |(&found, &exact): (&f32, &f64)| {
+            found.is_finite() && ulp_distance_f32(found, exact as f32) <= ulps
+        };
+        (found.len() == exact.len() && found.iter().zip(&exact).all(near))
+            .then(|| Self::first_off(found, exact, meaning))?
+    }
+
+    /// A row of cosines or sines for each place from the first on, the same for each text.
+    fn table(
+        rotation: &Rotation,
+        (shape, found): (&[usize], &[f32]),
+        function: fn(f64) -> f64,
+        meaning: String,
+    ) -> Option<Self> {
+        let axes: Vec<usize> = shape.iter().copied().filter(|&size| size != 1).collect();
+        let (&width, before) = axes.split_last()?;
+        let places = *before.last()?;
+        let pairs = rotation.size / 2;
+        if width != rotation.size && width != pairs || found.len() != shape.iter().product::<usize>() {
+            return None;
+        }
+        let frequencies: Vec<f64> = rotation.frequencies().collect();
+        let pair = |feature: usize| if width == pairs { feature } else { rotation.pair(feature) };
+        let ulp = f64::from(f32::EPSILON);
+        let relative = ulp * (2 + frequency_ulps(rotation)) as f64;
+        let mut exact = Vec::with_capacity(found.len());
+        for (at, &found) in found.iter().enumerate() {
+            let angle = (at / width % places) as f64 * frequencies[pair(at % width)];
+            let meant = function(angle);
+            // As far off as its angle is, and rounded itself.
+            if (f64::from(found) - meant).abs() > angle * relative + ulp {
+                return None;
+            }
+            exact.push(meant);
+        }
+        Self::first_off(found, exact, meaning)
+    }
+
+    fn first_off(found: &[f32], exact: Vec<f64>, meaning: String) -> Option<Self> {
+        let at = found.iter().zip(&exact).position(|(&found, &exact)| f64::from(found) != exact)?;
+        Some(Self { meaning, from: found[at], exact, at })
+    }
+}
+
+/// How far PyTorch's frequencies are off at most, in f32's last places: the exponent is rounded,
+/// which the logarithm of the base magnifies, and so are the power and what is made of it.
+fn frequency_ulps(rotation: &Rotation) -> u64 {
+    2 + rotation.base.ln().abs().ceil() as u64
 }
 
 /// What a half-precision number in the place of an eps is a conversion of; nothing if it is none of the config's.

@@ -180,6 +180,11 @@ impl Walker<'_> {
             ("", "Range") if self.graph.counts_tokens(&shape[0]) => {
                 Ok(Some(vec![Atom { source: Source::Place, rows: Vec::new(), token: Some(0) }]))
             }
+            ("", "Einsum") if node.string("equation").ok().flatten() == Some("i,j->ij") => {
+                let along =
+                    |at: usize, by: usize| moved(of(at).ok_or(None)?, |axis| Some(axis + by)).ok_or(None);
+                Ok(Some([along(0, 0)?, along(1, 1)?].concat()))
+            }
             ("", "CumSum") => {
                 let atoms = first()?;
                 if self.counts_tokens(node, atoms) { Ok(Some(atoms.to_vec())) } else { Err(None) }
@@ -293,16 +298,19 @@ impl Walker<'_> {
     /// once of each input; and so that it may be what a table gives.
     pub(super) fn is_by_token(&self, value: &str, atoms: &[Atom]) -> bool {
         let shape = self.shape(value).unwrap_or_default();
-        let Some(token) = shape.len().checked_sub(2) else { return false };
-        let all: Vec<usize> = (0..token).filter(|&axis| !shape[axis].is_one()).collect();
-        let one = |axis: usize| shape[axis].is_one();
+        let Some(last) = shape.len().checked_sub(1) else { return false };
+        // Axes that are always 1 may stand anywhere: tokens are counted by the last that is not.
+        let wide: Vec<usize> = (0..last).filter(|&axis| !shape[axis].is_one()).collect();
+        let (token, rows) = match (wide.split_last(), atoms.iter().any(|atom| atom.token.is_some())) {
+            (Some((token, rows)), true) => (Some(*token), rows),
+            _ => (None, &wide[..]),
+        };
         let is_there = |atom: &Atom| {
-            let at_token = if one(token) { None } else { Some(token) };
             let rows_fit = match atom.source {
                 Source::Place | Source::Window(_) => atom.rows.is_empty(),
-                Source::Input(_) | Source::Padding => atom.rows == all,
+                Source::Input(_) | Source::Padding => atom.rows == rows,
             };
-            rows_fit && atom.token == at_token && !self.graph.masks.contains(&atom.source)
+            rows_fit && atom.token == token && !self.graph.masks.contains(&atom.source)
         };
         let sources: BTreeSet<Source> = atoms.iter().map(|atom| atom.source).collect();
         sources.len() == atoms.len() && !atoms.is_empty() && atoms.iter().all(is_there)

@@ -50,6 +50,7 @@ impl Work {
             Activation::GeluTanh | Activation::GeluFast => Self { plain: 3, ..Self::DEEP },
             Activation::QuickGelu | Activation::Silu => Self { plain: 2, ..Self::DEEP },
             Activation::Tanh => Self::DEEP,
+            Activation::Sigmoid => Self { plain: 1, ..Self::DEEP },
             Activation::Relu => Self::BEND,
         }
     }

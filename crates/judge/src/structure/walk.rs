@@ -346,6 +346,9 @@ impl<'a> Walker<'a> {
                 false => Err("asks whether something is a number".into()),
             };
         }
+        if let Some(picked) = self.by_place(node, kinds, output) {
+            return Ok(picked);
+        }
         let class = class(node).ok_or("is no operator that stands between steps of a model")?;
         if self.shape(output).is_none() {
             return Err(format!("gives '{output}', whose shape is not known before a run"));
@@ -418,6 +421,21 @@ impl<'a> Walker<'a> {
         }
         self.found.work.insert(number, work);
         Ok(Kind::Smooth(reached))
+    }
+
+    /// Rows of what is made of places alone, such as cosines, picked by places: made of places again.
+    fn by_place(&self, node: &Node, kinds: &[Option<Kind>], output: &str) -> Option<Kind> {
+        let is_plain = |name: &str| node.int(name).ok().flatten().unwrap_or(0) == 0;
+        let is_pick = match (node.domain.as_str(), node.op.as_str()) {
+            ("", "Gather") => is_plain("axis"),
+            ("", "GatherND") => is_plain("batch_dims"),
+            _ => false,
+        };
+        let (Some(Some(Kind::Local(atoms))), true) = (kinds.get(1), is_pick) else { return None };
+        let table = self.found.taken.iter().find(|taken| taken.value == node.inputs[0])?;
+        let is_of_places = matches!(self.graph.program.steps[table.step].op, Op::Angles { .. });
+        let by_places = !atoms.is_empty() && atoms.iter().all(|atom| atom.source == Source::Place);
+        (is_of_places && table.from.is_none() && by_places).then(|| self.local(output, atoms.clone()))
     }
 
     fn made_by(&self, value: &str) -> Option<&'a Node> {

@@ -90,7 +90,13 @@ fn sizes(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>], output: Val
             lists.concat()
         }
         "Identity" | "Unsqueeze" | "Squeeze" | "Reshape" => list(0)?,
-        "Cast" if ir.values[output].dtype == Some(DType::I64) => list(0)?,
+        // As a float a size is still one: a range of places may count in floats.
+        "Cast" if ir.values[output].dtype.is_some_and(|dtype| dtype.is_float()) => {
+            let sizes = list(0)?;
+            let is_open = sizes.iter().any(|size| size.known().is_none());
+            return is_open.then_some(Fact::Ints(sizes));
+        }
+        "Cast" => list(0)?,
         "Mul" => pairs(&list(0)?, &list(1)?, |a, b| match (a, b) {
             (Int::Known(a), Int::Known(b)) => a.checked_mul(*b).map(Int::Known),
             (a, b) => Some(Int::from_size(&a.to_size()?.times(&b.to_size()?)?)),

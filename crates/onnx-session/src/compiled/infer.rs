@@ -102,6 +102,8 @@ impl Look<'_> {
             | "Unsqueeze" => first(),
             // Of images.
             "Conv" | "DepthToSpace" | "InstanceNormalization" | "Resize" => first(),
+            // Of places.
+            "Einsum" | "GatherND" => first(),
             // ONNX Runtime's own.
             "BiasGelu"
             | "FastGelu"
@@ -168,14 +170,32 @@ impl Look<'_> {
         let node = self.operation.node();
         match &*node.op {
             "Range" => {
-                let known = |index: usize| known_ints(self.ir, self.id(index)?);
-                let counts = known(0)? == [0] && known(2)? == [1];
+                let is = |index: usize, number: i64| {
+                    let id = self.id(index)?;
+                    match self.ir.constant(id)?.float() {
+                        Some(float) => Some(float == number as f32),
+                        None => Some(known_ints(self.ir, id)? == [number]),
+                    }
+                };
+                let counts = is(0, 0)? && is(2, 1)?;
                 let [limit] = &ints(self.ir, self.id(1)?)?[..] else { return None };
                 limit.to_size().filter(|_| counts).map(|limit| vec![limit])
             }
             "Abs" | "Cast" | "CastLike" | "Ceil" | "Clip" | "Cos" | "CumSum" | "Dropout" | "Erf" | "Exp"
             | "Gelu" | "Identity" | "LayerNormalization" | "Log" | "Neg" | "Not" | "Relu" | "Sigmoid"
             | "Sign" | "Sin" | "Softmax" | "Sqrt" | "Tanh" | "IsNaN" => Some(self.of(0)?.to_vec()),
+            // An outer product, and nothing else.
+            "Einsum" => match node.string("equation").ok()?? {
+                "i,j->ij" => Some(self.of(0)?.iter().chain(self.of(1)?).cloned().collect()),
+                _ => None,
+            },
+            "GatherND" => {
+                let (data, indices) = (self.of(0)?, self.of(1)?);
+                let (depth, before) = indices.split_last()?;
+                let inner = data.get(depth.known()?..)?;
+                let is_plain = self.int("batch_dims").unwrap_or(0) == 0;
+                is_plain.then(|| before.iter().chain(inner).cloned().collect())
+            }
             // ONNX Runtime's own.
             "BiasGelu" | "FastGelu" | "QuickGelu" | "SkipLayerNormalization" => Some(self.of(0)?.to_vec()),
             "Add" | "And" | "Div" | "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual"
@@ -256,11 +276,10 @@ impl Look<'_> {
             "DepthToSpace" => {
                 shape::depth_to_space(self.of(0)?, usize::try_from(self.int("blocksize")?).ok()?)
             }
-            "Slice" => slice(self.ir, self.operation, self.inputs)?
-                .into_iter()
-                .map(|cut| cut.count)
-                .collect::<Vec<_>>()
-                .into(),
+            "Slice" => match slice(self.ir, self.operation, self.inputs) {
+                Some(cuts) => Some(cuts.into_iter().map(|cut| cut.count).collect()),
+                None => self.strided(),
+            },
             "EmbedLayerNormalization" => Some([self.of(0)?, &[self.of(2)?.get(1)?.clone()]].concat()),
             "Attention" if node.domain == "com.microsoft" => {
                 let x = self.of(0)?;
@@ -279,6 +298,22 @@ impl Look<'_> {
             }
             _ => None,
         }
+    }
+}
+
+impl Look<'_> {
+    /// What a `Slice` with steps leaves of axes of fixed sizes.
+    fn strided(&self) -> Option<Vec<Dim>> {
+        let given = |index: usize| known_ints(self.ir, self.id(index)?);
+        let mut dims = self.of(0)?.to_vec();
+        let (starts, ends, steps) = (given(1)?, given(2)?, given(4)?);
+        let axes = axes(&given(3)?, dims.len()).ok()?;
+        for (at, axis) in axes.into_iter().enumerate() {
+            let size = dims.get(axis)?.known()?;
+            let cut = shape::slice(*starts.get(at)?, *ends.get(at)?, *steps.get(at)?, size)?;
+            dims[axis] = Dim::fixed(cut.count);
+        }
+        Some(dims)
     }
 }
 

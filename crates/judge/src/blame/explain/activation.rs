@@ -8,7 +8,7 @@ use super::formulas::activated;
 use super::{Evidence, dense};
 
 /// What people call them, beside config.json's names.
-const ALL: [(Activation, &str); 7] = [
+const ALL: [(Activation, &str); 8] = [
     (Activation::Gelu, "erf"),
     (Activation::GeluTanh, "tanh approximation"),
     (Activation::QuickGelu, "quick_gelu"),
@@ -16,6 +16,7 @@ const ALL: [(Activation, &str); 7] = [
     (Activation::Silu, "silu"),
     (Activation::GeluFast, "gelu_fast"),
     (Activation::Tanh, "tanh"),
+    (Activation::Sigmoid, "sigmoid"),
 ];
 
 pub(super) fn explain(evidence: &Evidence<'_>, step: usize, attempts: &mut Attempts) -> Result<()> {

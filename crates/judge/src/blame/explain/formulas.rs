@@ -67,6 +67,7 @@ pub(super) fn activated(function: Activation, x: &Tensor) -> Result<Tensor> {
         Activation::Relu => x.maximum(&x.zeros_like()?),
         Activation::Silu => x * sigmoid(x)?,
         Activation::Tanh => x.tanh(),
+        Activation::Sigmoid => sigmoid(x),
     }
 }
 
