@@ -153,6 +153,10 @@ fn graphs_of_our_own_are_proven_at_every_opset() {
         "modernbert/plain",
         "modernbert/stiff",
         "modernbert/sequence_classification_mean",
+        "nomic-bert/stiff",
+        "nomic-bert/multiple_choice",
+        "gte/stiff",
+        "gte/sequence_classification",
     ];
     let all: Vec<(&str, i64, Target)> = models
         .into_iter()
@@ -170,6 +174,8 @@ fn graphs_of_our_own_are_proven_at_every_opset() {
         let options =
             onnx_export::Options { task: subject.task(), opset, shape, target, ..Default::default() };
         let model = export(&checkpoint, subject.family(), &options).unwrap();
+        let untagged = model.graph.nodes.iter().find(|node| node.metadata["module"].is_empty());
+        assert!(untagged.is_none(), "{name}: {untagged:?}");
         let report = checked(name, &model);
         assert!(report.verdict <= Verdict::Rounding, "{name}, {options:?}: {:?}", report.verdict);
         let proof = &report.proof;

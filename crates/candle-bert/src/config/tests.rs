@@ -1,3 +1,6 @@
+use architecture::{Activation, ProblemType};
+
+use super::error::ON_GRAPHS;
 use super::*;
 
 fn read(json: &str) -> Result<BertConfig, ConfigError> {

@@ -30,7 +30,7 @@ const SHAPES: [[usize; 2]; 5] = [[1, 1], [2, 3], [15, 4], [3, 11], [1, 23]];
 
 /// The longest text on which tables and masks are run: of a model that takes more, places beyond
 /// are not looked at, and so nothing is said of every input.
-const LONGEST: usize = 4096;
+const LONGEST: usize = 8192;
 
 /// How many texts tables and masks are run on at once: one would not tell texts from places.
 const ROWS: usize = 2;
@@ -185,7 +185,8 @@ impl<'a> Replay<'a> {
         if longest < program.limits().positions {
             return None;
         }
-        let shape = self.shape([ROWS, longest])?;
+        // Of one text: pairs of places are many.
+        let shape = self.shape([1, longest])?;
         // What stands where a token is seen, and where it is hidden.
         let mut windows: HashMap<usize, [Option<u64>; 2]> = HashMap::new();
         windows.extend(program.steps.iter().filter_map(|step| match step.op {
