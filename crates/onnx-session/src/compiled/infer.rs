@@ -94,8 +94,8 @@ impl Look<'_> {
                 _ => Some(DType::F32),
             },
             "EmbedLayerNormalization" => self.ir.values[self.id(2)?].dtype,
-            "Abs" | "Add" | "Attention" | "Clip" | "Concat" | "CumSum" | "Div" | "Dropout" | "Erf"
-            | "Exp" | "Expand" | "Flatten" | "Gather" | "Gelu" | "Gemm" | "Identity"
+            "Abs" | "Add" | "Attention" | "Ceil" | "Clip" | "Concat" | "CumSum" | "Div" | "Dropout"
+            | "Erf" | "Exp" | "Expand" | "Flatten" | "Gather" | "Gelu" | "Gemm" | "Identity"
             | "LayerNormalization" | "Log" | "MatMul" | "Max" | "Min" | "Mul" | "Neg" | "Pow" | "Range"
             | "ReduceL2" | "ReduceMax" | "ReduceMean" | "ReduceSum" | "Relu" | "Reshape" | "Sigmoid"
             | "Slice" | "Softmax" | "Sqrt" | "Squeeze" | "Sub" | "Tanh" | "Transpose" | "Unsqueeze" => {
@@ -103,6 +103,8 @@ impl Look<'_> {
             }
             // Of images.
             "Conv" | "DepthToSpace" | "InstanceNormalization" | "Resize" => first(),
+            // Of places.
+            "Cos" | "Einsum" | "Floor" | "GatherElements" | "Reciprocal" | "Sign" | "Sin" | "Tile" => first(),
             // ONNX Runtime's own.
             "BiasGelu"
             | "FastGelu"
@@ -174,6 +176,8 @@ impl Look<'_> {
                 let [limit] = &ints(self.ir, self.id(1)?)?[..] else { return None };
                 limit.to_size().filter(|_| counts).map(|limit| vec![limit])
             }
+            "Ceil" | "Cos" | "Floor" | "Reciprocal" | "Sign" | "Sin" => Some(self.of(0)?.to_vec()),
+            "GatherElements" => Some(self.of(1)?.to_vec()),
             "Abs" | "Cast" | "CastLike" | "Clip" | "CumSum" | "Dropout" | "Erf" | "Exp" | "Gelu"
             | "Identity" | "LayerNormalization" | "Log" | "Neg" | "Not" | "Relu" | "Sigmoid" | "Softmax"
             | "Sqrt" | "Tanh" | "IsNaN" => Some(self.of(0)?.to_vec()),
