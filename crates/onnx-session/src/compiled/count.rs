@@ -37,7 +37,7 @@ pub fn counted(
         [number] => Some(number),
         _ => None,
     };
-    let found = match (&*operation.node().op, &inputs[..]) {
+    let found = match (&*operation.node().op, inputs) {
         ("CumSum", [_, _]) => cumulated(ir, operation, id(0)?, number(1)?)?,
         ("Cast" | "Identity", [_]) => before(0)?,
         ("Mul", [_, _]) => {

@@ -421,7 +421,8 @@ impl<'a> Planner<'a> {
         let sources = [(*pq, *q), (*pk, *k), (*pv, *v)];
         let out = self.register(output, rows);
         let attention = attention.clone();
-        Some(StepKind::Attention(AttentionStep { attention, sources, mask, bias, angles, out }))
+        let step = AttentionStep { attention, sources, mask, bias, angles, out };
+        Some(StepKind::Attention(Box::new(step)))
     }
 
     fn embed(&mut self, node: &Node, embed: &Embed, output: ValueId) -> Option<StepKind> {

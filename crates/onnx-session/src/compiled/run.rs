@@ -79,11 +79,11 @@ impl Run<'_> {
         };
         let out = match &step.kind {
             StepKind::Onnx(onnx) => return self.onnx(onnx, arena),
+            StepKind::Attention(attention) => attention.out,
             StepKind::Add { out, .. }
             | StepKind::Unary { out, .. }
             | StepKind::LayerNorm { out, .. }
             | StepKind::Linear(LinearStep { out, .. })
-            | StepKind::Attention(AttentionStep { out, .. })
             | StepKind::Embed(EmbedStep { out, .. })
             | StepKind::Gate { out, .. }
             | StepKind::Columns { out, .. }

@@ -29,7 +29,7 @@ pub enum StepKind {
     Unary { function: Unary, x: Place, out: usize },
     LayerNorm { norm: Norm, x: Place, out: usize },
     Linear(LinearStep),
-    Attention(AttentionStep),
+    Attention(Box<AttentionStep>),
     Embed(EmbedStep),
     Gate { gate: Gate, wide: usize, x: Place, out: usize },
     Columns { first: usize, wide: usize, x: Place, out: usize },
