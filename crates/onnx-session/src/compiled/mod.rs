@@ -33,7 +33,7 @@
 //! tokens, for which they are looked at.
 //!
 //! **Memory.** Buffers are kept between runs and grow only for shapes larger than all before. [`CompiledEngine::run_with`] allocates nothing at a shape
-//! that was seen; [`Engine::run`](::engine::Engine::run) allocates what it hands out.
+//! that was seen, as long as what depends on it alone is kept; [`Engine::run`](::engine::Engine::run) allocates what it hands out.
 
 mod arena;
 mod attempt;

@@ -36,8 +36,8 @@ pub fn hides(attention: &Attention<'_>, lengths: &[usize], masked: f32, left_out
                 let largest = |of: Rows<'_>, from: usize| {
                     (from..end).map(|row| square(&of.row(row)[part.clone()])).fold(0.0, f32::max)
                 };
-                let product = largest(q, first).sqrt() * largest(k, first).sqrt();
-                let score = product * scale.abs() * turned;
+                let product = largest(q, first).sqrt() * largest(k, first).sqrt() * turned;
+                let score = product * scale.abs();
                 // The product on its own is what is summed, before it is scaled.
                 product < f32::MAX
                     && 2.0 * score + VANISHES <= -masked - spread
@@ -138,6 +138,47 @@ mod tests {
                 assert!(!hidden(ones, [1.0, 1.0, 1.0, odd], ones, masked, false), "{odd}");
                 assert!(!hidden(ones, ones, [1.0, 1.0, odd, 1.0], masked, false), "{odd}");
             }
+        }
+    }
+
+    /// As [`hidden`] of ones, with a bias of four numbers, and turned by these angles.
+    fn hidden_by_places(bias: Option<([f32; 4], Meets)>, angles: [f32; 2], left_out: bool) -> bool {
+        let ones = [1.0; 4];
+        let [cos, sin] = angles.map(|angle| [angle; 4]);
+        let rows = |data| Rows::new(data, 2, 2).unwrap();
+        let attention = Attention {
+            q: rows(&ones),
+            k: rows(&ones),
+            v: rows(&ones),
+            heads: 1,
+            scale: 0.5,
+            offsets: &[0, 2],
+            mask: KeyMask::None,
+            bias: bias.as_ref().map(|(values, meets)| kernels::Bias {
+                values,
+                head_stride: 0,
+                stride: 2,
+                meets: *meets,
+            }),
+            rotary: Some(kernels::Rotary { cos: rows(&cos), sin: rows(&sin) }),
+        };
+        hides(&attention, &[if left_out { 2 } else { 1 }], -10_000.0, left_out)
+    }
+
+    #[test]
+    fn a_bias_or_a_rotation_may_bring_it_back() {
+        for left_out in [false, true] {
+            let of = |angles| hidden_by_places(None, angles, left_out);
+            assert!(of([1.0, 1.0]) && of([1.0, 48.0]));
+            // The scores are 4,900 and 5,041 at most.
+            assert!(of([1.0, 69.0 / 1.01]) && !of([1.0, 70.0]) && !of([f32::NAN, 1.0]));
+            let of = |bias, meets| hidden_by_places(Some((bias, meets)), [1.0, 0.0], left_out);
+            assert!(of([0.0, 4000.0, -4000.0, 0.0], Meets::Sum));
+            assert!(!of([0.0, 5000.0, -5000.0, 0.0], Meets::Sum));
+            assert!(!of([0.0, f32::NAN, 0.0, 0.0], Meets::Sum));
+            // Padding may see nothing through a window; real tokens see themselves, or are asked.
+            assert_eq!(of([0.0, f32::MIN, f32::MIN, 0.0], Meets::Least), left_out);
+            assert!(!of([f32::MIN, 0.0, 0.0, 0.0], Meets::Least));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What depends on the inputs' sizes alone, such as distances between places, the bias that is
 //! looked up by them, and angles of places: computed once for each of the sizes, by the oracle's
-//! functions, and kept.
+//! functions, and kept for the last few sizes. So a run allocates nothing at sizes of which the
+//! values are still known.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,6 +22,8 @@ pub struct Sized {
     pub wanted: Vec<bool>,
     /// The latest last.
     known: Mutex<Vec<(Vec<usize>, Arc<SizedValues>)>>,
+    /// What there is if there are no steps.
+    nothing: Arc<SizedValues>,
 }
 
 pub struct SizedStep {
@@ -44,6 +47,7 @@ pub enum SizedInput {
 }
 
 /// What has been computed for some sizes.
+#[derive(Default)]
 pub struct SizedValues(Vec<Option<Value>>);
 
 impl SizedValues {
@@ -55,6 +59,9 @@ impl SizedValues {
 impl Sized {
     /// The values for these sizes.
     pub fn values(&self, symbols: &[usize]) -> Result<Arc<SizedValues>, Failure> {
+        if self.steps.is_empty() {
+            return Ok(Arc::clone(&self.nothing));
+        }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = known.iter().position(|(of, _)| of == symbols) {
             known[place..].rotate_left(1);
