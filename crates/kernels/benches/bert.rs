@@ -160,8 +160,17 @@ fn cases(w: &Workload, kernels: &Kernels) -> Result<Vec<Case>, KernelError> {
         Box::new(move || {
             let part = |i: usize| Rows::strided(&qkv[i * hidden..], rows, hidden, 3 * hidden);
             let (Ok(q), Ok(k), Ok(v)) = (part(0), part(1), part(2)) else { return };
-            let attention =
-                Attention { q, k, v, heads, scale: 0.125, offsets: &offsets, mask: KeyMask::None };
+            let attention = Attention {
+                q,
+                k,
+                v,
+                heads,
+                scale: 0.125,
+                offsets: &offsets,
+                mask: KeyMask::None,
+                bias: None,
+                rotary: None,
+            };
             let Ok(mut out) = RowsMut::new(&mut out, rows, hidden) else { return };
             let _ = black_box(here.attention(&attention, &mut scratch, &mut out));
         }),

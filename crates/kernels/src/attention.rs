@@ -1,4 +1,8 @@
-//! softmax(q · kᵀ · scale + mask) · v, per sequence and head.
+//! softmax(q · kᵀ · scale + bias + mask) · v, per sequence and head.
+
+mod places;
+
+pub use places::{Bias, Meets, Rotary};
 
 use crate::{
     KernelError, Kernels, Rows, RowsMut,
@@ -43,6 +47,10 @@ pub struct Attention<'a> {
     pub offsets: &'a [usize],
     /// Which keys a query may see.
     pub mask: KeyMask<'a>,
+    /// What is added to scaled scores by places.
+    pub bias: Option<Bias<'a>>,
+    /// How queries and keys are turned first.
+    pub rotary: Option<Rotary<'a>>,
 }
 
 impl Attention<'_> {
@@ -106,13 +114,13 @@ const TASK_QUERIES: usize = 64;
 const ALONE: usize = 1 << 17;
 
 impl Kernels {
-    /// `out = softmax(q · kᵀ · scale + mask) · v` for every sequence and head, T × (heads · head size).
+    /// `out = softmax(q · kᵀ · scale + bias + mask) · v` for every sequence and head, T × (heads · head size).
     ///
     /// `scratch` holds at least [`Kernels::attention_scratch`] numbers; what it contains does not matter.
     ///
     /// # Errors
-    /// If sizes differ, heads do not divide the columns, offsets do not rise from 0 to T, or the
-    /// scratch is too short. Sizes that overflow are among them.
+    /// If sizes differ, heads do not divide the columns, offsets do not rise from 0 to T, a bias or
+    /// angles do not cover the longest sequence, or the scratch is too short. Sizes that overflow are among them.
     pub fn attention(
         &self,
         attention: &Attention<'_>,
@@ -128,6 +136,7 @@ impl Kernels {
         let (sequences, heads, head_size) = (attention.sequences(), attention.heads, attention.head_size());
         let lengths = || attention.offsets.windows(2).map(|ends| ends[1] - ends[0]);
         let longest = lengths().max().unwrap_or(0);
+        attention.check_places(longest)?;
         let needed = self.attention_scratch(head_size, longest);
         if scratch.len() < needed {
             let found = scratch.len();
@@ -159,7 +168,7 @@ impl Kernels {
             unsafe {
                 let head = Head {
                     attention,
-                    column: head * head_size,
+                    head,
                     queries: (queries(chunk), queries(chunk + 1)),
                     first,
                     keys,
@@ -188,13 +197,14 @@ impl Kernels {
     }
 }
 
-/// Keys and values in panels, and the scores of some queries, in whole lines; `None` if that is
-/// beyond `usize`.
+/// Keys and values in panels, the scores of some queries, and queries and keys as they are turned,
+/// in whole lines; `None` if that is beyond `usize`.
 fn lane_scratch(kernels: &Kernels, head_size: usize, longest: usize) -> Option<usize> {
     let width = PANEL * vector_width(kernels.isa());
     let keys = longest.checked_next_multiple_of(width)?;
     let values = head_size.checked_next_multiple_of(width)?;
-    let parts = [(keys, head_size), (values, longest), (QUERIES, keys)];
+    let turned = longest.checked_add(QUERIES)?;
+    let parts = [(keys, head_size), (values, longest), (QUERIES, keys), (turned, head_size)];
     parts
         .into_iter()
         .try_fold(0usize, |sum, (a, b)| sum.checked_add(a.checked_mul(b)?.checked_next_multiple_of(LINE)?))
@@ -203,8 +213,7 @@ fn lane_scratch(kernels: &Kernels, head_size: usize, longest: usize) -> Option<u
 /// Some queries of one head of one sequence.
 struct Head<'a> {
     attention: &'a Attention<'a>,
-    /// First column of the head.
-    column: usize,
+    head: usize,
     /// First and last row.
     queries: (usize, usize),
     /// First row of the keys, and how many there are.
@@ -220,8 +229,10 @@ impl Kernel for Head<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Self { attention, column, queries, first, keys, scratch, out, out_stride } = self;
+        let Self { attention, head, queries, first, keys, scratch, out, out_stride } = self;
         let size = attention.head_size();
+        // The head's first column.
+        let column = head * size;
         let width = PANEL * S::LANES;
         let wide = keys.next_multiple_of(width);
         // SAFETY: the caller vouches for the instruction set, the rows and columns, and for scratch of `lane_scratch` numbers.
@@ -229,16 +240,29 @@ impl Kernel for Head<'_> {
             let key_panels = scratch;
             let value_panels = key_panels.add((wide * size).next_multiple_of(LINE));
             let scores = value_panels.add((size.next_multiple_of(width) * keys).next_multiple_of(LINE));
-            pack_keys::<S>(attention.k, first, keys, column, size, key_panels);
+            let turned_keys = scores.add((QUERIES * wide).next_multiple_of(LINE));
+            let turned_queries = turned_keys.add(keys * size);
+            let k = attention.k.as_ptr().wrapping_add(first * attention.k.stride() + column);
+            if let Some(rotary) = attention.rotary {
+                rotary.turn(k, attention.k.stride(), (0, keys), size, turned_keys);
+                pack_keys::<S>(turned_keys, size, keys, size, key_panels);
+            } else {
+                pack_keys::<S>(k, attention.k.stride(), keys, size, key_panels);
+            }
             pack_values::<S>(attention.v, first, keys, column, size, value_panels);
             let mut begin = queries.0;
             while begin < queries.1 {
                 let count = QUERIES.min(queries.1 - begin);
-                let q = attention.q.as_ptr().add(begin * attention.q.stride() + column);
+                let mut q = attention.q.as_ptr().add(begin * attention.q.stride() + column);
+                let mut q_stride = attention.q.stride();
+                if let Some(rotary) = attention.rotary {
+                    rotary.turn(q, q_stride, (begin - first, count), size, turned_queries);
+                    (q, q_stride) = (turned_queries.cast_const(), size);
+                }
                 for panel in 0..wide / width {
                     let operands = Operands {
                         a: q,
-                        a_stride: attention.q.stride(),
+                        a_stride: q_stride,
                         b: key_panels.add(panel * width * size),
                         k: size,
                         c: scores.add(panel * width),
@@ -249,14 +273,23 @@ impl Kernel for Head<'_> {
                     };
                     tile::product::<S, PANEL>(count, operands);
                 }
-                let mask = match attention.mask {
+                let mut mask = match attention.mask {
                     KeyMask::Additive(mask) => Some(mask.as_ptr().add(first)),
                     _ => None,
                 };
+                let mut scale = attention.scale;
+                if let Some(bias) = attention.bias {
+                    let with = if bias.meets == Meets::Least { mask.take() } else { None };
+                    for row in 0..count {
+                        let at = (head, begin - first + row);
+                        bias.apply::<S>(at, scores.add(row * wide), keys, scale, with);
+                    }
+                    scale = 1.0;
+                }
                 let mut sums = [0.0; QUERIES];
                 for (row, sum) in sums.iter_mut().enumerate().take(count) {
                     let x = scores.add(row * wide);
-                    let scores = Scores { x, len: keys, scale: attention.scale, mask };
+                    let scores = Scores { x, len: keys, scale, mask };
                     *sum = scores.exponentials::<S>(scores.largest::<S>());
                 }
                 let c = out.at(begin * out_stride + column);
@@ -286,14 +319,7 @@ impl Kernel for Head<'_> {
 
 /// Keys as the right-hand side of q · kᵀ: panels of `width` keys, each with a line for every column of the head.
 #[inline(always)]
-unsafe fn pack_keys<S: Simd>(
-    k: Rows<'_>,
-    first: usize,
-    keys: usize,
-    column: usize,
-    size: usize,
-    to: *mut f32,
-) {
+unsafe fn pack_keys<S: Simd>(k: *const f32, stride: usize, keys: usize, size: usize, to: *mut f32) {
     let width = PANEL * S::LANES;
     let mut key = 0;
     while key < keys.next_multiple_of(width) {
@@ -301,18 +327,18 @@ unsafe fn pack_keys<S: Simd>(
         unsafe {
             let to = to.add(key / width * width * size + key % width);
             // Behind the last key it is no place at all, and is not followed.
-            let from = k.as_ptr().wrapping_add((first + key).wrapping_mul(k.stride()).wrapping_add(column));
+            let from = k.wrapping_add(key.wrapping_mul(stride));
             let mut i = 0;
             if key + S::LANES <= keys {
                 while i + S::LANES <= size {
-                    S::transpose(from.add(i), k.stride(), to.add(i * width), width);
+                    S::transpose(from.add(i), stride, to.add(i * width), width);
                     i += S::LANES;
                 }
             }
             for lane in 0..S::LANES {
                 for i in i..size {
                     *to.add(i * width + lane) =
-                        if key + lane < keys { *from.add(lane * k.stride() + i) } else { 0.0 };
+                        if key + lane < keys { *from.add(lane * stride + i) } else { 0.0 };
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! Functions of one number, and softmax over rows.
 
 use crate::{
-    Kernels, RowsMut,
+    KernelError, Kernels, Rows, RowsMut,
+    error::same,
     math::{self, Function, With},
     share::{Shared, blocks},
     simd::{Kernel, Pair, SUMS, Simd, dispatch, largest, total},
@@ -46,6 +47,38 @@ impl Kernels {
                 dispatch(self.isa(), Map { function, x });
             }
         });
+    }
+
+    /// `out` = f(gate) · x, element by element.
+    ///
+    /// # Errors
+    /// If sizes differ.
+    pub fn gate(
+        &self,
+        function: Unary,
+        gate: Rows<'_>,
+        x: Rows<'_>,
+        out: &mut RowsMut<'_>,
+    ) -> Result<(), KernelError> {
+        for part in [gate, x] {
+            same("the number of rows of a gate", part.rows(), out.rows())?;
+            same("the number of columns of a gate", part.columns(), out.columns())?;
+        }
+        let (rows, columns, stride) = (out.written_rows(), out.columns(), out.stride());
+        let out = Shared::of(out);
+        blocks(self.pool(), rows, NUMBERS.div_ceil(columns.max(1)), &|begin, end| {
+            for row in begin..end {
+                // SAFETY: rows do not overlap, and the CPU offers `isa`.
+                unsafe {
+                    let to = out.slice(row * stride, columns);
+                    to.copy_from_slice(gate.row(row));
+                    dispatch(self.isa(), Map { function, x: to });
+                    let to = out.slice(row * stride, columns);
+                    to.iter_mut().zip(x.row(row)).for_each(|(to, x)| *to *= x);
+                }
+            }
+        });
+        Ok(())
     }
 
     /// Replaces every row x by exp(x − max x) / Σ exp(x − max x). A row with nothing but −∞ becomes NaN, as by the formula.

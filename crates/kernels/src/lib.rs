@@ -5,7 +5,7 @@
 //! * [`Kernels::gemm`]: a matrix times packed weights ([`PackedMatrix`]), with bias, activation and residual ([`Epilogue`]);
 //! * [`Kernels::attention`]: per sequence and head, over padded or packed batches ([`Attention`]);
 //! * [`Kernels::layer_norm`], [`Kernels::layer_norm_in_place`], [`Kernels::embeddings_layer_norm`], [`Kernels::gather`];
-//! * [`Kernels::softmax`], [`Kernels::unary`].
+//! * [`Kernels::softmax`], [`Kernels::unary`], [`Kernels::gate`].
 //!
 //! Any slice will do for numbers; those in a [`Buffer`] are read faster.
 //!
@@ -53,7 +53,7 @@ mod tile;
 
 use std::sync::Arc;
 
-pub use attention::{Attention, KeyMask};
+pub use attention::{Attention, Bias, KeyMask, Meets, Rotary};
 pub use buffer::Buffer;
 pub use elementwise::Unary;
 pub use error::KernelError;

@@ -1,6 +1,6 @@
 //! The kernels as loops that read like their formulas, in f64: what the fast ones are tested against.
 
-use crate::{Attention, Epilogue, Gather, KeyMask, Rows, RowsMut, Unary};
+use crate::{Attention, Epilogue, Gather, KeyMask, Meets, Rotary, Rows, RowsMut, Unary};
 
 pub(crate) fn gemm(a: Rows<'_>, b: Rows<'_>, epilogue: &Epilogue<'_>, out: &mut RowsMut<'_>) {
     for row in 0..a.rows() {
@@ -101,6 +101,16 @@ pub(crate) fn gather(lookups: &[Gather<'_>], out: &mut RowsMut<'_>) {
     }
 }
 
+/// A head's part of a query or key, turned by its place.
+fn turned(x: &[f32], rotary: Option<Rotary<'_>>, place: usize) -> Vec<f64> {
+    let x: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
+    let Some(rotary) = rotary else { return x };
+    let half = x.len() / 2;
+    let other = |i: usize| if i < half { -x[i + half] } else { x[i - half] };
+    let (cos, sin) = (rotary.cos.row(place), rotary.sin.row(place));
+    (0..x.len()).map(|i| x[i] * f64::from(cos[i]) + other(i) * f64::from(sin[i])).collect()
+}
+
 pub(crate) fn attention(attention: &Attention<'_>, out: &mut RowsMut<'_>) {
     let size = attention.head_size();
     for (sequence, ends) in attention.offsets.windows(2).enumerate() {
@@ -111,17 +121,27 @@ pub(crate) fn attention(attention: &Attention<'_>, out: &mut RowsMut<'_>) {
         for query in ends[0]..ends[1] {
             for head in 0..attention.heads {
                 let columns = head * size..(head + 1) * size;
-                let q = &attention.q.row(query)[columns.clone()];
+                let place = query - ends[0];
+                let q = turned(&attention.q.row(query)[columns.clone()], attention.rotary, place);
                 let mut weights: Vec<f64> = keys
                     .clone()
                     .map(|key| {
-                        let k = &attention.k.row(key)[columns.clone()];
-                        let dot: f64 = q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum();
+                        let other = key - ends[0];
+                        let k = turned(&attention.k.row(key)[columns.clone()], attention.rotary, other);
+                        let dot: f64 = q.iter().zip(k).map(|(q, k)| q * k).sum();
                         let mask = match attention.mask {
                             KeyMask::Additive(mask) => f64::from(mask[key]),
                             _ => 0.0,
                         };
-                        dot * f64::from(attention.scale) + mask
+                        let plus = attention.bias.map_or(mask, |bias| {
+                            let at = head * bias.head_stride + place * bias.stride + other;
+                            let number = f64::from(bias.values[at]);
+                            match (bias.meets, attention.mask) {
+                                (Meets::Least, KeyMask::Additive(_)) => number.min(mask),
+                                _ => number + mask,
+                            }
+                        });
+                        dot * f64::from(attention.scale) + plus
                     })
                     .collect();
                 softmax_row(&mut weights);

@@ -53,6 +53,8 @@ fn no_kernel_allocates() -> Result<(), KernelError> {
                 scale: 0.1,
                 offsets: &[0, 128, 256],
                 mask: KeyMask::None,
+                bias: None,
+                rotary: None,
             };
             kernels.attention(&attention, &mut scratch, &mut out)?;
             kernels.layer_norm(a, Some(a), &x[..hidden], None, 1e-12, &mut out)?;

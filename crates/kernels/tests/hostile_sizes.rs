@@ -185,7 +185,17 @@ fn attention_of_any_sizes_ends() {
                 let whole = [0, q.rows()];
                 for offsets in [&whole[..], &[], &[0], &[0, 0], &[0, usize::MAX], &[0, 1 << 63, 1]] {
                     for mask in [KeyMask::None, KeyMask::Lengths(&[1]), KeyMask::Additive(&NUMBERS[..1])] {
-                        let given = Attention { q, k: q, v: q, heads, scale: 1.0, offsets, mask };
+                        let given = Attention {
+                            q,
+                            k: q,
+                            v: q,
+                            heads,
+                            scale: 1.0,
+                            offsets,
+                            mask,
+                            bias: None,
+                            rotary: None,
+                        };
                         let mut data = [0.0; 16];
                         let Ok(mut out) = RowsMut::new(&mut data, q.rows(), q.columns()) else { continue };
                         let done = kernels.attention(&given, &mut scratch, &mut out).is_ok();

@@ -405,6 +405,18 @@ pub struct InspectArgs {
     /// Write it as JSON; `-` for stdout
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+
+    /// Say too what this engine makes of it: in how many steps, and what of it fell back to the
+    /// oracle, and why
+    #[arg(long)]
+    pub engine: Option<PlanningEngine>,
+}
+
+/// An engine that makes a plan of a graph.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PlanningEngine {
+    /// The graph compiled to few steps over packed weights
+    Compiled,
 }
 
 /// A graph, and the model that it is of.

@@ -7,6 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use candle_core::DType;
 use engine::{Engine, NamedValues, Value, shown_path};
+use onnx_graph::Model;
+use onnx_session::compiled::CompiledEngine;
 use parity::check::refuse_unknown;
 use parity::compare::Answers;
 use parity::engines::bench::{Limit, WARM_UP, interleave};
@@ -27,6 +29,45 @@ const SANE_ATOL: f64 = 1e-3;
 #[derive(Serialize)]
 struct Results<'a> {
     results: &'a [Timing],
+    /// What the engine `compiled` made of the graph.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compiled: Option<String>,
+}
+
+/// An engine that runs the graph.
+enum OnGraph {
+    Compiled(Box<CompiledEngine>),
+    Other(Box<dyn Engine>),
+}
+
+impl OnGraph {
+    fn open(graph: &Model, kind: Kind, args: &BenchArgs) -> anyhow::Result<Self> {
+        Ok(match kind {
+            Kind::Compiled => {
+                Self::Compiled(Box::new(CompiledEngine::new(graph, engines::options(&args.compiled)?)?))
+            }
+            _ => Self::Other(engines::open(graph, kind, Precision::F32, &args.compiled)?),
+        })
+    }
+
+    fn side(&self) -> &dyn Engine {
+        match self {
+            Self::Compiled(engine) => engine.as_ref(),
+            Self::Other(engine) => engine.as_ref(),
+        }
+    }
+
+    /// What became of the graph, and whether these runs went as planned.
+    fn plan(&self) -> Option<String> {
+        let Self::Compiled(engine) = self else { return None };
+        let general = match (engine.fallback(), engine.general_runs()) {
+            (None, runs) if runs > 0 => {
+                format!("; {runs} runs were the oracle's, as these inputs do not fit")
+            }
+            _ => String::new(),
+        };
+        Some(format!("{}{general}", engine.summary()))
+    }
 }
 
 pub fn command(args: &BenchArgs) -> anyhow::Result<Verdict> {
@@ -51,17 +92,18 @@ pub fn command(args: &BenchArgs) -> anyhow::Result<Verdict> {
     }
     let mut on_graph = Vec::new();
     for (kind, (onnx, graph)) in kinds.into_iter().zip(graph.iter().cycle()) {
-        let engine = engines::open(graph, kind, Precision::F32, &args.compiled).context(onnx.clone())?;
-        refuse_unknown(&cases[0].inputs, &[reference.inputs(), engine.inputs()])?;
-        cases[0].inputs = common_inputs(&cases[0].inputs, reference.inputs(), engine.inputs())?;
-        verify(&reference, engine.as_ref(), onnx, &cases)?;
+        let engine = OnGraph::open(graph, kind, args).context(onnx.clone())?;
+        let side = engine.side();
+        refuse_unknown(&cases[0].inputs, &[reference.inputs(), side.inputs()])?;
+        cases[0].inputs = common_inputs(&cases[0].inputs, reference.inputs(), side.inputs())?;
+        verify(&reference, side, onnx, &cases)?;
         on_graph.push(engine);
     }
     let mut sides: Vec<&dyn Engine> = Vec::new();
     if wanted.contains(&AnyEngine(None)) {
         sides.push(&reference);
     }
-    sides.extend(on_graph.iter().map(Box::as_ref));
+    sides.extend(on_graph.iter().map(OnGraph::side));
 
     let inputs: Vec<NamedValues> =
         sides.iter().map(|side| fit_inputs(&cases[0].inputs, side.inputs())).collect::<Result<_, _>>()?;
@@ -73,12 +115,16 @@ pub fn command(args: &BenchArgs) -> anyhow::Result<Verdict> {
         })?;
     bar.finish_and_clear();
 
+    let compiled = on_graph.iter().find_map(OnGraph::plan);
     if let Some(path) = &args.json {
-        write_json(path, &Results { results: &timings })?;
+        write_json(path, &Results { results: &timings, compiled: compiled.clone() })?;
     }
     if !args.json.as_deref().is_some_and(is_stdout) {
         let mut out = terminal::stdout();
         show::timings(&mut out, &format!("{}, {}", subject.name(), cases[0].name), &timings)?;
+        if let Some(plan) = compiled {
+            writeln!(out, "compiled: {}", terminal::inert(&plan))?;
+        }
         out.flush()?;
     }
     Ok(Verdict::Pass)

@@ -2,26 +2,45 @@
 
 use std::io::{self, Write};
 
+use anyhow::Context as _;
 use checkpoint::OnnxSource;
+use onnx_session::compiled::{CompiledEngine, Options};
 use parity::inspect::{Inspection, inspect};
 use parity::{Verdict, open_graph};
+use serde::Serialize;
 
-use super::args::InspectArgs;
+use super::args::{InspectArgs, PlanningEngine};
 use super::{is_stdout, terminal, unless_closed, write_json};
 
 pub fn command(args: &InspectArgs) -> anyhow::Result<Verdict> {
     let (onnx, model) = open_graph(OnnxSource::File(args.onnx.clone()))?;
-    let inspection = inspect(&model);
+    let compiled = match args.engine {
+        Some(PlanningEngine::Compiled) => {
+            let engine = CompiledEngine::new(&model, Options::default()).with_context(|| onnx.clone())?;
+            Some(engine.summary().to_string())
+        }
+        None => None,
+    };
+    let inspected = Inspected { inspection: inspect(&model), compiled };
     if let Some(path) = &args.json {
-        write_json(path, &inspection)?;
+        write_json(path, &inspected)?;
     }
     if !args.json.as_deref().is_some_and(is_stdout) {
-        unless_closed(show(&mut terminal::stdout(), &onnx, &inspection))?;
+        unless_closed(show(&mut terminal::stdout(), &onnx, &inspected))?;
     }
     Ok(Verdict::Pass)
 }
 
-fn show(out: &mut impl Write, onnx: &str, inspection: &Inspection) -> io::Result<()> {
+#[derive(Serialize)]
+struct Inspected {
+    #[serde(flatten)]
+    inspection: Inspection,
+    /// What the engine makes of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compiled: Option<String>,
+}
+
+fn show(out: &mut impl Write, onnx: &str, inspected: &Inspected) -> io::Result<()> {
     let Inspection {
         ir_version,
         opsets,
@@ -32,7 +51,7 @@ fn show(out: &mut impl Write, onnx: &str, inspection: &Inspection) -> io::Result
         modules,
         initializers,
         untagged,
-    } = inspection;
+    } = &inspected.inspection;
     let opsets: Vec<String> = opsets
         .iter()
         .map(|(domain, version)| {
@@ -66,6 +85,9 @@ fn show(out: &mut impl Write, onnx: &str, inspection: &Inspection) -> io::Result
     writeln!(out, "{initializers} initializers")?;
     if *untagged > 0 {
         writeln!(out, "{untagged} nodes do not say what module they are of")?;
+    }
+    if let Some(compiled) = &inspected.compiled {
+        writeln!(out, "compiled: {}", terminal::inert(compiled))?;
     }
     out.flush()
 }

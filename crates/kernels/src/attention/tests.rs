@@ -2,7 +2,10 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use crate::{Attention, Isa, KernelError, Kernels, KeyMask, Pool, Rows, RowsMut, naive, sample::numbers};
+use crate::{
+    Attention, Bias, Isa, KernelError, Kernels, KeyMask, Meets, Pool, Rotary, Rows, RowsMut, naive,
+    sample::numbers,
+};
 
 /// Of f32 against f64, for values within ±1: a context is a mean of values. Scores of up to √size in size make an exponential's argument
 /// wrong by an ULP of that, 5e-7 for 64 columns.
@@ -39,27 +42,43 @@ impl Qkv {
             Rows::strided(data, self.rows, hidden, 3 * hidden).unwrap()
         };
         let scale = 1.0 / (self.size as f32).sqrt();
-        Attention { q: part(0), k: part(1), v: part(2), heads: self.heads, scale, offsets, mask }
+        Attention {
+            q: part(0),
+            k: part(1),
+            v: part(2),
+            heads: self.heads,
+            scale,
+            offsets,
+            mask,
+            bias: None,
+            rotary: None,
+        }
     }
 
     fn run(&self, kernels: &Kernels, offsets: &[usize], mask: KeyMask<'_>) -> Vec<f32> {
+        self.compute(kernels, &self.attention(offsets, mask))
+    }
+
+    fn compute(&self, kernels: &Kernels, attention: &Attention<'_>) -> Vec<f32> {
         let hidden = self.heads * self.size;
         let mut out = vec![f32::NAN; self.rows * hidden];
         let mut scratch = vec![f32::NAN; kernels.attention_scratch(self.size, self.rows)];
-        let attention = self.attention(offsets, mask);
         kernels
-            .attention(&attention, &mut scratch, &mut RowsMut::new(&mut out, self.rows, hidden).unwrap())
+            .attention(attention, &mut scratch, &mut RowsMut::new(&mut out, self.rows, hidden).unwrap())
             .unwrap();
         out
     }
 
     fn against_naive(&self, offsets: &[usize], mask: KeyMask<'_>) {
-        let hidden = self.heads * self.size;
+        self.check(&self.attention(offsets, mask));
+    }
+
+    fn check(&self, attention: &Attention<'_>) {
+        let (hidden, offsets) = (self.heads * self.size, attention.offsets);
         let mut truth = vec![0.0; self.rows * hidden];
-        let mut to = RowsMut::new(&mut truth, self.rows, hidden).unwrap();
-        naive::attention(&self.attention(offsets, mask), &mut to);
+        naive::attention(attention, &mut RowsMut::new(&mut truth, self.rows, hidden).unwrap());
         for kernels in kernels(2) {
-            let found = self.run(&kernels, offsets, mask);
+            let found = self.compute(&kernels, attention);
             for (index, (found, truth)) in found.iter().zip(&truth).enumerate() {
                 let near = (found - truth).abs() <= ERROR;
                 let what = (self.rows, self.heads, self.size);
@@ -247,6 +266,99 @@ fn large_scores_and_rows_without_a_key() {
     }
 }
 
+/// What depends on places, for up to 40 of them.
+struct Places {
+    bias: Vec<f32>,
+    angles: [Vec<f32>; 2],
+    size: usize,
+}
+
+const LONGEST: usize = 40;
+
+impl Places {
+    fn new(heads: usize, size: usize, seed: u64) -> Self {
+        let angles = [1, 2].map(|part| numbers(LONGEST * size, seed + part));
+        Self { bias: numbers(heads * LONGEST * LONGEST, seed), angles, size }
+    }
+
+    fn bias(&self, head_stride: usize, meets: Meets) -> Bias<'_> {
+        Bias { values: &self.bias, head_stride, stride: LONGEST, meets }
+    }
+
+    fn rotary(&self) -> Rotary<'_> {
+        let [cos, sin] = [0, 1].map(|part| Rows::new(&self.angles[part], LONGEST, self.size).unwrap());
+        Rotary { cos, sin }
+    }
+}
+
+#[test]
+fn a_bias_and_a_rotation_are_by_places() {
+    for (lengths, heads, size) in [([7, 1, 40], 3, 8), ([16, 33, 2], 2, 34), ([5, 5, 5], 1, 2)] {
+        let offsets = [0, lengths[0], lengths[0] + lengths[1], lengths.iter().sum()];
+        let qkv = Qkv::new(offsets[3], heads, size, 5);
+        let places = Places::new(heads, size, 17);
+        let mut mask: Vec<f32> =
+            numbers(offsets[3], 6).iter().map(|&x| if x > 0.5 { -10_000.0 } else { x }).collect();
+        offsets[..3].iter().for_each(|&first| mask[first] = 0.0);
+        for mask in [KeyMask::None, KeyMask::Additive(&mask), KeyMask::Lengths(&[3, 1, 2])] {
+            for (each, meets) in [(LONGEST * LONGEST, Meets::Sum), (0, Meets::Sum), (0, Meets::Least)] {
+                let plain = qkv.attention(&offsets, mask);
+                let (bias, rotary) = (Some(places.bias(each, meets)), Some(places.rotary()));
+                qkv.check(&Attention { bias, ..plain });
+                qkv.check(&Attention { rotary, ..plain });
+                qkv.check(&Attention { bias, rotary, ..plain });
+            }
+        }
+    }
+}
+
+/// A window and a mask that hide the same keys hide them once: a query that sees none sees all.
+#[test]
+fn a_query_that_sees_nothing_sees_everything() {
+    let qkv = Qkv::new(6, 1, 4, 8);
+    let window: Vec<f32> =
+        (0..36usize).map(|at| if (at / 6).abs_diff(at % 6) > 1 { f32::MIN } else { 0.0 }).collect();
+    let mask = [0.0, 0.0, f32::MIN, f32::MIN, f32::MIN, f32::MIN];
+    let bias = Bias { values: &window, head_stride: 0, stride: 6, meets: Meets::Least };
+    let attention = Attention { bias: Some(bias), ..qkv.attention(&[0, 6], KeyMask::Additive(&mask)) };
+    for kernels in kernels(1) {
+        let found = qkv.compute(&kernels, &attention);
+        for column in 0..4 {
+            let mean = (0..6).map(|row| attention.v.row(row)[column]).sum::<f32>() / 6.0;
+            assert!((found[5 * 4 + column] - mean).abs() <= ERROR, "{found:?}");
+        }
+    }
+}
+
+/// Padding, its absence and the number of threads change no bit here either.
+#[test]
+fn places_are_those_of_the_sequence() {
+    let lengths = [7, 40, 1, 33];
+    let (heads, size) = (3, 8);
+    let hidden = heads * size;
+    let padded = Qkv::new(4 * LONGEST, heads, size, 4);
+    let places = Places::new(heads, size, 9);
+    let with = |attention| Attention {
+        bias: Some(places.bias(LONGEST * LONGEST, Meets::Sum)),
+        rotary: Some(places.rotary()),
+        ..attention
+    };
+    let offsets: Vec<usize> = (0..=4).map(|sequence| sequence * LONGEST).collect();
+    let order: Vec<usize> = (0..4).flat_map(|s| (0..lengths[s]).map(move |at| s * LONGEST + at)).collect();
+    let packed = padded.rows_of(&order);
+    for threads in [1, 2, 4] {
+        for kernels in kernels(threads) {
+            let whole = padded.attention(&offsets, KeyMask::Lengths(&lengths));
+            let whole = padded.compute(&kernels, &with(whole));
+            let found = packed.attention(&[0, 7, 47, 48, 81], KeyMask::None);
+            let found = packed.compute(&kernels, &with(found));
+            for (row, &from) in order.iter().enumerate() {
+                assert_eq!(found[row * hidden..][..hidden], whole[from * hidden..][..hidden]);
+            }
+        }
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_refused() {
     let kernels = Kernels::new(1).unwrap();
@@ -270,4 +382,19 @@ fn what_does_not_fit_is_refused() {
     assert!(matches!(run(&heads, &mut scratch), Err(KernelError::Heads { heads: 3, columns: 8 })));
     assert!(run(&Attention { heads: 0, ..heads }, &mut scratch).is_err());
     assert!(run(&qkv.attention(&[0, 6], KeyMask::None), &mut []).is_err());
+    let plain = qkv.attention(&[0, 2, 6], KeyMask::None);
+    let (numbers, few) = ([0.0; 32], [0.0; 31]);
+    let bias = Bias { values: &numbers, head_stride: 16, stride: 4, meets: Meets::Sum };
+    assert!(run(&Attention { bias: Some(bias), ..plain }, &mut scratch).is_ok());
+    for wrong in
+        [Bias { values: &few, ..bias }, Bias { stride: 3, ..bias }, Bias { head_stride: usize::MAX, ..bias }]
+    {
+        assert!(run(&Attention { bias: Some(wrong), ..plain }, &mut scratch).is_err(), "{wrong:?}");
+    }
+    let angles = |rows: usize, columns: usize| Rows::new(&numbers, rows, columns).unwrap();
+    let turned = |cos, sin| Attention { rotary: Some(Rotary { cos, sin }), ..plain };
+    assert!(run(&turned(angles(4, 4), angles(4, 4)), &mut scratch).is_ok());
+    for (cos, sin) in [(angles(3, 4), angles(4, 4)), (angles(4, 4), angles(4, 2))] {
+        assert!(run(&turned(cos, sin), &mut scratch).is_err());
+    }
 }

@@ -91,7 +91,8 @@ impl CompiledEngine {
             let arena = arena.get_mut().unwrap_or_else(PoisonError::into_inner);
             arena.prepare(plan, symbols, &largest).ok_or_else(too_large)?;
         }
-        let run = Run { plan, inputs: given, symbols, stride, kernels };
+        let sized = plan.sized.values(symbols)?;
+        let run = Run { plan, inputs: given, symbols, sized: &sized, stride, kernels };
         let compute = |arena: &Mutex<Arena>, share: usize| -> Result<(), Failure> {
             let mut arena = arena.lock().unwrap_or_else(PoisonError::into_inner);
             let sequences = batch.share(share, shares);

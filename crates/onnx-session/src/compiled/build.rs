@@ -58,11 +58,21 @@ impl Builder {
             };
             dims.iter().enumerate().map(dim).collect()
         });
-        let info = Info { name: spec.name.clone(), dtype: Some(spec.dtype), shape, fact: Fact::Unknown };
+        let (dtype, fact) = (Some(spec.dtype), Fact::Unknown);
+        let info = Info { name: spec.name.clone(), dtype, shape, fact, is_sized: false };
         let id = self.ir.add_value(info);
         self.ir.values[id].fact = super::facts::input(&self.ir, id);
         self.ir.inputs.push(id);
         self.names.insert(spec.name.clone(), id);
+    }
+
+    /// Whether a node depends on the inputs' sizes alone.
+    fn is_sized(&self, operation: &Operation, inputs: &[Option<ValueId>]) -> bool {
+        let of_sizes = |(input, name): (&Option<ValueId>, &String)| match input {
+            Some(id) => self.ir.is_sized(*id),
+            None => name.is_empty(),
+        };
+        !operation.has_branches() && inputs.iter().zip(&operation.node().inputs).all(of_sizes)
     }
 
     fn symbol(&mut self, name: String) -> Symbol {
@@ -84,6 +94,7 @@ impl Builder {
             return;
         }
         let known = infer(&self.ir, operation, &inputs);
+        let is_sized = self.is_sized(operation, &inputs);
         let mut outputs = Vec::with_capacity(node.outputs.len());
         for (index, name) in node.outputs.iter().enumerate() {
             if name.is_empty() {
@@ -91,8 +102,9 @@ impl Builder {
                 continue;
             }
             let Known { dtype, shape } = known.get(index).cloned().unwrap_or_default();
-            let id = self.ir.add_value(Info { name: name.clone(), dtype, shape, fact: Fact::Unknown });
-            self.names.insert(name.clone(), id);
+            let (name, fact) = (name.clone(), Fact::Unknown);
+            let id = self.ir.add_value(Info { name: name.clone(), dtype, shape, fact, is_sized });
+            self.names.insert(name, id);
             outputs.push(Some(id));
         }
         if let [Some(output)] = outputs[..] {
@@ -102,6 +114,14 @@ impl Builder {
                 self.ir.values[output].shape = Some(shape);
                 self.ir.values[output].dtype = Some(constant.dtype());
                 self.ir.values[output].fact = fact;
+                return;
+            }
+            // Sizes are known of the inputs alone, whatever has the shape that they are read off.
+            if let Fact::Ints(sizes) = &fact {
+                let (op, label) = (Op::Sizes(sizes.clone()), node.name.clone());
+                self.ir.values[output].is_sized = true;
+                self.ir.values[output].fact = fact;
+                self.ir.add_node(Node { op, label, inputs: Vec::new(), outputs });
                 return;
             }
             self.ir.values[output].fact = fact;

@@ -25,8 +25,8 @@ pub struct CompiledEngine {
     pub(super) options: Options,
     pub(super) kernels: Kernels,
     pub(super) serial: Kernels,
-    /// `None` where only the general way is open.
-    plan: Option<Plan>,
+    /// Or why only the general way is open.
+    plan: Result<Plan, String>,
     /// The memory of runs that are over.
     pub(super) states: Mutex<Vec<State>>,
     /// For values that are no output: the last plan that was made for some.
@@ -74,14 +74,16 @@ impl CompiledEngine {
             options,
             serial: kernels.serial(),
             kernels,
-            plan: None,
+            plan: Err(String::new()),
             states: Mutex::default(),
             asked: Mutex::default(),
             general: OnceLock::new(),
             general_runs: AtomicUsize::new(0),
             nothing: Value::scalar(0f32),
         };
-        if operations.iter().any(onnx_eval::Operation::has_branches) {
+        if let Some(operation) = operations.iter().find(|operation| operation.has_branches()) {
+            let node = operation.node();
+            engine.plan = Err(format!("node '{}' ({}) has a graph within", node.name, node.op));
             // What is in the branches has to be known, too.
             let oracle = Oracle::with(model, Precision::F32, Limits::default()).map_err(refused)?;
             engine.general.get_or_init(|| oracle);
@@ -96,13 +98,18 @@ impl CompiledEngine {
         &self,
         operations: &[onnx_eval::Operation],
         outputs: &[&str],
-    ) -> Result<Option<Plan>, SessionError> {
+    ) -> Result<Result<Plan, String>, SessionError> {
         let mut ir = build(&self.model, operations, outputs).map_err(refused)?;
         if ir.outputs.len() != outputs.len() {
-            return Ok(None);
+            return Ok(Err("an output is no value of the graph".into()));
         }
         passes::run(&mut ir, |name| self.options.passes.has(name));
         plan(&ir, &self.kernels).map_err(kernel_error)
+    }
+
+    /// Why the graph is always run in the general way, by the oracle, if it is.
+    pub fn fallback(&self) -> Option<&str> {
+        self.plan.as_ref().err().map(String::as_str)
     }
 
     /// The steps of a run, in order. None if the graph is always run in the general way.
@@ -111,9 +118,16 @@ impl CompiledEngine {
         steps.map(|step| StepInfo { node: step.label.clone(), op: step.op.clone() }).collect()
     }
 
+    /// What is not done in every run, but once for each of the inputs' sizes: all that depends on
+    /// them alone, in order.
+    pub fn sized_steps(&self) -> Vec<StepInfo> {
+        let steps = self.plan.iter().flat_map(|plan| &plan.sized.steps);
+        steps.map(|step| StepInfo { node: step.label.clone(), op: step.op.clone() }).collect()
+    }
+
     /// Whether it is proven of the graph that no real token's result depends on a padded one.
     pub fn can_skip_padding(&self) -> bool {
-        self.plan.as_ref().is_some_and(|plan| plan.packable)
+        self.plan.as_ref().is_ok_and(|plan| plan.packable)
     }
 
     /// How many runs so far were done by the oracle, as what the steps take to hold did not hold of their inputs.
@@ -153,7 +167,7 @@ impl CompiledEngine {
             }
             Ok(())
         };
-        if let Some(plan) = &self.plan
+        if let Ok(plan) = &self.plan
             && self.attempt(plan, inputs, &mut shown)?
         {
             return Ok(());
@@ -239,7 +253,7 @@ impl Engine for CompiledEngine {
             return Err(EngineError::UnknownValue { name: (*name).into() });
         }
         if names.iter().copied().eq(self.outputs.iter().map(|spec| spec.name.as_str())) {
-            let done = self.collected(self.plan.as_ref(), inputs)?;
+            let done = self.collected(self.plan.as_ref().ok(), inputs)?;
             return done.map_or_else(|| self.generally(inputs, None), Ok);
         }
         check_inputs(&self.inputs, inputs)?;
@@ -252,7 +266,7 @@ impl Engine for CompiledEngine {
 impl CompiledEngine {
     /// A plan in which these values are outputs, so that no pass makes them disappear.
     fn plan_for(&self, names: &[&str]) -> Result<Option<Arc<Plan>>, EngineError> {
-        if self.plan.is_none() {
+        if self.plan.is_err() {
             return Ok(None);
         }
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -263,7 +277,7 @@ impl CompiledEngine {
         }
         let operations = operations(&self.model)?;
         let made = self.compile(&operations, names).map_err(|error| EngineError::Backend(Box::new(error)))?;
-        Ok(made.map(|plan| {
+        Ok(made.ok().map(|plan| {
             let plan = Arc::new(plan);
             *asked = Some((names.iter().map(|name| (*name).to_string()).collect(), Arc::clone(&plan)));
             plan

@@ -15,19 +15,21 @@ use super::ops::Casts;
 
 /// An input of integers in rows may be a mask.
 pub fn input(ir: &Ir, id: ValueId) -> Fact {
-    let entries = match ir.values[id].dtype {
-        Some(DType::I64) => [0i64, 1].map(Value::scalar),
-        Some(DType::I32) => [0i32, 1].map(Value::scalar),
-        Some(DType::Bool) => [false, true].map(Value::scalar),
-        _ => return Fact::Unknown,
-    };
     match ir.shape(id) {
-        Some([_, _]) => {
-            let mask = Some(Mask { input: id, row_axis: 0, key_axis: 1 });
-            Fact::Table(Table { mask, entries: entries.to_vec() })
-        }
+        Some([_, _]) => mask(ir, id).map_or(Fact::Unknown, Fact::Table),
         _ => Fact::Unknown,
     }
+}
+
+/// An input of integers, in rows, as the mask that it may be.
+fn mask(ir: &Ir, input: ValueId) -> Option<Table> {
+    let entries = match ir.values[input].dtype? {
+        DType::I64 => [0i64, 1].map(Value::scalar),
+        DType::I32 => [0i32, 1].map(Value::scalar),
+        DType::Bool => [false, true].map(Value::scalar),
+        _ => return None,
+    };
+    Some(Table { mask: Some(Mask { input, row_axis: 0, key_axis: 1 }), entries: entries.to_vec() })
 }
 
 /// What is known of the one output of a node of ONNX's own.
@@ -40,6 +42,7 @@ pub fn fact(ir: &mut Ir, operation: &Operation, inputs: &[Option<ValueId>], outp
     }
     let known = sizes(ir, operation, inputs, output)
         .or_else(|| prefix(ir, operation, inputs, output))
+        .or_else(|| super::count::counted(ir, operation, inputs, output).map(Fact::Counted))
         .or_else(|| table(ir, operation, inputs, output));
     known.unwrap_or(Fact::Unknown)
 }
@@ -214,6 +217,13 @@ fn table(ir: &Ir, operation: &Operation, inputs: &[Option<ValueId>], output: Val
         _ => {}
     }
     let source = inputs.first().copied().flatten()?;
+    // An input of several texts a row, as rows of texts.
+    let whole = ir.same_elements(source);
+    if node.op == "Reshape" && ir.inputs.contains(&whole) && ir.shape(whole)?.len() > 2 {
+        return mask(ir, whole)
+            .filter(|_| ir.as_rows(whole).as_ref().is_some_and(|rows| rows == shape))
+            .map(Fact::Table);
+    }
     let table = lookup(ir, source)?;
     let Some(mask) = table.mask else {
         let keeps = ["Expand", "Reshape", "Unsqueeze", "Squeeze", "Slice", "Transpose", "Flatten"];
@@ -246,8 +256,8 @@ fn same_axis(old: &[Dim], new: &[Dim], axis: usize) -> Option<usize> {
 
 /// Whether a mask's axes are as long as they are in the mask.
 fn keeps_axes(ir: &Ir, mask: Mask, shape: &[Dim]) -> bool {
-    let Some([rows, keys]) = ir.shape(mask.input) else { return false };
-    shape.get(mask.row_axis) == Some(rows) && shape.get(mask.key_axis) == Some(keys)
+    let Some([rows, keys]) = ir.as_rows(mask.input) else { return false };
+    shape.get(mask.row_axis) == Some(&rows) && shape.get(mask.key_axis) == Some(&keys)
 }
 
 /// A value as a table: one that is known to be, or a constant of one element.

@@ -103,7 +103,7 @@ impl Look<'_> {
             // Of images.
             "Conv" | "DepthToSpace" | "InstanceNormalization" | "Resize" => first(),
             // Of places.
-            "Einsum" | "GatherND" => first(),
+            "Einsum" | "Floor" | "GatherElements" | "GatherND" | "Reciprocal" | "Tile" => first(),
             // ONNX Runtime's own.
             "BiasGelu"
             | "FastGelu"
@@ -182,8 +182,11 @@ impl Look<'_> {
                 limit.to_size().filter(|_| counts).map(|limit| vec![limit])
             }
             "Abs" | "Cast" | "CastLike" | "Ceil" | "Clip" | "Cos" | "CumSum" | "Dropout" | "Erf" | "Exp"
-            | "Gelu" | "Identity" | "LayerNormalization" | "Log" | "Neg" | "Not" | "Relu" | "Sigmoid"
-            | "Sign" | "Sin" | "Softmax" | "Sqrt" | "Tanh" | "IsNaN" => Some(self.of(0)?.to_vec()),
+            | "Floor" | "Gelu" | "Identity" | "LayerNormalization" | "Log" | "Neg" | "Not" | "Reciprocal"
+            | "Relu" | "Sigmoid" | "Sign" | "Sin" | "Softmax" | "Sqrt" | "Tanh" | "IsNaN" => {
+                Some(self.of(0)?.to_vec())
+            }
+            "GatherElements" => Some(self.of(1)?.to_vec()),
             // An outer product, and nothing else.
             "Einsum" => match node.string("equation").ok()?? {
                 "i,j->ij" => Some(self.of(0)?.iter().chain(self.of(1)?).cloned().collect()),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use engine::{DType, Value};
 use onnx_eval::Operation;
-use onnx_graph::shape::Size;
+use onnx_graph::shape::{Size, volume};
 
 use super::dim::{Dim, Int, Symbol};
 use super::ops::Op;
@@ -21,6 +21,8 @@ pub struct Info {
     /// `None` where it is not known before a run, or is no product of input sizes.
     pub shape: Option<Vec<Dim>>,
     pub fact: Fact,
+    /// Whether it depends on the inputs' sizes alone: then it is computed once for each of them.
+    pub is_sized: bool,
 }
 
 /// What is known of the elements.
@@ -34,6 +36,29 @@ pub enum Fact {
     Prefix(Arc<[i64]>),
     /// Each element is one of a few numbers, looked up in a table by what a mask holds there.
     Table(Table),
+    /// Positions that are counted over the elements of an input.
+    Counted(Counted),
+}
+
+/// Places among those of a row's elements that are not padding, as RoBERTa counts them: at
+/// `[row, place]` it is `base[m] + per[m] · n`, where m is 1 if the input is `padding` there and 0
+/// if not, and n is how many elements of the row are not `padding`, up to and with that place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// An input of the graph.
+    pub input: ValueId,
+    pub padding: i64,
+    pub base: [i64; 2],
+    /// -1, 0 or 1.
+    pub per: [i64; 2],
+}
+
+impl Counted {
+    /// What it is at an element, given how many are not padding up to and with it.
+    pub fn at(&self, element: i64, count: i64) -> i64 {
+        let m = usize::from(element == self.padding);
+        self.base[m] + self.per[m] * count
+    }
 }
 
 /// A value that is constant but for a mask: elements at `[…, row, …, key, …]` are `entries[mask[row, key]]`, whatever the other axes are.
@@ -190,13 +215,13 @@ impl Ir {
 
     /// A value that no file has named.
     pub fn add_made(&mut self, name: String, dtype: DType, shape: Option<Vec<Dim>>) -> ValueId {
-        self.add_value(Info { name, dtype: Some(dtype), shape, fact: Fact::Unknown })
+        self.add_value(Info { name, dtype: Some(dtype), shape, fact: Fact::Unknown, is_sized: false })
     }
 
     pub fn add_constant(&mut self, name: String, constant: Constant) -> ValueId {
         let shape = constant.shape().iter().map(|&dim| Dim::fixed(dim)).collect();
         let dtype = Some(constant.dtype());
-        self.add_value(Info { name, dtype, shape: Some(shape), fact: Fact::Const(constant) })
+        self.add_value(Info { name, dtype, shape: Some(shape), fact: Fact::Const(constant), is_sized: false })
     }
 
     pub fn add_node(&mut self, node: Node) -> NodeId {
@@ -256,6 +281,34 @@ impl Ir {
         self.values[value].shape.as_deref()
     }
 
+    /// Whether a value depends on nothing but the inputs' sizes, or not even on them.
+    pub fn is_sized(&self, value: ValueId) -> bool {
+        self.values[value].is_sized || self.constant(value).is_some()
+    }
+
+    /// The dimensions of an input as rows of elements, `[rows, elements]`: of one with more than
+    /// two, the leading ones count as rows, one after the other.
+    pub fn as_rows(&self, input: ValueId) -> Option<[Dim; 2]> {
+        let (last, leading) = self.shape(input)?.split_last()?;
+        (!leading.is_empty()).then_some([volume(leading)?, last.clone()])
+    }
+
+    /// What a value has the elements of, in the same order, as far back as there is such a value.
+    pub fn same_elements(&self, value: ValueId) -> ValueId {
+        const NAMED_ANEW: [&str; 5] = ["Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity"];
+        let mut value = value;
+        while let Some((_, node)) = self.producer(value) {
+            let Op::Onnx(operation) = &node.op else { break };
+            let given = operation.node();
+            let Some(source) = node.input(0) else { break };
+            if !given.domain.is_empty() || !NAMED_ANEW.contains(&&*given.op) {
+                break;
+            }
+            value = source;
+        }
+        value
+    }
+
     pub fn is_f32(&self, value: ValueId) -> bool {
         self.values[value].dtype == Some(DType::F32)
     }
@@ -296,7 +349,7 @@ impl Ir {
     }
 
     /// Puts the nodes that wait where they belong, which numbers all nodes anew.
-    fn place(&mut self) {
+    pub fn place(&mut self) {
         if self.waiting.is_empty() {
             return;
         }

@@ -3,7 +3,10 @@
 //! A graph is read once into values and nodes by number. Constants are folded; shapes are found as far as they are products of numbers and of the inputs'
 //! dimensions; masks and positions are understood by what they compute. Then passes ([`Passes::names`]) make few nodes of many, matrices are packed, buffers are
 //! assigned. What no kernel knows runs, node by node, as the oracle runs it, in f32: so this engine runs what the oracle runs, and is fast where the
-//! graph is a BERT.
+//! graph is a BERT or a relative of it. [`CompiledEngine::summary`] says what became of a graph.
+//!
+//! What depends on the inputs' sizes alone, such as a bias by distances or angles of places, is
+//! computed once for each of them and kept for the last few.
 //!
 //! **What is taken to hold, and is looked at in every run:** that a mask has 0s and 1s only, that
 //! sizes are not 0, that inputs which name no dimensions agree about them, that a sequence is not
@@ -30,11 +33,12 @@
 //! tokens, for which they are looked at.
 //!
 //! **Memory.** Buffers are kept between runs and grow only for shapes larger than all before. [`CompiledEngine::run_with`] allocates nothing at a shape
-//! that was seen; [`Engine::run`](::engine::Engine::run) allocates what it hands out.
+//! that was seen, as long as what depends on it alone is kept; [`Engine::run`](::engine::Engine::run) allocates what it hands out.
 
 mod arena;
 mod attempt;
 mod build;
+mod count;
 mod dim;
 mod engine;
 mod facts;
@@ -48,9 +52,12 @@ mod plan;
 mod reach;
 mod run;
 mod share;
+mod sized;
 mod step;
+mod summary;
 
 pub use self::engine::{CompiledEngine, StepInfo};
 pub use self::known::{Dim, Known};
+pub use self::summary::Summary;
 pub use ::kernels::Pool;
 pub use options::{Options, Passes, Threads, UnknownPass};

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use engine::DType;
-use kernels::Unary;
+use kernels::{Meets, Unary};
 use onnx_eval::Operation;
 
-use super::dim::Dim;
-use super::ir::{Constant, Table};
+use super::dim::{Dim, Int};
+use super::ir::{Constant, Counted, Table};
 
-/// What a node computes. All but [`Op::Onnx`] are of f32.
+/// What a node computes. All but [`Op::Onnx`] and [`Op::Sizes`] are of f32.
 #[derive(Clone)]
 pub enum Op {
     /// An operator that no kernel knows, or in a form that none knows.
@@ -24,10 +24,17 @@ pub enum Op {
     LayerNorm(Norm),
     /// Each row of input 0 times a matrix, plus bias, then an activation, then plus the same row of input 1, if there is one.
     Linear(Linear),
-    /// softmax(q·kᵀ·scale + mask)·v of inputs 0, 1 and 2, which hold the heads' columns side by side.
+    /// softmax(q·kᵀ·scale + bias + mask)·v of inputs 0, 1 and 2, which hold the heads' columns side by
+    /// side. Input 3 is the mask, if there is one.
     Attention(Attention),
     /// Rows looked up in tables, added up and normalised. The inputs are the indices that are inputs of the graph.
     Embed(Embed),
+    /// A function of some columns of each row of input 0, times as many others.
+    Gate(Gate),
+    /// Some columns of each row of input 0, from this one on.
+    Columns(usize),
+    /// These sizes, as a list, or of rank 0 as a number.
+    Sizes(Vec<Int>),
     /// The row at one place of each sequence: `[batch, sequence, width]` to `[batch, width]`.
     Token(usize),
 }
@@ -44,6 +51,9 @@ impl Op {
             Op::Linear(_) => "Linear*",
             Op::Attention(_) => "Attention*",
             Op::Embed(_) => "Embeddings*",
+            Op::Gate(_) => "Gate*",
+            Op::Columns(_) => "Columns*",
+            Op::Sizes(_) => "Sizes*",
             Op::Token(_) => "Token*",
         }
     }
@@ -84,6 +94,14 @@ pub struct Weight {
     pub transposed: bool,
 }
 
+/// A gated activation: f(first columns) · second columns.
+#[derive(Clone, Copy)]
+pub struct Gate {
+    pub function: Unary,
+    /// Where the columns begin of which the function is, and those it is multiplied with.
+    pub columns: [usize; 2],
+}
+
 /// Attention of sequences whose rows stand one after the other.
 #[derive(Clone)]
 pub struct Attention {
@@ -97,6 +115,18 @@ pub struct Attention {
     pub mask: Option<Table>,
     /// At which column of inputs 0, 1 and 2 the heads' columns begin.
     pub columns: [usize; 3],
+    /// What input 4, a number for each pair of places, adds to the scores.
+    pub bias: Option<Bias>,
+    /// Whether inputs 5 and 6 are cosines and sines, by which queries and keys are turned first.
+    pub is_rotary: bool,
+}
+
+/// A bias by places, `[sequence, sequence]`, or as many for each head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bias {
+    pub by_head: bool,
+    /// How it meets the mask.
+    pub meets: Meets,
 }
 
 /// Embeddings.
@@ -148,6 +178,8 @@ pub enum Index {
     Input(usize, Casts),
     /// By the token's place in its sequence.
     Position(Arc<[i64]>),
+    /// As it is counted over this input of the node.
+    Counted(usize, Counted),
     /// Always the same.
     Same(i64),
 }

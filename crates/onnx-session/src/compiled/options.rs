@@ -84,6 +84,6 @@ mod tests {
             passes.has("LinearFusion") && !passes.has("GeluFusion") && !Passes::none().has("LinearFusion")
         );
         let error = Passes::all().without("Gelu").unwrap_err().to_string();
-        assert!(error.starts_with("there is no pass 'Gelu'; there are ViewFusion, "), "{error}");
+        assert!(error.starts_with("there is no pass 'Gelu'; there are ColumnsFusion, "), "{error}");
     }
 }

@@ -11,6 +11,7 @@ use super::dim::Dim;
 use super::ir::{Guard, Ir, Node, Table, ValueId};
 use super::ops::{Attention, Embed, Index, Op};
 use super::passes::MASKED;
+use super::sized::{Sized, SizedInput, SizedStep, SizedWork};
 use super::step::{
     AttentionStep, EmbedStep, LinearStep, Lookup, OnnxStep, Source, Step, StepKind, TableRows,
 };
@@ -42,6 +43,8 @@ pub enum Place {
     Register(usize),
     /// What an operator without a kernel has computed.
     Slot(usize),
+    /// What has been computed once for these sizes.
+    Sized(usize),
 }
 
 /// A value that is handed out.
@@ -58,6 +61,8 @@ pub struct Output {
 /// A graph ready to run.
 pub struct Plan {
     pub steps: Vec<Step>,
+    /// What depends on the inputs' sizes alone.
+    pub sized: Sized,
     pub registers: Vec<Register>,
     pub slots: usize,
     pub constants: Vec<Value>,
@@ -78,20 +83,20 @@ pub struct Plan {
     pub packable: bool,
 }
 
-/// Makes the plan of a graph. Matrices are packed for the kernels. `None` if a node that a pass has made does not fit its kernel, which is a fault
-/// of the pass.
-pub fn plan(ir: &Ir, kernels: &Kernels) -> Result<Option<Plan>, KernelError> {
+/// Makes the plan of a graph. Matrices are packed for the kernels. The other result is why there is
+/// none: a node that a pass has made does not fit its kernel, which is a fault of the pass.
+pub fn plan(ir: &Ir, kernels: &Kernels) -> Result<Result<Plan, String>, KernelError> {
     let mut planner = Planner::new(ir, kernels);
     let ids = ir.ids();
     let last_reads = last_reads(ir, &ids);
     for &id in &ids {
         let Some(node) = ir.node(id) else { continue };
         if planner.node(node)?.is_none() {
-            return Ok(None);
+            return Ok(Err(format!("node '{}' fits no kernel as {}", node.label, node.op.name())));
         }
         planner.free(&last_reads, id);
     }
-    Ok(Some(planner.finish()))
+    Ok(Ok(planner.finish()))
 }
 
 /// For each value, the last node that reads it. Views are read as long as what they are a view of.
@@ -147,6 +152,7 @@ impl<'a> Planner<'a> {
         });
         let plan = Plan {
             steps: Vec::new(),
+            sized: Sized::default(),
             registers: Vec::new(),
             slots: 0,
             constants: Vec::new(),
@@ -175,8 +181,11 @@ impl<'a> Planner<'a> {
     }
 
     fn place(&mut self, value: ValueId) -> Option<Place> {
-        if let Some(place) = self.places.get(&value) {
-            return Some(*place);
+        if let Some(&place) = self.places.get(&value) {
+            if let Place::Sized(slot) = place {
+                self.plan.sized.wanted[slot] = true;
+            }
+            return Some(place);
         }
         let constant = self.ir.constant(value)?.value()?;
         self.plan.constants.push(constant);
@@ -230,12 +239,19 @@ impl<'a> Planner<'a> {
     /// The rows that the shape says; with them no sequence can be told from the others.
     fn fixed(&mut self, output: ValueId) -> Rows {
         self.plan.separable = false;
+        self.as_shaped(output)
+    }
+
+    fn as_shaped(&self, output: ValueId) -> Rows {
         let width = Dim::fixed(self.ir.width(output).filter(|&width| width > 0).unwrap_or(1));
         let rows = self.ir.shape(output).and_then(volume).and_then(|all| all.divided(&width));
         Rows::Fixed(rows.unwrap_or(Dim::fixed(0)))
     }
 
     fn node(&mut self, node: &Node) -> Result<Option<()>, KernelError> {
+        if node.outputs.iter().flatten().all(|&output| self.ir.is_sized(output)) {
+            return Ok(self.sized(node));
+        }
         let kind = match (&node.op, node.input(0), node.outputs.first().copied().flatten()) {
             (Op::View, Some(x), Some(output)) => return Ok(self.view(x, output)),
             (Op::Onnx(operation), ..) => Some(self.onnx(node, operation)),
@@ -251,10 +267,42 @@ impl<'a> Planner<'a> {
         let place = self.place(x)?;
         self.places.insert(output, place);
         if let Some(rows) = self.rows.get(&x).cloned() {
+            // Other rows than the buffer's: what computes with them cannot tell the sequences apart.
             let same = self.ir.width(x) == self.ir.width(output);
-            let rows = if same { rows } else { self.fixed(output) };
-            self.rows.insert(output, rows);
+            self.rows.insert(output, if same { rows } else { self.as_shaped(output) });
         }
+        Some(())
+    }
+
+    /// A node that is run once for each of the inputs' sizes.
+    fn sized(&mut self, node: &Node) -> Option<()> {
+        let inputs = node.inputs.iter().map(|input| match input {
+            Some(value) => match self.places.get(value) {
+                Some(Place::Sized(slot)) => Some(Some(SizedInput::Slot(*slot))),
+                _ => Some(Some(SizedInput::Constant(self.ir.constant(*value)?.value()?))),
+            },
+            None => Some(None),
+        });
+        let inputs = inputs.collect::<Option<_>>()?;
+        let work = match &node.op {
+            Op::Onnx(operation) => SizedWork::Onnx(Box::new(operation.clone()), inputs),
+            Op::Sizes(sizes) => {
+                let rank = self.ir.shape(node.output()?)?.len();
+                SizedWork::Sizes(sizes.clone(), rank)
+            }
+            _ => return None,
+        };
+        let outputs = node.outputs.iter().map(|output| {
+            output.map(|value| {
+                let slot = self.plan.sized.wanted.len();
+                self.plan.sized.wanted.push(false);
+                self.places.insert(value, Place::Sized(slot));
+                (slot, self.ir.shape(value).map(<[Dim]>::to_vec))
+            })
+        });
+        let outputs = outputs.collect();
+        let (label, op) = (node.label.clone(), node.op.name().into());
+        self.plan.sized.steps.push(SizedStep { label, op, work, outputs });
         Some(())
     }
 
@@ -313,6 +361,16 @@ impl<'a> Planner<'a> {
             }
             Op::Attention(attention) => return Ok(self.attention(node, attention, x, output)),
             Op::Embed(embed) => return Ok(self.embed(node, embed, output)),
+            Op::Gate(gate) => {
+                let Some(wide) = self.ir.width(x) else { return Ok(None) };
+                let rows = self.rows_like(x, output);
+                StepKind::Gate { gate: *gate, wide, x: place, out: self.register(output, rows) }
+            }
+            Op::Columns(first) => {
+                let Some(wide) = self.ir.width(x) else { return Ok(None) };
+                let rows = self.rows_like(x, output);
+                StepKind::Columns { first: *first, wide, x: place, out: self.register(output, rows) }
+            }
             Op::Token(index) => {
                 let Some([batch, sequence, _]) = self.ir.shape(x) else { return Ok(None) };
                 // A view of the same rows may count them in another way.
@@ -329,7 +387,7 @@ impl<'a> Planner<'a> {
                     out: self.register(output, rows),
                 }
             }
-            Op::Onnx(_) | Op::View => return Ok(None),
+            Op::Onnx(_) | Op::View | Op::Sizes(_) => return Ok(None),
         }))
     }
 
@@ -347,12 +405,24 @@ impl<'a> Planner<'a> {
             None => None,
         };
         self.unmasked |= mask.is_none();
+        let by_token = |i: usize| node.input(i).is_some_and(|i| self.rows.get(&i) == Some(&Rows::Tokens));
+        self.plan.separable &= (0..3).all(by_token);
+        let bias = match attention.bias {
+            Some(bias) => Some((self.place(node.input(4)?)?, bias)),
+            None => None,
+        };
+        let angles = match attention.is_rotary {
+            true => Some([self.place(node.input(5)?)?, self.place(node.input(6)?)?]),
+            false => None,
+        };
         let places: Vec<Place> = (0..3).filter_map(|i| self.place(node.input(i)?)).collect();
         let widths: Vec<usize> = (0..3).filter_map(|i| self.ir.width(node.input(i)?)).collect();
         let ([pq, pk, pv], [q, k, v]) = (&places[..], &widths[..]) else { return None };
         let sources = [(*pq, *q), (*pk, *k), (*pv, *v)];
         let out = self.register(output, rows);
-        Some(StepKind::Attention(AttentionStep { attention: attention.clone(), sources, mask, out }))
+        let attention = attention.clone();
+        let step = AttentionStep { attention, sources, mask, bias, angles, out };
+        Some(StepKind::Attention(Box::new(step)))
     }
 
     fn embed(&mut self, node: &Node, embed: &Embed, output: ValueId) -> Option<StepKind> {
@@ -366,6 +436,7 @@ impl<'a> Planner<'a> {
         let lookups = embed.lookups.iter().map(|lookup| {
             let index = match &lookup.index {
                 Index::Input(input, casts) => Index::Input(*inputs.get(*input)?, casts.clone()),
+                Index::Counted(input, counted) => Index::Counted(*inputs.get(*input)?, *counted),
                 other => other.clone(),
             };
             let table = TableRows::new(&lookup.table)?;
@@ -398,14 +469,16 @@ impl<'a> Planner<'a> {
         for index in 0..self.ir.outputs.len() {
             let value = self.ir.outputs[index];
             let Some(place) = self.place(value) else { continue };
-            let rows = self.rows.get(&value).cloned();
+            // A view has the rows of its buffer, one after the other, whatever its own are.
+            let own = origin(self.ir, value);
+            let rows = self.rows.get(&own).cloned();
             self.plan.separable &= matches!(rows, Some(Rows::Tokens | Rows::Sequences));
             self.plan.outputs.push(Output {
                 name: self.ir.values[value].name.clone(),
                 place,
                 shape: self.ir.shape(value).map(<[Dim]>::to_vec),
                 rows,
-                width: self.ir.width(value).filter(|&width| width > 0).unwrap_or(1),
+                width: self.ir.width(own).filter(|&width| width > 0).unwrap_or(1),
             });
         }
         self.plan.separable &= self.plan.batch.is_some();

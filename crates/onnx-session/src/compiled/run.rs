@@ -8,9 +8,10 @@ use onnx_eval::Limits;
 
 use super::arena::Arena;
 use super::dim::Dim;
-use super::ops::Index;
+use super::ops::{Bias, Index};
 use super::plan::{Place, Plan, Rows};
 use super::reach;
+use super::sized::SizedValues;
 use super::step::{AttentionStep, EmbedStep, LinearStep, OnnxStep, Source, Step, StepKind};
 
 /// What is the same for all shares of a run.
@@ -19,6 +20,7 @@ pub struct Run<'a> {
     /// In the plan's order.
     pub inputs: &'a [&'a Value],
     pub symbols: &'a [usize],
+    pub sized: &'a SizedValues,
     /// How many rows a sequence has in the inputs.
     pub stride: usize,
     pub kernels: &'a Kernels,
@@ -77,12 +79,14 @@ impl Run<'_> {
         };
         let out = match &step.kind {
             StepKind::Onnx(onnx) => return self.onnx(onnx, arena),
+            StepKind::Attention(attention) => attention.out,
             StepKind::Add { out, .. }
             | StepKind::Unary { out, .. }
             | StepKind::LayerNorm { out, .. }
             | StepKind::Linear(LinearStep { out, .. })
-            | StepKind::Attention(AttentionStep { out, .. })
             | StepKind::Embed(EmbedStep { out, .. })
+            | StepKind::Gate { out, .. }
+            | StepKind::Columns { out, .. }
             | StepKind::Token { out, .. } => *out,
         };
         let register = &self.plan.registers[out];
@@ -134,6 +138,19 @@ impl Run<'_> {
             }
             StepKind::Attention(attention) => self.attention(attention, arena, out)?,
             StepKind::Embed(embed) => self.embed(embed, arena, out)?,
+            StepKind::Gate { gate, wide, x, .. } => {
+                let x = self.floats(arena, *x)?;
+                let columns =
+                    |first: usize| Matrix::strided(x.get(first..).unwrap_or_default(), rows, width, *wide);
+                let [a, b] = gate.columns;
+                kernels.gate(gate.function, columns(a)?, columns(b)?, &mut out.matrix()?)?;
+            }
+            StepKind::Columns { first, wide, x, .. } => {
+                let x = Matrix::strided(self.floats(arena, *x)?, rows, *wide, *wide)?;
+                for (row, to) in out.data.chunks_exact_mut(width).enumerate() {
+                    to.copy_from_slice(&x.row(row)[*first..first + width]);
+                }
+            }
             StepKind::Token { index, sequence, x, out: register } => {
                 let x = self.floats(arena, *x)?;
                 let length = sequence.size(self.symbols).ok_or("a size is not known")?;
@@ -170,7 +187,25 @@ impl Run<'_> {
         let [Some(q), Some(k), Some(v)] = parts else { return Ok(()) };
         let share = &arena.share;
         let (heads, scale, offsets) = (step.attention.heads, step.attention.scale, &share.offsets[..]);
-        let mut given = Attention { q, k, v, heads, scale, offsets, mask: KeyMask::None };
+        let sequence = step.attention.sequence.size(self.symbols).ok_or("a size is not known")?;
+        let bias = match step.bias {
+            Some((place, Bias { by_head, meets })) => {
+                let (values, head_stride) = (self.floats(arena, place)?, sequence * sequence);
+                let head_stride = if by_head { head_stride } else { 0 };
+                Some(kernels::Bias { values, head_stride, stride: sequence, meets })
+            }
+            None => None,
+        };
+        let angles = |place| {
+            Matrix::new(self.floats(arena, place)?, sequence, step.attention.head_size)
+                .map_err(Box::<dyn Error + Send + Sync>::from)
+        };
+        let rotary = match step.angles {
+            Some([cos, sin]) => Some(kernels::Rotary { cos: angles(cos)?, sin: angles(sin)? }),
+            None => None,
+        };
+        let mask = KeyMask::None;
+        let mut given = Attention { q, k, v, heads, scale, offsets, mask, bias, rotary };
         if let Some((input, entries)) = &step.mask {
             let hidden = share.counted && reach::hides(&given, &share.lengths, entries[0], share.packed);
             given.mask = if hidden {
@@ -214,14 +249,20 @@ impl Run<'_> {
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
         for (sequence, ends) in arena.share.offsets.windows(2).enumerate() {
             let start = (arena.share.first + sequence) * self.stride;
-            for row in ends[0]..ends[1] {
-                let to = &mut out.data[row * out.width..(row + 1) * out.width];
-                for (place, lookup) in step.lookups.iter().enumerate() {
+            for (place, lookup) in step.lookups.iter().enumerate() {
+                let mut count = 0;
+                for row in ends[0]..ends[1] {
+                    let to = &mut out.data[row * out.width..(row + 1) * out.width];
+                    let at = row - ends[0];
                     let index = match &lookup.index {
-                        Index::Input(input, casts) => {
-                            casts.apply(integer(self.inputs[*input], start + row - ends[0])?)
+                        Index::Input(input, casts) => casts.apply(integer(self.inputs[*input], start + at)?),
+                        // Tokens that are left out stand behind, and are not counted for those before.
+                        Index::Counted(input, counted) => {
+                            let element = integer(self.inputs[*input], start + at)?;
+                            count += i64::from(element != counted.padding);
+                            counted.at(element, count)
                         }
-                        Index::Position(list) => *list.get(row - ends[0]).ok_or("a position is not known")?,
+                        Index::Position(list) => *list.get(at).ok_or("a position is not known")?,
                         Index::Same(index) => *index,
                     };
                     let back = if index < 0 && lookup.from_the_end { lookup.table.rows() as i64 } else { 0 };
@@ -249,6 +290,7 @@ impl Run<'_> {
             Place::Register(register) => return Ok(&arena.registers[register]),
             Place::Input(input) => self.inputs[input],
             Place::Constant(constant) => &self.plan.constants[constant],
+            Place::Sized(slot) => self.sized.get(slot).ok_or("a value is missing")?,
             Place::Slot(slot) => arena.slots[slot].as_ref().ok_or("a value is missing")?,
         };
         Ok(value.as_slice::<f32>()?)
@@ -290,6 +332,7 @@ impl Run<'_> {
         let found = match source.place {
             Place::Input(input) => self.inputs[input].clone(),
             Place::Constant(constant) => self.plan.constants[constant].clone(),
+            Place::Sized(slot) => self.sized.get(slot).ok_or(Failure::Assumption)?.clone(),
             Place::Slot(slot) => arena.slots[slot].clone().ok_or(Failure::Assumption)?,
             Place::Register(register) => {
                 let shape = source.shape.as_ref().and_then(|shape| sizes(shape, self.symbols));

@@ -8,7 +8,7 @@ use onnx_eval::Operation;
 
 use super::dim::Dim;
 use super::ir::Constant;
-use super::ops::{Attention, Index, Linear, Norm};
+use super::ops::{Attention, Bias, Gate, Index, Linear, Norm};
 use super::plan::Place;
 
 /// One step.
@@ -29,8 +29,10 @@ pub enum StepKind {
     Unary { function: Unary, x: Place, out: usize },
     LayerNorm { norm: Norm, x: Place, out: usize },
     Linear(LinearStep),
-    Attention(AttentionStep),
+    Attention(Box<AttentionStep>),
     Embed(EmbedStep),
+    Gate { gate: Gate, wide: usize, x: Place, out: usize },
+    Columns { first: usize, wide: usize, x: Place, out: usize },
     Token { index: usize, sequence: Dim, x: Place, out: usize },
 }
 
@@ -87,6 +89,10 @@ pub struct AttentionStep {
     pub sources: [(Place, usize); 3],
     /// The input that is the mask, and what is added to a key's scores where it is 0 and where it is 1.
     pub mask: Option<(usize, [f32; 2])>,
+    /// Where a bias by places is.
+    pub bias: Option<(Place, Bias)>,
+    /// Where cosines and sines are.
+    pub angles: Option<[Place; 2]>,
     pub out: usize,
 }
 

@@ -25,11 +25,15 @@ fn matched(ir: &Ir, id: NodeId) -> Option<Node> {
             // Rows that are looked up already, by positions that are constant: along the sequence,
             // not along the batch.
             let (length, width) = (sequence.known()?, width.known()?);
-            let leading = constant.shape().strip_suffix(&[length, width])?;
-            if leading.iter().any(|&size| size != 1) {
+            constant.shape().strip_suffix(&[length, width])?;
+            let floats = constant.floats()?;
+            // Every text has the same, to the bit.
+            let (rows, others) = floats.split_at_checked(length * width)?;
+            let bits = |row: &[f32]| row.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            if others.chunks(length * width).any(|other| bits(other) != bits(rows)) {
                 return None;
             }
-            let rows = Value::new([length, width], constant.floats()?).ok()?;
+            let rows = Value::new([length, width], rows).ok()?;
             let index = Index::Position((0..i64::try_from(length).ok()?).collect());
             let name = ir.values[table].name.clone();
             lookups.push(Lookup { name, table: Constant::Computed(rows), index, from_the_end: false });
@@ -50,6 +54,10 @@ fn matched(ir: &Ir, id: NodeId) -> Option<Node> {
             Index::Input(inputs.len() - 1, casts)
         } else {
             match &ir.values[indices].fact {
+                Fact::Counted(counted) if ir.shape(indices)? == [batch.clone(), sequence.clone()] => {
+                    inputs.push(Some(counted.input));
+                    Index::Counted(inputs.len() - 1, *counted)
+                }
                 Fact::Prefix(list) if ir.shape(indices)?.last() == Some(sequence) => {
                     Index::Position(list.clone())
                 }

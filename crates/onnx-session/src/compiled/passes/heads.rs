@@ -3,11 +3,11 @@
 //! A value is walked back through them to the rows it is made of. Then the shapes are followed forward again, as lists of indivisible dimensions: a
 //! `Transpose` moves them about, a `Reshape` groups them anew and may split one. What counts at the end is where each has come to lie.
 
-use onnx_graph::shape::{Size, volume};
+use onnx_graph::shape::{Size, axis, volume};
 
-use super::{binary, scalar};
+use super::{binary, rotary, scalar};
 use crate::compiled::dim::Dim;
-use crate::compiled::infer::permutation;
+use crate::compiled::infer::{permutation, slice};
 use crate::compiled::ir::{Ir, ValueId};
 use crate::compiled::ops::Op;
 
@@ -16,9 +16,13 @@ use crate::compiled::ops::Op;
 pub struct Heads {
     /// The rows.
     pub rows: ValueId,
+    /// The first column of the heads' among theirs.
+    pub column: usize,
     /// What they are multiplied by.
     pub scale: f64,
     pub sizes: Sizes,
+    /// The cosines and sines by which they are turned.
+    pub angles: Option<[ValueId; 2]>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +36,11 @@ pub struct Sizes {
 enum Move {
     View(Vec<Dim>),
     Transpose(Vec<usize>),
+    /// One of the places along an axis, which stays as 1.
+    Part {
+        axis: usize,
+        place: usize,
+    },
 }
 
 /// Dimensions that are moved as a whole.
@@ -41,19 +50,40 @@ struct Places {
     origin: Vec<usize>,
     /// By the dimension of the value that they are in.
     groups: Vec<Vec<usize>>,
+    /// If one dimension has been cut down to one place: where that begins, and how many numbers it
+    /// has of each whole.
+    part: Option<Part>,
+}
+
+#[derive(Clone, Copy)]
+struct Part {
+    begin: usize,
+    count: usize,
 }
 
 /// `[batch, heads, sequence, size]`, or with the last two exchanged, as rows of heads. Nobody else may read what lies between.
 pub fn split(ir: &Ir, value: ValueId, exchanged: bool) -> Option<Heads> {
-    let (rows, scale, moves) = walk(ir, value, true)?;
+    split_from(ir, value, exchanged, true)
+}
+
+fn split_from(ir: &Ir, value: ValueId, exchanged: bool, first_is_inner: bool) -> Option<Heads> {
+    let (rows, scale, moves) = walk(ir, value, first_is_inner)?;
     let mut places = follow(ir.shape(rows)?, &moves)?;
     if exchanged {
         let last = places.groups.len().checked_sub(1)?;
         places.groups.swap(last, last.checked_sub(1)?);
     }
-    let width = ir.width(rows)?;
-    let sizes = sizes(&places.sizes, &places.origin, &places.groups, width)?;
-    Some(Heads { rows, scale, sizes })
+    if let Some((x, angles)) = rotary::turned(ir, rows) {
+        // It is read three times: whole, and by its halves.
+        let inner = split_from(ir, x, false, false).filter(|_| ir.uses(x) == 3)?;
+        let fits = places.stand_as_before() && places.part.is_none() && inner.angles.is_none();
+        let scale = scale * inner.scale;
+        return fits.then_some(Heads { scale, angles: Some(angles), ..inner });
+    }
+    let whole = ir.width(rows)?;
+    let Part { begin, count } = places.part.unwrap_or(Part { begin: 0, count: whole });
+    let sizes = sizes(&places.sizes, &places.origin, &places.groups, count)?;
+    Some(Heads { rows, column: begin, scale, sizes, angles: None })
 }
 
 /// Rows of heads as `[batch, heads, sequence, size]` was made into them: that value, and its sizes.
@@ -61,6 +91,9 @@ pub fn join(ir: &Ir, value: ValueId) -> Option<(ValueId, Sizes)> {
     let (by_head, scale, moves) = walk(ir, value, false)?;
     let before = ir.shape(by_head)?;
     let places = follow(before, &moves)?;
+    if places.part.is_some() {
+        return None;
+    }
     // Backwards it is a split: the dimensions of the value by head, each as the pieces it has come apart into.
     let mut rest = places.origin.iter();
     let mut groups = Vec::with_capacity(before.len());
@@ -81,12 +114,16 @@ pub fn join(ir: &Ir, value: ValueId) -> Option<(ValueId, Sizes)> {
 /// Back through views, transposes and scalings, as far as they go.
 fn walk(ir: &Ir, value: ValueId, first_is_inner: bool) -> Option<(ValueId, f64, Vec<Move>)> {
     let (mut at, mut scale, mut moves) = (value, 1.0, Vec::new());
+    // What parts are taken of is read for the others, too.
+    let mut is_shared = false;
     while let Some((_, node)) = ir.producer(at) {
         let (source, step, factor) = if matches!(node.op, Op::View) {
             (node.input(0)?, Some(Move::View(ir.shape(at)?.to_vec())), 1.0)
         } else if let Some((_, node, operation)) = ir.onnx(at, "Transpose") {
             let source = node.input(0)?;
             (source, Some(Move::Transpose(permutation(operation, ir.shape(source)?.len())?)), 1.0)
+        } else if let Some((source, axis, place)) = part(ir, at).filter(|_| !is_shared) {
+            (source, Some(Move::Part { axis, place }), 1.0)
         } else if let Some((source, factor)) =
             scaled(ir, at).filter(|(_, factor)| DRAWN_OUT.contains(&factor.abs()))
         {
@@ -94,9 +131,10 @@ fn walk(ir: &Ir, value: ValueId, first_is_inner: bool) -> Option<(ValueId, f64, 
         } else {
             break;
         };
-        if (first_is_inner || at != value) && !ir.is_intermediate(at) {
+        if (first_is_inner || at != value) && !is_shared && !ir.is_intermediate(at) {
             break;
         }
+        is_shared |= matches!(step, Some(Move::Part { .. }));
         moves.extend(step);
         scale *= factor;
         at = source;
@@ -118,11 +156,32 @@ pub fn scaled(ir: &Ir, value: ValueId) -> Option<(ValueId, f64)> {
     (ir.shape(other) == ir.shape(value)).then_some((other, f64::from(number)))
 }
 
+/// What a value is one place of along an axis, the axis, and the place.
+fn part(ir: &Ir, value: ValueId) -> Option<(ValueId, usize, usize)> {
+    if let Some((_, node, operation)) = ir.onnx(value, "Slice") {
+        let (source, cuts) = (node.input(0)?, slice(ir, operation, &node.inputs)?);
+        let mut narrower =
+            cuts.iter().zip(ir.shape(source)?).enumerate().filter(|(_, (cut, dim))| cut.count != **dim);
+        let (axis, (cut, _)) = narrower.next()?;
+        return (narrower.next().is_none() && cut.count.is_one()).then_some((source, axis, cut.first));
+    }
+    let (_, node, operation) = ir.onnx(value, "Split")?;
+    let source = node.input(0)?;
+    let axis = axis(operation.node().int("axis").ok()?.unwrap_or(0), ir.shape(source)?.len())?;
+    let is_one = |output: &Option<ValueId>| {
+        output.and_then(|output| ir.shape(output)?.get(axis)).is_some_and(Size::is_one)
+    };
+    let all = node.outputs.iter().all(is_one) && ir.shape(source)?[axis] == Dim::fixed(node.outputs.len());
+    let place = node.outputs.iter().position(|output| *output == Some(value))?;
+    all.then_some((source, axis, place))
+}
+
 fn follow(dims: &[Dim], moves: &[Move]) -> Option<Places> {
     let mut places = Places {
         sizes: dims.to_vec(),
         origin: (0..dims.len()).collect(),
         groups: (0..dims.len()).map(|piece| vec![piece]).collect(),
+        part: None,
     };
     for step in moves {
         match step {
@@ -131,12 +190,39 @@ fn follow(dims: &[Dim], moves: &[Move]) -> Option<Places> {
                     perm.iter().map(|&axis| places.groups.get(axis).cloned()).collect::<Option<_>>()?;
             }
             Move::View(shape) => places.regroup(shape)?,
+            Move::Part { axis, place } => places.cut(*axis, *place, dims.last()?)?,
         }
     }
     Some(places)
 }
 
 impl Places {
+    /// Takes one place along a dimension, which has to be the outermost within the last of the rows.
+    fn cut(&mut self, axis: usize, place: usize, width: &Dim) -> Option<()> {
+        let [piece] = self.groups.get(axis)?[..] else { return None };
+        let at = self.origin.iter().position(|&own| own == piece)?;
+        let inner: Vec<Dim> = self.origin[at + 1..].iter().map(|&own| self.sizes[own].clone()).collect();
+        let count = volume(&inner)?.known()?;
+        if self.sizes[piece].times(&Dim::fixed(count))? != *width || self.part.is_some() {
+            return None;
+        }
+        self.part = Some(Part { begin: place.checked_mul(count)?, count });
+        self.sizes[piece] = Dim::fixed(1);
+        Some(())
+    }
+
+    /// Whether the last two dimensions are what they were, and so are the others together.
+    fn stand_as_before(&self) -> bool {
+        let wide = |pieces: &[usize]| -> Vec<usize> {
+            pieces.iter().copied().filter(|&piece| !self.sizes[piece].is_one()).collect()
+        };
+        let ([.., middle, last], [leading @ .., a, b]) = (&self.groups[..], &self.origin[..]) else {
+            return false;
+        };
+        let others = self.groups[..self.groups.len() - 2].concat();
+        wide(middle) == wide(&[*a]) && wide(last) == wide(&[*b]) && wide(&others) == wide(leading)
+    }
+
     /// Groups the pieces by another shape, and splits those that it cuts through.
     fn regroup(&mut self, shape: &[Dim]) -> Option<()> {
         let mut rest: Vec<usize> = self.groups.concat();

@@ -1,7 +1,7 @@
 //! `LayerNormalization`, and the chain that older exporters write for it:
 //!
 //! ```text
-//! d = x − mean(x);  d / √(mean(d²) + ε) · γ + β
+//! d = x − mean(x);  d / √(mean(d²) + ε) · γ + β            also without β
 //! ```
 
 use onnx_graph::shape::axis;
@@ -12,7 +12,10 @@ use crate::compiled::ir::{Ir, Node, NodeId, ValueId};
 use crate::compiled::ops::{Norm, Op};
 
 pub fn run(ir: &mut Ir) -> usize {
-    rewrite(ir, |ir, id| operator(ir, id).or_else(|| chain(ir, id)))
+    let with_beta = rewrite(ir, |ir, id| operator(ir, id).or_else(|| chain(ir, id, true)));
+    // Only now is it known which products nobody adds a β to.
+    ir.settle();
+    with_beta + rewrite(ir, |ir, id| chain(ir, id, false))
 }
 
 /// The operator, over the last axis.
@@ -40,12 +43,17 @@ fn operator(ir: &Ir, id: NodeId) -> Option<Node> {
     Some(normalised(norm, &node.label, x, output))
 }
 
-/// The chain, by its last node: the sum with β.
-fn chain(ir: &Ir, id: NodeId) -> Option<Node> {
+/// The chain, by its last node: the sum with β, or without one the product with γ.
+fn chain(ir: &Ir, id: NodeId, with_beta: bool) -> Option<Node> {
     let node = ir.node(id)?;
     let output = node.output()?;
     let width = ir.width(output)?;
-    let (beta, scaled) = with_row(ir, binary(ir, output, "Add")?, width)?;
+    let (beta, scaled) = if with_beta {
+        let (beta, scaled) = with_row(ir, binary(ir, output, "Add")?, width)?;
+        (Some(beta), scaled)
+    } else {
+        (None, output)
+    };
     let (gamma, quotient) = with_row(ir, binary(ir, scaled, "Mul")?, width)?;
     let [difference, deviation] = binary(ir, quotient, "Div")?;
     let moved = unary(ir, deviation, "Sqrt")?;
@@ -55,13 +63,14 @@ fn chain(ir: &Ir, id: NodeId) -> Option<Node> {
     let [x, mean] = binary(ir, difference, "Sub")?;
     let same =
         squares == difference && mean_of(ir, mean)? == x && ir.is_f32(x) && ir.shape(x) == ir.shape(output);
-    let inner = [scaled, quotient, deviation, moved, variance, square, mean];
+    let inner = [quotient, deviation, moved, variance, square, mean];
+    let own_scaled = !with_beta || ir.is_intermediate(scaled);
     // The difference is divided once more than it is squared.
     let own = ir.uses(difference) == reads + 1 && !ir.is_output(difference);
-    if !same || !own || !inner.iter().all(|&value| ir.is_intermediate(value)) {
+    if !same || !own || !own_scaled || !inner.iter().all(|&value| ir.is_intermediate(value)) {
         return None;
     }
-    Some(normalised(Norm { gamma, beta: Some(beta), eps }, &node.label, x, output))
+    Some(normalised(Norm { gamma, beta, eps }, &node.label, x, output))
 }
 
 /// What a value is the mean of, over the last axis, which stays as 1.

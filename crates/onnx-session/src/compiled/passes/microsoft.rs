@@ -15,8 +15,9 @@ const FILTER: f32 = -10000.0;
 pub fn run(ir: &mut Ir) -> usize {
     let mut found = 0;
     for id in ir.ids() {
-        let Some(Node { op: Op::Onnx(operation), .. }) = ir.node(id) else { continue };
-        if operation.node().domain != "com.microsoft" {
+        let Some(Node { op: Op::Onnx(operation), outputs, .. }) = ir.node(id) else { continue };
+        let is_sized = outputs.iter().flatten().any(|&output| ir.is_sized(output));
+        if operation.node().domain != "com.microsoft" || is_sized {
             continue;
         }
         let replaced = match &*operation.node().op {
@@ -212,7 +213,8 @@ fn attended(ir: &Ir, common: &Common, x: ValueId, width: usize, mask: Option<Val
     };
     let scale = common.scale.unwrap_or((1.0 / (head_size as f64).sqrt()) as f32);
     let (batch, sequence) = (batch.clone(), sequence.clone());
-    Some(Attention { heads, head_size, scale, batch, sequence, mask, columns: [0; 3] })
+    let (bias, is_rotary) = (None, false);
+    Some(Attention { heads, head_size, scale, batch, sequence, mask, columns: [0; 3], bias, is_rotary })
 }
 
 fn mask_input(attention: &Attention) -> Option<ValueId> {

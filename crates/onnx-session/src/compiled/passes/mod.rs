@@ -5,13 +5,16 @@
 //! switched off; a graph runs as well without it, only slower.
 
 mod attention;
+mod columns;
 mod embeddings;
+mod gate;
 mod gelu;
 mod heads;
 mod layer_norm;
 mod linear;
 mod microsoft;
 mod qkv;
+mod rotary;
 mod token;
 mod view;
 
@@ -37,6 +40,7 @@ pub struct Pass {
 
 /// All passes, in order.
 pub const PASSES: &[Pass] = &[
+    Pass { name: "ColumnsFusion", run: columns::run },
     // What only names elements anew, so that the others can look through it.
     Pass { name: "ViewFusion", run: view::run },
     // ONNX Runtime's fused operators, as what they are made of: SkipLayerNormalization is a sum and a LayerNorm.
@@ -46,6 +50,7 @@ pub const PASSES: &[Pass] = &[
     Pass { name: "LinearFusion", run: linear::run },
     Pass { name: "BiasFusion", run: linear::bias },
     Pass { name: "ActivationFusion", run: linear::activation },
+    Pass { name: "GateFusion", run: gate::run },
     // Before the residual: what is added to the result of an attention's output is often its input.
     Pass { name: "AttentionFusion", run: attention::run },
     Pass { name: "QkvFusion", run: qkv::run },
@@ -79,7 +84,9 @@ fn rewrite_each(
 ) -> usize {
     let mut found = 0;
     for id in ids {
-        if let Some(node) = other(ir, id) {
+        // What depends on sizes alone is left to the nodes: it is not computed in every run.
+        let computed = |node: &Node| !node.outputs.iter().flatten().all(|&output| ir.is_sized(output));
+        if let Some(node) = ir.node(id).filter(|node| computed(node)).and_then(|_| other(ir, id)) {
             ir.replace(id, node);
             found += 1;
         }
@@ -126,10 +133,10 @@ fn with_scalar(ir: &Ir, [a, b]: [ValueId; 2]) -> Option<(f32, ValueId)> {
 
 /// The input of integers that a value is a cast of, through integers alone, and the casts.
 fn graph_input(ir: &Ir, value: ValueId) -> Option<(ValueId, Casts)> {
-    let (mut at, mut casts) = (value, Vec::new());
+    let (mut at, mut casts) = (ir.same_elements(value), Vec::new());
     while !ir.inputs.contains(&at) {
         casts.push(ir.values[at].dtype.filter(|dtype| !dtype.is_float())?);
-        at = unary(ir, at, "Cast")?;
+        at = ir.same_elements(unary(ir, at, "Cast")?);
     }
     casts.reverse();
     matches!(ir.values[at].dtype, Some(DType::I64 | DType::I32)).then_some((at, Casts(casts)))

@@ -6,6 +6,8 @@ use engine::{DType, Dim, Engine, NamedValues, Value, ValueSpec};
 use onnx_eval::operations;
 use onnx_graph::{Attribute, Model, Node, Tensor};
 
+mod places;
+
 use super::PASSES;
 use crate::compiled::build::build;
 use crate::compiled::{CompiledEngine, Options, Passes, Threads};
@@ -62,19 +64,30 @@ impl Sketch {
     }
 
     fn node(&mut self, op: &str, inputs: &[&str], attributes: &[(&str, Attribute)]) -> String {
+        self.nodes(op, inputs, attributes, 1).remove(0)
+    }
+
+    /// A node of several outputs.
+    fn nodes(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        attributes: &[(&str, Attribute)],
+        count: usize,
+    ) -> Vec<String> {
         self.count += 1;
-        let output = format!("v{}", self.count);
+        let outputs: Vec<String> = (0..count).map(|part| format!("v{}.{part}", self.count)).collect();
         let (domain, op) = op.split_once('.').map_or(("", op), |(_, op)| ("com.microsoft", op));
         self.model.graph.nodes.push(Node {
             name: format!("n{}", self.count),
             op: op.into(),
             domain: domain.into(),
             inputs: inputs.iter().map(|input| (*input).to_string()).collect(),
-            outputs: vec![output.clone()],
+            outputs: outputs.clone(),
             attributes: attributes.iter().map(|(name, value)| ((*name).to_string(), value.clone())).collect(),
             ..Node::default()
         });
-        output
+        outputs
     }
 
     fn output(&mut self, name: &str) -> &mut Self {
@@ -214,6 +227,11 @@ fn a_layer_norm_is_found_in_its_forms() {
         let (_, result) = layer_norm(&mut sketch, &norm);
         sketch.output(&result).check("LayerNormFusion", 1);
     }
+    // Without a β.
+    let mut sketch = Sketch::new(17);
+    layer_norm(&mut sketch, &NORM);
+    let scaled = sketch.model.graph.nodes.pop().unwrap().inputs.remove(0);
+    sketch.output(&scaled).check("LayerNormFusion", 1);
     let mut sketch = Sketch::new(18);
     let (_, result) = layer_norm(&mut sketch, &Norm { axes_as_input: true, ..NORM });
     sketch.output(&result).check("LayerNormFusion", 1);
