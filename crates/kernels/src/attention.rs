@@ -114,13 +114,15 @@ const TASK_QUERIES: usize = 64;
 const ALONE: usize = 1 << 17;
 
 impl Kernels {
-    /// `out = softmax(q · kᵀ · scale + bias + mask) · v` for every sequence and head, T × (heads · head size).
+    /// `out = softmax(q · kᵀ · scale + bias + mask) · v` for every sequence and head,
+    /// T × (heads · head size).
     ///
     /// `scratch` holds at least [`Kernels::attention_scratch`] numbers; what it contains does not matter.
     ///
     /// # Errors
     /// If sizes differ, heads do not divide the columns, offsets do not rise from 0 to T, a bias or
-    /// angles do not cover the longest sequence, or the scratch is too short. Sizes that overflow are among them.
+    /// angles do not cover the longest sequence, or the scratch is too short.
+    /// Sizes that overflow are among them.
     pub fn attention(
         &self,
         attention: &Attention<'_>,

@@ -5,13 +5,15 @@
     bert-tiny   the model embedded in this repository: hidden 128, 2 layers, 2 heads, vocabulary 2048
     minilm      sentence-transformers/all-MiniLM-L6-v2 from the local hub cache (HF_HOME), nothing is downloaded
     bert-base   random weights of BERT-base's shape, seeded
+    roberta-base, distilbert-base, mpnet-base, modernbert-base   the same of these shapes, model.onnx alone
 
 Each folder has config.json, model.safetensors and, of the same weights,
     model.onnx      torch's TorchScript exporter, opset 17, dynamic batch and sequence: what is deployed (the first two come with it)
     optimized.onnx  the same, fused by ONNX Runtime's transformers optimizer
     opset14.onnx    exported at opset 14: stock candle-onnx has no LayerNormalization
 
-2.1 GB; bert-base is 440 MB a file. Never commit it.
+2.1 GB, and 3.8 GB of the other families; bert-base is 440 MB a file. Never commit it.
+With a name behind FOLDER only that model is made.
 """
 
 import logging
@@ -26,7 +28,7 @@ import onnxruntime
 import torch
 from huggingface_hub import snapshot_download
 from onnxruntime.transformers import optimizer
-from transformers import BertConfig, BertModel
+from transformers import AutoModel, BertConfig, BertModel, DistilBertConfig, ModernBertConfig, MPNetConfig, RobertaConfig
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 INPUTS = ["input_ids", "attention_mask", "token_type_ids"]
@@ -42,18 +44,68 @@ SEED = 7
 SANE_ATOL = 1e-4
 
 
-def bert_base():
-    torch.manual_seed(SEED)
-    model = BertModel(BertConfig(), add_pooling_layer=True)
+# The published shapes: what these classes have by default is not always theirs.
+FAMILIES = {
+    "roberta-base": RobertaConfig(max_position_embeddings=514, type_vocab_size=1, vocab_size=50265, layer_norm_eps=1e-5),
+    "distilbert-base": DistilBertConfig(),
+    "mpnet-base": MPNetConfig(max_position_embeddings=514, layer_norm_eps=1e-5),
+    "modernbert-base": ModernBertConfig(reference_compile=False),
+}
+
+
+def randomised(model):
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if "LayerNorm.weight" in name:
+            if "norm" in name.lower() and name.endswith("weight"):
                 weight.uniform_(0.5, 1.5)
             elif name.endswith("bias"):
                 weight.normal_(0.0, BIAS_STD)
             else:
                 weight.normal_(0.0, WEIGHT_STD)
     return model.eval()
+
+
+def bert_base():
+    torch.manual_seed(SEED)
+    return randomised(BertModel(BertConfig(), add_pooling_layer=True))
+
+
+class HiddenStates(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids, attention_mask):
+        return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+
+def make_family(folder, config):
+    """A model of ids and mask alone. Opset 18: below it ModernBERT's attention has no export."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(SEED)
+    attention = "eager" if config.model_type == "mpnet" else "sdpa"
+    model = randomised(AutoModel.from_config(config, attn_implementation=attention))
+    model.save_pretrained(folder)
+    inputs = {name: value for name, value in trace_inputs(config).items() if name != "token_type_ids"}
+    axes = {name: {0: "batch", 1: "sequence"} for name in [*inputs, "last_hidden_state"]}
+    path = folder / "model.onnx"
+    torch.onnx.export(
+        HiddenStates(model).eval(),
+        tuple(inputs.values()),
+        str(path),
+        input_names=list(inputs),
+        output_names=["last_hidden_state"],
+        dynamic_axes=axes,
+        opset_version=18,
+        dynamo=False,
+    )
+    with torch.no_grad():
+        expected = model(**inputs).last_hidden_state.numpy()
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (hidden,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+    distance = np.abs(hidden - expected)[inputs["attention_mask"].bool().numpy()].max()
+    assert distance < SANE_ATOL, f"{path} is {distance:.1e} away from PyTorch"
+    print(f"{path}: {distance:.1e} from PyTorch")
 
 
 def load(folder):
@@ -141,15 +193,21 @@ def make(folder, source):
 
 
 def main():
-    if len(sys.argv) != 2:
+    if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
     logging.getLogger("onnxruntime").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
-    folder = Path(sys.argv[1])
-    make(folder / "bert-tiny", REPOSITORY / "models" / "bert-tiny")
-    minilm = snapshot_download("sentence-transformers/all-MiniLM-L6-v2", local_files_only=True)
-    make(folder / "minilm", Path(minilm))
-    make(folder / "bert-base", None)
+    folder, only = Path(sys.argv[1]), sys.argv[2:]
+    for name, config in FAMILIES.items():
+        if only in ([], [name]):
+            make_family(folder / name, config)
+    if only in ([], ["bert-tiny"]):
+        make(folder / "bert-tiny", REPOSITORY / "models" / "bert-tiny")
+    if only in ([], ["minilm"]):
+        minilm = snapshot_download("sentence-transformers/all-MiniLM-L6-v2", local_files_only=True)
+        make(folder / "minilm", Path(minilm))
+    if only in ([], ["bert-base"]):
+        make(folder / "bert-base", None)
 
 
 if __name__ == "__main__":
