@@ -248,6 +248,59 @@ fn positions_that_are_nearly_right_are_not_proven() {
     assert!(!is_proven(&other), "another id");
 }
 
+/// Windows, angles and gates that are nearly the model's.
+#[test]
+fn windows_angles_and_gates_that_are_nearly_right_are_not_proven() {
+    let name = "modernbert/plain";
+    let path = fixture("families").join(name).join("onnx/ts14-eager-dynamic.onnx");
+    let subject = Subject::open(fixture("families").join(name).to_str()).unwrap();
+    let (_, model) = subject.graph_or_export(Some(&path)).unwrap();
+    let is_proven = |change: &dyn Fn(&mut Model)| {
+        let mut model = model.clone();
+        change(&mut model);
+        let report = checked(name, &model);
+        report.verdict <= Verdict::Rounding && report.proof.scope == Scope::EveryInput
+    };
+    assert!(is_proven(&|_| ()));
+    let first = |model: &Model, op: &str| {
+        let at = model.graph.nodes.iter().position(|node| node.op == op).unwrap();
+        (at, model.graph.nodes[at].outputs[0].clone())
+    };
+    let insert = |model: &mut Model, at: usize, new: Vec<Node>, constant: Value| {
+        model.graph.initializers.insert("limit".into(), Constant::from_value(&constant));
+        model.graph.nodes.splice(at + 1..at + 1, new);
+    };
+    let narrower = |model: &mut Model| {
+        let (at, _) = first(model, "LessOrEqual");
+        model.graph.nodes[at].op = "Less".into();
+    };
+    assert!(!is_proven(&narrower), "narrower");
+    // Tokens that are 27 apart, which only the longest texts have, see each other again.
+    let far = |model: &mut Model| {
+        let (at, near) = first(model, "LessOrEqual");
+        let distances = model.graph.nodes[at].inputs[0].clone();
+        reroute(model, &near, "seen");
+        let new = vec![
+            node("Equal", &[&distances, "limit"], "is_farthest"),
+            node("Or", &[&near, "is_farthest"], "seen"),
+        ];
+        insert(model, at, new, Value::scalar(27i64));
+    };
+    assert!(!is_proven(&far), "far");
+    let bent = |model: &mut Model| {
+        let (at, cosines) = first(model, "Cos");
+        reroute(model, &cosines, "bent");
+        insert(model, at, vec![node("Max", &[&cosines, "limit"], "bent")], Value::scalar(-0.99f32));
+    };
+    assert!(!is_proven(&bent), "bent");
+    let gated = |model: &mut Model| {
+        let (at, gate) = first(model, "Erf");
+        reroute(model, &gate, "clamped");
+        insert(model, at, vec![node("Min", &[&gate, "limit"], "clamped")], Value::scalar(0.999_999f32));
+    };
+    assert!(!is_proven(&gated), "gated");
+}
+
 /// The largest part of ALBERT's planted faults that is put on another module than the planted one,
 /// or is not explained. Its layers share their weights, and a fault of one run may be told as
 /// well by what stands beside it.

@@ -80,7 +80,15 @@ pub(super) fn mutants(model: &Recorded) -> Vec<Mutant> {
         {
             push(what("the module"), &|p| p.steps[at].module.push('2'));
         }
-        for (edge, wire) in inputs.iter().enumerate() {
+        // Where only the first token goes on, it alone asks in the last layer, and is turned by
+        // nothing.
+        let shapes = original.shapes();
+        let is_first_alone = matches!(op, Op::Rotate { .. })
+            && original.role(at) == Some(Role::Query)
+            && original.layer_of(original.place(at)) == original.layers().checked_sub(1)
+            && original.outputs.iter().all(|output| !shapes[output.step].per_token)
+            && !steps.iter().any(|step| step.op == Op::Mean);
+        for (edge, wire) in inputs.iter().enumerate().filter(|(edge, _)| *edge == 0 || !is_first_alone) {
             // Where no text has an id that pads, positions do not depend on what they are counted
             // by.
             let counts = matches!(op, Op::Positions { padding: Some(_), .. });
@@ -92,7 +100,7 @@ pub(super) fn mutants(model: &Recorded) -> Vec<Mutant> {
                 p.steps[at].inputs.remove(edge);
             });
         }
-        for (change, other) in other_ops(original, op) {
+        for (change, other) in other_ops(original, op).into_iter().filter(|_| !is_first_alone) {
             // Short texts have no distance that another end of the buckets would move.
             if change == "the farthest" && !model.values.contains_key("long/input_ids") {
                 continue;

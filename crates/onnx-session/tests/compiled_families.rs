@@ -46,8 +46,8 @@ fn graphs() -> Vec<Graph> {
         let fixture = entry["name"].as_str().unwrap();
         let config = json(families().join(fixture).join("config.json"));
         let number = |names: &[&str]| names.iter().find_map(|name| config[*name].as_u64());
-        let layers =
-            number(&["num_hidden_layers", "n_layers"]).unwrap() * number(&["inner_group_num"]).unwrap_or(1);
+        let layers = number(&["num_hidden_layers", "n_layers", "n_layer"]).unwrap()
+            * number(&["inner_group_num"]).unwrap_or(1);
         for graph in entry["onnx"].as_array().unwrap().iter().filter(|graph| graph["wrong"].is_null()) {
             graphs.push(Graph {
                 fixture: fixture.into(),
@@ -254,6 +254,10 @@ const IN_PART: [(&str, usize); 10] = [
     ("modernbert/sequence_classification_mean", 27),
 ];
 
+/// Families whose heads are turned before they are split from the tokens, which no kernel does yet:
+/// how many steps there are at most, on the worst graph of all fixtures.
+const TURNED_BEFORE: [(&str, usize); 2] = [("nomic-bert", 126), ("gte", 108)];
+
 /// Graphs that are not compiled at all.
 const FALLBACKS: [&str; 4] = [
     "deberta-v2/plain/ts14-eager-dynamic.onnx",
@@ -278,7 +282,9 @@ fn a_layer_takes_few_steps() {
         let wanted = |list: &[(&str, usize)]| {
             list.iter().find(|(fixture, _)| *fixture == graph.fixture).map(|(_, steps)| *steps)
         };
-        if let Some(most) = wanted(&IN_PART) {
+        let family = name.split('/').next().unwrap();
+        let in_part = TURNED_BEFORE.iter().find(|(of, _)| *of == family).map(|(_, steps)| *steps);
+        if let Some(most) = wanted(&IN_PART).or(in_part) {
             assert!(summary.steps <= most, "{name}: {summary}");
             continue;
         }

@@ -115,6 +115,21 @@ impl Edit {
         Some(())
     }
 
+    /// Gives an initializer, or what a `Constant` holds, a second name, at the graph's start.
+    pub fn copy(&mut self, name: &str, second: &str) {
+        let graph = &mut self.model.graph;
+        if let Some(tensor) = graph.initializers.get(name).cloned() {
+            graph.initializers.insert(second.into(), tensor);
+            return;
+        }
+        let gives = |node: &&Node| node.op == "Constant" && node.outputs.first().is_some_and(|o| o == name);
+        if let Some(mut node) = graph.nodes.iter().find(gives).cloned() {
+            node.name = second.into();
+            node.outputs = vec![second.into()];
+            graph.nodes.insert(0, node);
+        }
+    }
+
     /// Changes the elements of an f32 initializer or `Constant`; nothing if there is none of this name, or it has no elements.
     pub fn change(&mut self, name: &str, change: impl FnOnce(&mut Vec<f32>)) -> Option<()> {
         let tensor = match self.model.graph.initializers.get_mut(name) {

@@ -38,10 +38,11 @@ const ROWS: usize = 2;
 /// What runs.
 pub(super) struct Replay<'a> {
     held: &'a Held<'a>,
-    /// What was found by [`Runs::is_placeless`], [`Runs::is_real`] and [`Runs::window`].
+    /// What was found by each of [`Runs`].
     placeless: RefCell<HashMap<String, bool>>,
     real: RefCell<HashMap<String, Option<bool>>>,
     windows: RefCell<HashMap<String, Option<usize>>>,
+    angles: RefCell<HashMap<String, Option<usize>>>,
 }
 
 /// Inputs as each side takes them.
@@ -86,6 +87,15 @@ impl Runs for Replay<'_> {
         window
     }
 
+    fn angles(&self, value: &str) -> Option<usize> {
+        if let Some(&known) = self.angles.borrow().get(value) {
+            return known;
+        }
+        let step = self.turns_by(value);
+        self.angles.borrow_mut().insert(value.into(), step);
+        step
+    }
+
     fn is_real(&self, value: &str) -> Option<bool> {
         if let Some(&known) = self.real.borrow().get(value) {
             return known;
@@ -98,7 +108,13 @@ impl Runs for Replay<'_> {
 
 impl<'a> Replay<'a> {
     pub fn new(held: &'a Held<'a>) -> Self {
-        Self { held, placeless: RefCell::default(), real: RefCell::default(), windows: RefCell::default() }
+        Self {
+            held,
+            placeless: RefCell::default(),
+            real: RefCell::default(),
+            windows: RefCell::default(),
+            angles: RefCell::default(),
+        }
     }
 
     /// The sizes of an input of so many texts of so many tokens, where the graph fixes none.
@@ -232,6 +248,19 @@ impl<'a> Replay<'a> {
             numbers[0].is_some() && numbers[1].is_some() && numbers[0] != numbers[1]
         };
         windows.into_iter().find(|(_, numbers)| is_told(numbers)).map(|(window, _)| window)
+    }
+
+    /// See [`Runs::angles`]: every place is run.
+    fn turns_by(&self, value: &str) -> Option<usize> {
+        let inputs = self.inputs(&self.shape([1, self.longest()])?, |_, _, _| 0)?;
+        let found = self.held.oracle.run_for(&inputs.graph, &[value]).ok()?.remove(value)?.to_f64();
+        let steps = self.held.reference.program().steps.iter().enumerate();
+        let angles = steps.filter(|(_, step)| matches!(step.op, Op::Angles { .. })).map(|(at, _)| at);
+        let is_it = |step: &usize| {
+            let meant = self.steps(&inputs, &HashMap::new(), &[*step]).and_then(|meant| elements(&meant[0]));
+            meant.is_some_and(|meant| is_same(&meant, &found, self.held.tol))
+        };
+        angles.into_iter().find(is_it)
     }
 
     /// See [`Runs::is_real`]: every id is run.

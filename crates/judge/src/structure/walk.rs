@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use architecture::{Op, Program};
+use architecture::{Op, Program, Step};
 use engine::{Dim as SpecDim, ValueSpec};
 use onnx_graph::Node;
 use onnx_graph::shape::{axis, reduced_axes, volume};
@@ -96,6 +96,9 @@ pub(super) trait Runs {
     /// it is nowhere else: as far as in one of the model's windows, and the token that is asked not
     /// masked. Nothing if it is otherwise.
     fn window(&self, value: &str, atoms: &[Atom]) -> Option<usize>;
+
+    /// The step that gives the angles which a value of places alone holds, if it does.
+    fn angles(&self, value: &str) -> Option<usize>;
 
     /// Whether a value that is made of ids is 1 for every id but the one that pads, and there 0; or
     /// the other way round, which is false. Nothing if it is neither.
@@ -254,6 +257,7 @@ impl<'a> Walker<'a> {
             };
         }
         let step = self.anchors.steps.get(value).copied().or_else(|| self.table(node, &kind));
+        let step = step.or_else(|| self.angles(value, &kind));
         let Some(step) = step else { return kind };
         let from = match &kind {
             Kind::Local(atoms) => {
@@ -297,16 +301,14 @@ impl<'a> Walker<'a> {
                 // or which place it is about.
                 let is_of_mask = sources.iter().any(|source| self.graph.masks.contains(source));
                 if sources.contains(&Source::Place) || is_of_mask {
-                    match self.runs.is_placeless(value, atoms) {
+                    let of_pairs = atoms.iter().filter(|atom| atom.source == Source::Place).count() > 1;
+                    let window = of_pairs.then(|| self.runs.window(value, atoms)).flatten();
+                    let is_placeless = window.is_some() || self.runs.is_placeless(value, atoms);
+                    match is_placeless {
                         true => sources.remove(&Source::Place),
-                        false => match self.runs.window(value, atoms) {
-                            Some(window) => {
-                                sources.remove(&Source::Place);
-                                sources.insert(Source::Window(window))
-                            }
-                            None => sources.insert(Source::Place),
-                        },
+                        false => sources.insert(Source::Place),
                     };
+                    sources.extend(window.map(Source::Window));
                 }
                 sources
             }
@@ -421,6 +423,17 @@ impl<'a> Walker<'a> {
         }
         self.found.work.insert(number, work);
         Ok(Kind::Smooth(reached))
+    }
+
+    /// The step whose angles a value holds that is made of places alone, and as wide as they are.
+    fn angles(&self, value: &str, kind: &Kind) -> Option<usize> {
+        let Kind::Local(atoms) = kind else { return None };
+        let width = self.shape(value)?.last().filter(|dim| Known::is_fixed(dim)).map(Dim::factor)?;
+        let is_as_wide =
+            |step: &Step| matches!(step.op, Op::Angles { rotation, .. } if rotation.size == width);
+        let is_of_places = !atoms.is_empty() && atoms.iter().all(|atom| atom.source == Source::Place);
+        let may_be = is_of_places && self.graph.program.steps.iter().any(is_as_wide);
+        (may_be && self.is_by_token(value, atoms)).then(|| self.runs.angles(value))?
     }
 
     /// Rows of what is made of places alone, such as cosines, picked by places: made of places again.

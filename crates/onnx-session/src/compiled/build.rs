@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use engine::{Dim as SpecDim, ValueSpec};
+use engine::{DType, Dim as SpecDim, ValueSpec};
 use onnx_eval::{Limits, Operation, OracleError};
 use onnx_graph::Model;
 use onnx_graph::shape::Size;
@@ -117,7 +117,8 @@ impl Builder {
                 return;
             }
             // Sizes are known of the inputs alone, whatever has the shape that they are read off.
-            if let Fact::Ints(sizes) = &fact {
+            let is_list = self.ir.values[output].dtype == Some(DType::I64);
+            if let (Fact::Ints(sizes), true) = (&fact, is_list) {
                 let (op, label) = (Op::Sizes(sizes.clone()), node.name.clone());
                 self.ir.values[output].is_sized = true;
                 self.ir.values[output].fact = fact;

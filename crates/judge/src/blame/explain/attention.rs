@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::attempts::{Attempts, Emit};
 use super::formulas::softmax;
-use super::{Evidence, dense, shown};
+use super::{Evidence, dense, rotary, shown};
 
 const ROLES: [&str; 3] = ["query", "key", "value"];
 
@@ -113,6 +113,14 @@ pub(super) fn explain(evidence: &Evidence<'_>, step: usize, attempts: &mut Attem
         | other_softmax(&attention, offer)?;
     if explained || other_roles(&attention, offer)? | other_heads(evidence, &attention, offer)? {
         return Ok(());
+    }
+    // Where queries and keys that were turned are not seen, their faults show here.
+    for rotary::Other { text, blamed, query, key } in rotary::others(evidence, step)? {
+        let [_, _, value] = attention.parts.clone();
+        let changed = Attention { parts: [query, key, value], ..attention.clone() };
+        if attempts.offer(evidence.path(blamed), &text, &changed.forward()?)? {
+            return Ok(());
+        }
     }
     if fitted(module, &attention, attempts)? {
         return Ok(());

@@ -144,6 +144,49 @@ impl Turning {
     }
 }
 
+/// Queries and keys that were turned otherwise.
+pub(super) struct Other {
+    pub(super) text: String,
+    /// The step that would be to blame.
+    pub(super) blamed: usize,
+    pub(super) query: Tensor,
+    pub(super) key: Tensor,
+}
+
+/// What the queries and keys of an attention would be by other angles; nothing where they are not
+/// turned.
+pub(super) fn others(evidence: &Evidence<'_>, attention: usize) -> Result<Vec<Other>> {
+    let [query, key] = [evidence.fed(attention, 0)?, evidence.fed(attention, 1)?];
+    if !matches!(evidence.program.steps[query].op, Op::Rotate { .. }) {
+        return Ok(Vec::new());
+    }
+    let [cosines, sines] = [evidence.fed(query, 1)?, evidence.fed(query, 2)?];
+    let sides = [Turning::of(evidence, query)?, Turning::of(evidence, key)?];
+    let (rotation, _) = of(evidence, cosines)?;
+    let (_, sequence) = evidence.dims()?;
+    let places: Vec<f64> = (0..sequence).map(|place| place as f64).collect();
+    let mut all = Vec::new();
+    let mut push = |text: String, blamed: usize, [cos, sin]: [Tensor; 2]| -> Result<()> {
+        let [query, key] = sides.each_ref().map(|side| side.with(|x| side.rotated(x), &cos, &sin));
+        all.push(Other { text, blamed, query: query?, key: key? });
+        Ok(())
+    };
+    let own = [sides[0].cosines.clone(), sides[0].sines.clone()];
+    push("turned the other way".into(), sines, [own[0].clone(), own[1].neg()?])?;
+    push("not turned".into(), cosines, [own[0].ones_like()?, own[1].zeros_like()?])?;
+    let bases = evidence.program.steps.iter().filter_map(|step| match step.op {
+        Op::Angles { rotation, .. } => Some(rotation.base),
+        _ => None,
+    });
+    for base in bases.chain(BASES).filter(|&base| base != rotation.base) {
+        let other = Rotation { base, ..rotation };
+        let angles = |sines| turned(&other, sines, &places)?.unsqueeze(2);
+        let text = format!("angles of base {}, config.json says {}", shown(base), shown(rotation.base));
+        push(text, cosines, [angles(false)?, angles(true)?])?;
+    }
+    Ok(all)
+}
+
 /// The formula with nothing changed.
 #[cfg(test)]
 pub(super) fn unchanged(evidence: &Evidence<'_>, step: usize) -> Result<Tensor> {
