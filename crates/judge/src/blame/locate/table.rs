@@ -66,7 +66,7 @@ impl<'a> Table<'a> {
             (Op::Activation { configured: true, .. }, _) => "act",
             (Op::Activation { function, .. }, _) => return function.to_string(),
             (Op::Sum, _) => "sum",
-            (Op::Product, _) => "product",
+            (Op::Product, _) => "gate",
             (Op::Angles { .. }, _) => "angles",
             (Op::Mean, _) => "mean",
             _ => "token",
