@@ -187,7 +187,7 @@ fn models_that_compute_something_else_are_refused() {
     assert_eq!(
         message(r#"{"hidden_act": "gleu"}"#),
         "config.json: hidden_act 'gleu' is not known; known are gelu, gelu_python, gelu_new, \
-         gelu_pytorch_tanh, gelu_python_tanh, gelu_accurate, gelu_fast, quick_gelu, relu, silu, swish, tanh"
+         gelu_pytorch_tanh, gelu_python_tanh, gelu_accurate, gelu_fast, quick_gelu, relu, silu, swish, tanh, sigmoid"
     );
 }
 
@@ -261,4 +261,65 @@ fn what_a_family_lacks_is_named() {
     let json = br#"{"model_type": "roberta", "max_position_embeddings": 2}"#;
     let error = family(json).unwrap_err().to_string();
     assert!(error.contains("max_position_embeddings is 2, and positions begin behind"), "{error}");
+}
+
+/// The config of a family by its `model_type`, with these fields beside it.
+fn family_of(model_type: &str, fields: &str) -> Result<Arc<dyn Family>, ConfigError> {
+    family(format!(r#"{{"model_type": "{model_type}"{fields}}}"#).as_bytes())
+}
+
+#[test]
+fn turned_models_are_checked_by_what_turns_them() {
+    for (model_type, fields, expected) in [
+        ("modernbert", r#", "num_attention_heads": 256"#, "3 features of each head would be turned"),
+        ("modernbert", r#", "global_rope_theta": 0"#, "global_rope_theta is 0, but must be a finite"),
+        ("modernbert", r#", "local_rope_theta": -1"#, "local_rope_theta is -1, but must be a finite"),
+        ("modernbert", r#", "classifier_pooling": "max""#, "'max'; only 'cls' or 'mean' is run here"),
+        ("modernbert", r#", "global_attn_every_n_layers": 0"#, "global_attn_every_n_layers is 0"),
+        (
+            "nomic_bert",
+            r#", "rotary_emb_fraction": 1.5"#,
+            "rotary_emb_fraction is 1.5, but must be from 0 to 1",
+        ),
+        ("nomic_bert", r#", "rotary_emb_fraction": 0.3"#, "19.2 features of each head would be turned"),
+        ("nomic_bert", r#", "n_inner": 0"#, "n_inner is 0"),
+        ("nomic_bert", r#", "prenorm": true"#, "prenorm is 'true'; only 'false' is run here"),
+        ("nomic_bert", r#", "moe_every_n_layers": 2"#, "moe_every_n_layers is '2'"),
+        ("nomic_bert", r#", "rotary_emb_scale_base": 512"#, "rotary_emb_scale_base is '512'; only 'null'"),
+        ("nomic_bert", r#", "activation_function": "mish""#, "activation_function is 'mish'"),
+        (
+            "nomic_bert",
+            r#", "n_positions": 8192, "rotary_scaling_factor": 2"#,
+            "rotary_scaling_factor is '2'; only 'null'",
+        ),
+        ("new", r#", "unpad_inputs": true"#, "unpad_inputs is 'true'"),
+        ("new", r#", "layer_norm_type": "rms_norm""#, "layer_norm_type is 'rms_norm'"),
+        ("new", r#", "position_embedding_type": "relative_key""#, "only 'rope' or 'absolute' is run here"),
+        ("new", r#", "rope_scaling": {"type": "yarn", "factor": 2}"#, "type is 'yarn'; only 'ntk'"),
+        ("new", r#", "rope_scaling": {"type": "ntk"}"#, "rope_scaling must be an object such as"),
+        (
+            "new",
+            r#", "rope_scaling": {"type": "ntk", "factor": 0}"#,
+            "rope_scaling is 0, but must be a finite",
+        ),
+    ] {
+        let error = family_of(model_type, fields).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.contains(expected), "{model_type}{fields}: {error}");
+    }
+}
+
+/// The base of ModernBERT's windows is another where nothing is said, and that of the others where
+/// it is `null`.
+#[test]
+fn a_base_of_null_is_none_of_its_own() {
+    let base = |fields: &str| {
+        ModernBertConfig::from_json(format!(r#"{{"vocab_size": 50368{fields}}}"#).as_bytes()).unwrap()
+    };
+    assert_eq!(base("").local_rope_theta, Some(10_000.0));
+    assert_eq!(base(r#", "local_rope_theta": null"#).local_rope_theta, None);
+    assert_eq!(base(r#", "local_rope_theta": 500"#).local_rope_theta, Some(500.0));
+    // Texts that are no longer than those it was trained on need no other angles.
+    let short = r#", "n_positions": 2048, "rotary_scaling_factor": 2"#;
+    assert!(family_of("nomic_bert", short).is_ok());
+    assert_eq!(family_of("new", "").unwrap().limits().positions, 2048);
 }
