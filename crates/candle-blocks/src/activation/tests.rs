@@ -119,6 +119,7 @@ fn every_name_is_known_and_no_other() {
         Activation::Silu,
         Activation::Silu,
         Activation::Tanh,
+        Activation::Sigmoid,
     ];
     assert_eq!(named, expected);
     assert!("GELU".parse::<Activation>().is_err());

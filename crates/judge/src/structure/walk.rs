@@ -302,9 +302,13 @@ impl<'a> Walker<'a> {
                 let is_of_mask = sources.iter().any(|source| self.graph.masks.contains(source));
                 if sources.contains(&Source::Place) || is_of_mask {
                     let of_pairs = atoms.iter().filter(|atom| atom.source == Source::Place).count() > 1;
-                    let window = of_pairs.then(|| self.runs.window(value, atoms)).flatten();
-                    let is_placeless = window.is_some() || self.runs.is_placeless(value, atoms);
-                    match is_placeless {
+                    // Whether a mask of many pairs is the same at every place takes long to see.
+                    let mut window = of_pairs.then(|| self.runs.window(value, atoms)).flatten();
+                    let is_placeless = window.is_none() && self.runs.is_placeless(value, atoms);
+                    if window.is_none() && !is_placeless {
+                        window = self.runs.window(value, atoms);
+                    }
+                    match is_placeless || window.is_some() {
                         true => sources.remove(&Source::Place),
                         false => sources.insert(Source::Place),
                     };

@@ -130,11 +130,15 @@ impl Plants<'_> {
         let mut names: Vec<String> =
             names.into_iter().chain(exact.map(|constant| constant.name.clone())).collect();
         names.dedup();
-        if let Some(name) = names.into_iter().next() {
+        // √4 is a 2 that layer norms may take powers of.
+        let scales = |name: &String| {
+            let mut nodes = self.sound.edit.model.graph.nodes.iter();
+            nodes.any(|node| node.op != "Pow" && node.inputs.contains(name))
+        };
+        if let Some(name) = names.into_iter().find(scales) {
             // One constant may serve all layers.
             let module = self.sound.first_attention();
             self.add(15, "twice the attention scale", module, Some("scale"), |edit| {
-                // √4 is a 2 that layer norms may take powers of.
                 let powers = edit.model.graph.nodes.iter_mut().filter(|node| node.op == "Pow");
                 let own = format!("{name}/power");
                 powers.flat_map(|node| &mut node.inputs).filter(|input| **input == name).for_each(|input| {
