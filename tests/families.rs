@@ -336,7 +336,8 @@ fn planted_faults_are_found() {
         let may_stray = (part * result.faults as f64) as usize;
         assert!(astray.len() <= may_stray, "{name}: {astray:?}");
         assert!(unexplained.len() <= may_stray, "{name}: {unexplained:?}");
-        assert!(result.faults >= 90, "{name}: {}", result.faults);
+        // Layers without biases have fewer.
+        assert!(result.faults >= 70, "{name}: {}", result.faults);
     });
 }
 

@@ -77,7 +77,10 @@ impl Plants<'_> {
     /// What gates.
     pub(super) fn gates(&mut self, layer: usize) {
         for product in self.sound.steps_in(layer, |op| matches!(op, Op::Product)) {
-            let Some(gate) = self.sound.fed(product) else { continue };
+            let program = self.sound.program();
+            let is_bent = |step: &usize| matches!(program.steps[*step].op, Op::Activation { .. });
+            let mut factors = program.steps[product].inputs.iter().filter_map(|wire| wire.step());
+            let Some(gate) = factors.find(is_bent) else { continue };
             let Some(value) = self.sound.output(gate) else { continue };
             let module = Some(self.sound.path(product));
             self.add(39, format!("no gate in layer {layer}"), module, Some("gate is missing"), |edit| {
