@@ -301,9 +301,10 @@ fn windows_angles_and_gates_that_are_nearly_right_are_not_proven() {
     assert!(!is_proven(&gated), "gated");
 }
 
-/// The largest part of ALBERT's planted faults that is put on another module than the planted one,
-/// or is not explained. Its layers share their weights, and a fault of one run may be told as
-/// well by what stands beside it.
+/// The largest part of the planted faults of ALBERT and gte that is put on another module than the
+/// planted one, or is not explained. ALBERT's layers share their weights, and a fault of one run may
+/// be told as well by what stands beside it; the bias of gte's one projection of queries, keys and
+/// values shows in the attention.
 const ASTRAY: f64 = 0.1;
 
 /// Every fault that is planted is caught, and nothing else; and nearly all are put where they are.
@@ -332,7 +333,8 @@ fn planted_faults_are_found() {
         let astray = of(&|outcome| outcome.located == Some(false));
         let unexplained = of(&|outcome| outcome.explained == Some(false));
         println!("{name}: {} faults, {} on another module", result.faults, astray.len());
-        let part = if name.starts_with("albert") { ASTRAY } else { 0.0 };
+        let may_stray = name.starts_with("albert") || name.starts_with("gte");
+        let part = if may_stray { ASTRAY } else { 0.0 };
         let may_stray = (part * result.faults as f64) as usize;
         assert!(astray.len() <= may_stray, "{name}: {astray:?}");
         assert!(unexplained.len() <= may_stray, "{name}: {unexplained:?}");

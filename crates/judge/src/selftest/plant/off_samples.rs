@@ -58,7 +58,9 @@ impl Plants<'_> {
         let carrier = |tensor: &str| self.sound.carrier(tensor);
         let first = self.sound.steps(|op| matches!(op, Op::Attention { .. })).map(|(step, _)| step).next();
         let value = first.and_then(|step| program.steps[step].inputs.get(2)?.step());
-        let inner = self.widening(0);
+        // Neurons that are bent and go on, and are no queries, no keys, and no gate.
+        let is_bent = |(user, _): (usize, usize)| matches!(program.steps[user].op, Op::Activation { .. });
+        let inner = self.widening(0).filter(|&inner| program.consumers(inner).all(is_bent));
         let outer = inner.and_then(|inner| {
             let narrow = |step: &usize| {
                 matches!(program.steps[*step].op, Op::Linear { .. })
