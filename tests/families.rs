@@ -201,19 +201,20 @@ fn weights_may_stay_in_the_checkpoint() {
     assert_eq!((code, &report["proof"]["scope"]), (0, &json!("every_input")), "{report:#}");
 }
 
+/// Whether a model's graph is still proven for every input once it is changed.
+fn is_proven_when_changed(name: &str, change: &dyn Fn(&mut Model)) -> bool {
+    let path = fixture("families").join(name).join("onnx/ts14-eager-dynamic.onnx");
+    let subject = Subject::open(fixture("families").join(name).to_str()).unwrap();
+    let (_, mut model) = subject.graph_or_export(Some(&path)).unwrap();
+    change(&mut model);
+    let report = checked(name, &model);
+    report.verdict <= Verdict::Rounding && report.proof.scope == Scope::EveryInput
+}
+
 /// Positions that are counted otherwise for a few texts: nobody says that they are the model's.
 #[test]
 fn positions_that_are_nearly_right_are_not_proven() {
-    let name = "roberta/plain";
-    let path = fixture("families").join(name).join("onnx/ts14-eager-dynamic.onnx");
-    let subject = Subject::open(fixture("families").join(name).to_str()).unwrap();
-    let (_, model) = subject.graph_or_export(Some(&path)).unwrap();
-    let is_proven = |change: &dyn Fn(&mut Model)| {
-        let mut model = model.clone();
-        change(&mut model);
-        let report = checked(name, &model);
-        report.verdict <= Verdict::Rounding && report.proof.scope == Scope::EveryInput
-    };
+    let is_proven = |change: &dyn Fn(&mut Model)| is_proven_when_changed("roberta/plain", change);
     assert!(is_proven(&|_| ()));
     for setting in ["reverse", "exclusive"] {
         let set = |model: &mut Model| {
@@ -251,16 +252,7 @@ fn positions_that_are_nearly_right_are_not_proven() {
 /// Windows, angles and gates that are nearly the model's.
 #[test]
 fn windows_angles_and_gates_that_are_nearly_right_are_not_proven() {
-    let name = "modernbert/plain";
-    let path = fixture("families").join(name).join("onnx/ts14-eager-dynamic.onnx");
-    let subject = Subject::open(fixture("families").join(name).to_str()).unwrap();
-    let (_, model) = subject.graph_or_export(Some(&path)).unwrap();
-    let is_proven = |change: &dyn Fn(&mut Model)| {
-        let mut model = model.clone();
-        change(&mut model);
-        let report = checked(name, &model);
-        report.verdict <= Verdict::Rounding && report.proof.scope == Scope::EveryInput
-    };
+    let is_proven = |change: &dyn Fn(&mut Model)| is_proven_when_changed("modernbert/plain", change);
     assert!(is_proven(&|_| ()));
     let first = |model: &Model, op: &str| {
         let at = model.graph.nodes.iter().position(|node| node.op == op).unwrap();
@@ -302,9 +294,9 @@ fn windows_angles_and_gates_that_are_nearly_right_are_not_proven() {
 }
 
 /// The largest part of the planted faults of ALBERT and gte that is put on another module than the
-/// planted one, or is not explained. ALBERT's layers share their weights, and a fault of one run may
-/// be told as well by what stands beside it; the bias of gte's one projection of queries, keys and
-/// values shows in the attention.
+/// planted one, or is not explained. ALBERT's layers share their weights, and a fault of one run
+/// may be told as well by what stands beside it; the bias of gte's one projection of queries, keys
+/// and values shows in the attention. Measured: 5 of 173, and 4 of 112.
 const ASTRAY: f64 = 0.1;
 
 /// Every fault that is planted is caught, and nothing else; and nearly all are put where they are.

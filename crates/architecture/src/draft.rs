@@ -1,9 +1,7 @@
 use std::borrow::Cow;
 
-use crate::program::{
-    Copied, Input, Module, Op, Output, Program, Rotation, Shape, Step, Tensor, TensorId, Wire, run_of,
-};
-use crate::{Activation, Task};
+use crate::program::{Copied, Input, Module, Output, Program, Step, Tensor, TensorId, Wire, run_of};
+use crate::{Activation, Op, Rotation, Shape, Task};
 
 /// A program in the making: a description writes it block by block, in the order of execution.
 ///
@@ -232,13 +230,12 @@ impl Draft {
                 None => m.step(op, []),
             }
         };
-        let mut sines = None;
-        let cosines = self.module(name, class, |m| {
-            let cosines = angles(m, false);
-            sines = Some(angles(m, true));
-            cosines
+        let mut both = [Wire::Input(0); 2];
+        self.module(name, class, |m| {
+            both = [false, true].map(|sines| angles(m, sines));
+            both[0]
         });
-        [cosines, sines.unwrap_or(cosines)]
+        both
     }
 
     /// Turns the features of each head.
@@ -370,8 +367,9 @@ impl Draft {
     }
 
     /// Names what stands between modules, so that it can be seen and blamed by itself: attention,
-    /// rotations, activations, products and sums that no module ends with. The name is in brackets, within the module
-    /// that it is in. A sum that is only normalised before its module ends goes without.
+    /// rotations, activations, products, sums, and vectors of a text that no module ends with. The
+    /// name is in brackets, within the module that it is in. A sum that is only normalised before
+    /// its module ends goes without.
     fn name_what_is_between(&mut self) {
         let program = &self.program;
         let mut places: Vec<Module> = Vec::new();

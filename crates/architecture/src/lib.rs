@@ -43,6 +43,7 @@ mod activation;
 mod bind;
 mod draft;
 mod family;
+mod op;
 mod program;
 mod task;
 
@@ -50,8 +51,8 @@ pub use activation::{Activation, UnknownActivation};
 pub use bind::{BindError, Bound, Misfits, Misshaped, Missing, bind, bind_program};
 pub use draft::Draft;
 pub use family::{Family, ProblemType};
+pub use op::{Op, Rotation, Shape};
 pub use program::{
-    Copied, Input, Limits, Module, Op, Output, Program, Role, Rotation, Shape, Step, Tensor, TensorId, Wire,
-    run_of,
+    Copied, Input, Limits, Module, Output, Program, Role, Step, Tensor, TensorId, Wire, run_of,
 };
 pub use task::{Task, TaskError};

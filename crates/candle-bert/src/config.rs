@@ -401,6 +401,12 @@ pub(crate) fn check_eps(field: &'static str, eps: f64) -> Result<(), ConfigError
     is_one.then_some(()).ok_or(ConfigError::LayerNormEps { field, found: eps })
 }
 
+/// How many features of each head are turned in pairs: an even number, and a whole one.
+pub(crate) fn check_pairs(size: f64) -> Result<(), ConfigError> {
+    let is_even = size % 2.0 == 0.0;
+    is_even.then_some(()).ok_or(ConfigError::OddHeads { size: size.to_string() })
+}
+
 /// The base of angles.
 pub(crate) fn check_base(field: &'static str, base: f64) -> Result<(), ConfigError> {
     let is_one = base.is_finite() && base > 0.;

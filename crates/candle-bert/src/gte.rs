@@ -1,14 +1,14 @@
-//! gte, block by block, beside the paper (Zhang et al. 2024, <https://arxiv.org/abs/2407.19669>) and
-//! the code that Alibaba-NLP publishes with its models: transformers has no class for it.
+//! gte, block by block, beside the paper (Zhang et al. 2024, <https://arxiv.org/abs/2407.19669>)
+//! and the code that Alibaba-NLP publishes with its models: transformers has no class for it.
 //!
-//! A BERT whose queries and keys are turned (Su et al. 2021, <https://arxiv.org/abs/2104.09864>), by
-//! angles that were made slower for longer texts, and whose feed-forward layers are gated (Shazeer
-//! 2020, <https://arxiv.org/abs/2002.05202>).
+//! A BERT whose queries and keys are turned (Su et al. 2021, <https://arxiv.org/abs/2104.09864>),
+//! by angles that were made slower for longer texts, and whose feed-forward layers are gated
+//! (Shazeer 2020, <https://arxiv.org/abs/2002.05202>).
 
 use architecture::{Activation, Draft, Program, Rotation, Task, Wire};
 
 use crate::classes::{Classes, HEADS};
-use crate::config::{ConfigError, Described, Fields, Sizes, config};
+use crate::config::{ConfigError, Described, Fields, Sizes, check_pairs, config};
 use crate::encoder::{WORDS, choices, decoder, features, pooler, spans, sum_of};
 use crate::model::models;
 
@@ -78,10 +78,7 @@ impl Described for GteConfig {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        match self.head_size() {
-            size if size % 2 == 1 && self.turns() => Err(ConfigError::OddHeads { size: size.to_string() }),
-            _ => Ok(()),
-        }
+        if self.turns() { check_pairs(self.head_size() as f64) } else { Ok(()) }
     }
 
     fn describe(&self, task: Task, has: &dyn Fn(&str) -> bool) -> Program {

@@ -1,6 +1,6 @@
 //! ModernBERT, block by block, beside the papers: Warner et al. 2024
-//! (<https://arxiv.org/abs/2412.13663>), Su et al. 2021 (<https://arxiv.org/abs/2104.09864>) for its
-//! rotary positions, and Shazeer 2020 (<https://arxiv.org/abs/2002.05202>) for its gated layers.
+//! (<https://arxiv.org/abs/2412.13663>), Su et al. 2021 (<https://arxiv.org/abs/2104.09864>) for
+//! its rotary positions, and Shazeer 2020 (<https://arxiv.org/abs/2002.05202>) for its gates.
 //!
 //! A layer norm stands before each sublayer and none behind it. Positions are angles, by which
 //! queries and keys are turned. One layer in several sees the whole text, the others a window.
@@ -8,7 +8,7 @@
 use architecture::{Activation, Draft, Program, Rotation, Task, Wire};
 
 use crate::classes::{Classes, HEADS};
-use crate::config::{ConfigError, Described, Fields, Sizes, config};
+use crate::config::{ConfigError, Described, Fields, Sizes, check_pairs, config};
 use crate::encoder::{decoder, two_features};
 use crate::model::models;
 
@@ -85,10 +85,7 @@ impl Described for ModernBertConfig {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        match self.head_size() {
-            size if size % 2 == 1 => Err(ConfigError::OddHeads { size: size.to_string() }),
-            _ => Ok(()),
-        }
+        check_pairs(self.head_size() as f64)
     }
 
     fn describe(&self, task: Task, _: &dyn Fn(&str) -> bool) -> Program {

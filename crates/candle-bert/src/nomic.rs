@@ -2,13 +2,13 @@
 //! <https://arxiv.org/abs/2402.01613>) and the code that nomic-ai publishes with its models:
 //! transformers has no class for it.
 //!
-//! A BERT whose queries and keys are turned (Su et al. 2021, <https://arxiv.org/abs/2104.09864>), and
-//! whose feed-forward layers are gated (Shazeer 2020, <https://arxiv.org/abs/2002.05202>).
+//! A BERT whose queries and keys are turned (Su et al. 2021, <https://arxiv.org/abs/2104.09864>),
+//! and whose feed-forward layers are gated (Shazeer 2020, <https://arxiv.org/abs/2002.05202>).
 
 use architecture::{Activation, Draft, Program, Rotation, Task, Wire};
 
 use crate::classes::Classes;
-use crate::config::{ConfigError, Described, Fields, Sizes, config};
+use crate::config::{ConfigError, Described, Fields, Sizes, check_pairs, config};
 use crate::encoder::{WORDS, choices, decoder, pooler, spans, sum_of};
 use crate::model::models;
 
@@ -48,7 +48,8 @@ config! {
         layer_norm_epsilon: eps = 1e-5,
         /// Of what the number of rows of the table of words is a multiple.
         pad_vocab_size_multiple: size = 1,
-        /// Which part of the features of each head is turned; where it is 0, positions have a table.
+        /// Which part of the features of each head is turned; where it is 0, positions have a
+        /// table.
         rotary_emb_fraction: part = 0.0,
         /// The base of the angles.
         rotary_emb_base: base = 10_000.0,
@@ -56,7 +57,8 @@ config! {
         rotary_emb_interleaved: flag = false,
         /// Whether the projections of attention have biases.
         qkv_proj_bias: flag = true,
-        /// Whether the first feed-forward layer has a bias, and the head of a masked language model.
+        /// Whether the first feed-forward layer has a bias, and the head of a masked language
+        /// model.
         mlp_fc1_bias: flag = true,
         /// Whether the last feed-forward layer has a bias.
         mlp_fc2_bias: flag = true,
@@ -100,10 +102,9 @@ impl Described for NomicBertConfig {
         others.into_iter().try_for_each(|field| fields.not(field))?;
         fields.none("rotary_emb_scale_base")?;
         // Layers of several experts, as in v2.
-        fields.none("moe_every_n_layers").or_else(|error| match fields.size("moe_every_n_layers", 0) {
-            Ok(0) => Ok(()),
-            _ => Err(error),
-        })?;
+        if fields.size("moe_every_n_layers", 0)? > 0 {
+            fields.none("moe_every_n_layers")?;
+        }
         // Beyond what it was trained on, the base grows with the length of a text.
         if fields.size("n_positions", 1024)? > fields.size("max_trained_positions", 2048)? {
             fields.none("rotary_scaling_factor")?;
@@ -113,12 +114,7 @@ impl Described for NomicBertConfig {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        match self.turned() {
-            size if size.fract() != 0.0 || size % 2.0 != 0.0 => {
-                Err(ConfigError::OddHeads { size: size.to_string() })
-            }
-            _ => Ok(()),
-        }
+        check_pairs(self.turned())
     }
 
     fn describe(&self, task: Task, _: &dyn Fn(&str) -> bool) -> Program {

@@ -27,8 +27,8 @@ const ULPS: f64 = 128.0;
 /// Families that have fixtures and no description yet.
 const NOT_YET: [&str; 2] = ["bert/", "deberta-v2/"];
 
-/// What stands before the outputs of a model in f64 whose angles are f32's, as those of transformers
-/// are: the others are f64's from the start.
+/// What stands before the outputs of a model in f64 whose angles are f32's, as those of
+/// transformers are: the others are f64's from the start.
 const F32_ANGLES: &str = "f32_angles/";
 
 /// How far these may be from a model whose angles are exact, as a part of the largest value: a text

@@ -4,7 +4,8 @@ use candle_core::{D, Result, Tensor};
 
 use crate::compute_dtype;
 
-/// The mean of `x` `[batch, sequence, width]` over the tokens that a mask `[batch, sequence]` shows.
+/// The mean of `x` `[batch, sequence, width]` over the tokens that a mask `[batch, sequence]`
+/// shows.
 pub(crate) fn mean(x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
     let wide = x.to_dtype(compute_dtype(x.dtype()))?;
     let mean = match mask {

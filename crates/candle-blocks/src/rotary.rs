@@ -1,6 +1,6 @@
 //! Rotary positions (Su et al. 2021, <https://arxiv.org/abs/2104.09864>, section 3.2.2): pairs of
-//! features of queries and keys are turned by angles that grow with the token's place, so that their
-//! products depend on how far two tokens stand apart.
+//! features of queries and keys are turned by angles that grow with the token's place, so that
+//! their products depend on how far two tokens stand apart.
 //!
 //! ```text
 //! θᵢ = base^(−2i/size)    y = x · cos(p θ) + rotated(x) · sin(p θ),   rotated(x₁, x₂) = (−x₂, x₁)

@@ -16,6 +16,7 @@
 //! Nothing that comes from ids, types, places, masks or sizes reaches a smooth value in any other
 //! way. `docs/proof.md` says from which premises, and what is trusted.
 
+mod between;
 pub(crate) mod branches;
 mod kind;
 mod local;
@@ -111,9 +112,7 @@ impl Structure {
             specs.iter().filter(|spec| outputs.iter().any(|own| own.name == spec.name)).collect();
         let mut anchors = Anchors::default();
         // The positions are often there once for all rows.
-        let is_position = |step: usize| {
-            matches!(program.steps[step].op, Op::Positions { padding: None, .. } | Op::Angles { .. })
-        };
+        let is_position = |step: usize| matches!(program.steps[step].op, Op::Positions { padding: None, .. });
         for place in carried.iter().filter(|place| place.plain || is_position(place.step)) {
             anchors.steps.insert(place.value.clone(), place.step);
         }

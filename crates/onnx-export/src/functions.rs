@@ -7,8 +7,9 @@ use crate::FloatType;
 use crate::builder::{Builder, Name};
 use crate::dialect::Mean;
 
-/// `(x − μ) / √(σ² + ε) · weight + bias`, over the last axis, which is that of the number `axis`. In half precision all before
-/// the weight is f32, as LayerNormalization's `stash_type` has it by default.
+/// `(x − μ) / √(σ² + ε) · weight + bias`, over the last axis, which is that of the number `axis`.
+/// In half precision all before the weight is f32, as LayerNormalization's `stash_type` has it by
+/// default.
 pub(crate) fn layer_norm(
     b: &mut Builder,
     module: &str,

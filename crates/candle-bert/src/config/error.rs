@@ -63,7 +63,7 @@ pub enum ConfigError {
     #[error("config.json: {field} is {found}, but must be finite and not negative (such as 1e-12)")]
     LayerNormEps { field: &'static str, found: f64 },
     /// No base of angles.
-    #[error("config.json: {field} is {found}, but must be a finite number above 0 (such as 10000.0)")]
+    #[error("config.json: {field} is {found}, but must be a finite number above 0")]
     Base { field: &'static str, found: f64 },
     /// A part of something that is more than all of it, or less than nothing.
     #[error("config.json: {field} is {found}, but must be from 0 to 1")]

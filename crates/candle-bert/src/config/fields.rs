@@ -35,10 +35,13 @@ impl Fields {
     }
 
     pub(crate) fn size(&self, field: &'static str, default: usize) -> Result<usize, ConfigError> {
-        let size = self.get(field, "a whole number, not negative", |value| {
+        Ok(self.whole(field)?.unwrap_or(default))
+    }
+
+    fn whole(&self, field: &'static str) -> Result<Option<usize>, ConfigError> {
+        self.get(field, "a whole number, not negative", |value| {
             value.as_u64().and_then(|size| usize::try_from(size).ok())
-        })?;
-        Ok(size.unwrap_or(default))
+        })
     }
 
     pub(crate) fn flag(&self, field: &'static str, default: bool) -> Result<bool, ConfigError> {
@@ -62,22 +65,24 @@ impl Fields {
         field: &'static str,
         default: Option<usize>,
     ) -> Result<Option<usize>, ConfigError> {
-        let none = default.unwrap_or(0);
-        Ok(self.get(field, "a whole number", Value::as_u64)?.map_or(default, |_| self.size(field, none).ok()))
+        Ok(self.whole(field)?.or(default))
     }
 
     /// The factor of angles that were made slower: `{"type": "ntk", "factor": 2.0}`.
     pub(crate) fn ntk(&self, field: &'static str, default: Option<f64>) -> Result<Option<f64>, ConfigError> {
         let expected = "an object such as {\"type\": \"ntk\", \"factor\": 2.0}";
         let Some(scaling) = self.get(field, expected, Value::as_object)? else { return Ok(default) };
-        let scaling = Self(scaling.clone());
-        scaling.only("type", "ntk")?;
-        scaling.none("mixed_b")?;
-        scaling.get("factor", "a number", Value::as_f64)?.map(Some).ok_or_else(|| ConfigError::WrongType {
-            field,
-            expected,
-            found: shown(&Value::Object(scaling.0.clone())),
-        })
+        let of = |name: &str| scaling.get(name).filter(|value| !value.is_null());
+        let refused = |field, found: &Value, known: &str| {
+            let found = found.as_str().map_or_else(|| shown(found), String::from);
+            Err(ConfigError::Choice { field, found, known: format!("'{known}'") })
+        };
+        match (of("type"), of("mixed_b"), of("factor").and_then(Value::as_f64)) {
+            (Some(found), _, _) if found != "ntk" => refused("rope_scaling.type", found, "ntk"),
+            (_, Some(found), _) => refused("rope_scaling.mixed_b", found, "null"),
+            (_, _, Some(factor)) => Ok(Some(factor)),
+            _ => Err(ConfigError::WrongType { field, expected, found: shown(&scaling.clone().into()) }),
+        }
     }
 
     pub(crate) fn base(&self, field: &'static str, default: f64) -> Result<f64, ConfigError> {
@@ -120,7 +125,8 @@ impl Fields {
         self.get(field, "a string", Value::as_str)
     }
 
-    /// `id2label` in the order of its ids, which are text in JSON. Some files have numbers for names.
+    /// `id2label` in the order of its ids, which are text in JSON. Some files have numbers for
+    /// names.
     pub(crate) fn labels(&self) -> Result<Vec<String>, ConfigError> {
         let named = |value: &Value| match value {
             Value::String(name) => Some(name.clone()),

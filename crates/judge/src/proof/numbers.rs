@@ -26,7 +26,7 @@ pub(crate) type Known = (Cow<'static, str>, f64);
 /// | √d, 1/√d, d^¼, d^-¼ | attention with heads of size d |
 /// | 1/n | the mean over the n features of a layer norm |
 /// | ln 2, ln 3, … ln 256 | buckets of distances, where just below a whole number is another |
-/// | base^(−2i/size) for every i, and the cosines and sines of what places make of it | rotary positions |
+/// | base^(−2i/size) for every i, cosines and sines of its multiples | rotary positions |
 #[derive(Debug, Default)]
 pub(crate) struct Numbers {
     /// Those that a constant of one element may be.

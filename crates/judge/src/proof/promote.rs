@@ -6,9 +6,9 @@
 //! short: see [`Numbers`].
 //!
 //! Only constants of one element and attributes are taken for one of them, within one ULP; and for
-//! 1/n also a tensor that has it everywhere, since a mean may be a product with a column of 1/n. The
-//! frequencies of rotary positions are a list, of which each element is taken for its own, and so are
-//! tables of their cosines and sines. What carries a weight of the checkpoint never is.
+//! 1/n also a tensor that has it everywhere, since a mean may be a product with a column of 1/n. Of
+//! the frequencies of rotary positions, and of tables of their cosines and sines, each element is
+//! taken for its own number. What carries a weight of the checkpoint never is.
 
 use std::collections::HashSet;
 

@@ -83,7 +83,8 @@ impl Edit {
         Some(())
     }
 
-    /// Gives a value `[…, tokens, width]` the first rows of a table `[rows, width]`, whatever it was.
+    /// Gives a value `[…, tokens, width]` the first rows of a table `[rows, width]`, whatever it
+    /// was.
     pub fn replace_rows(&mut self, value: &str, table: &Value) -> Option<()> {
         self.replace(value, |nodes, sound| {
             // As many rows as there are tokens, under the shape it had.
@@ -115,19 +116,20 @@ impl Edit {
         Some(())
     }
 
-    /// Gives an initializer, or what a `Constant` holds, a second name, at the graph's start.
-    pub fn copy(&mut self, name: &str, second: &str) {
-        let graph = &mut self.model.graph;
-        if let Some(tensor) = graph.initializers.get(name).cloned() {
-            graph.initializers.insert(second.into(), tensor);
-            return;
-        }
+    /// Another initializer that holds what one holds, or a `Constant`; nothing if there is neither.
+    pub fn copy(&mut self, name: &str) -> Option<String> {
         let gives = |node: &&Node| node.op == "Constant" && node.outputs.first().is_some_and(|o| o == name);
-        if let Some(mut node) = graph.nodes.iter().find(gives).cloned() {
-            node.name = second.into();
-            node.outputs = vec![second.into()];
-            graph.nodes.insert(0, node);
-        }
+        let graph = &self.model.graph;
+        let tensor = match graph.initializers.get(name) {
+            Some(tensor) => tensor.clone(),
+            None => match graph.nodes.iter().find(gives)?.attributes.get("value")? {
+                Attribute::Tensor(tensor) => tensor.clone(),
+                _ => return None,
+            },
+        };
+        let copy = self.name("copy");
+        self.model.graph.initializers.insert(copy.clone(), tensor);
+        Some(copy)
     }
 
     /// Changes the elements of an f32 initializer or `Constant`; nothing if there is none of this name, or it has no elements.

@@ -11,8 +11,9 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use super::Held;
+use super::between::between;
 use super::kind::{Atom, Source};
-use super::walk::{Runs, Taken, between};
+use super::walk::{Runs, Taken};
 use crate::compare::{compare, deciding};
 use crate::inputs::{common_inputs, fit_inputs};
 
@@ -210,9 +211,10 @@ impl<'a> Replay<'a> {
             _ => None,
         }));
         for turn in 0..2 {
-            let bit = |row: usize, place: usize| !(place + row + turn).is_multiple_of(2);
-            let inputs = self.inputs(&shape, |name, row, place| match name {
-                "attention_mask" => bit(row, place).into(),
+            // That a text has its own mask shows where values are free.
+            let bit = |place: usize| !(place + turn).is_multiple_of(2);
+            let inputs = self.inputs(&shape, |name, _, place| match name {
+                "attention_mask" => bit(place).into(),
                 _ => 0,
             })?;
             let found = self.held.oracle.run_for(&inputs.graph, &[value]).ok()?.remove(value)?;
@@ -226,17 +228,12 @@ impl<'a> Replay<'a> {
             {
                 return None;
             }
-            let per_row: usize = dims[asks..].iter().product();
-            let at_row = |flat: usize| match mask.map(|mask| &mask.rows[..]) {
-                Some([_, ..]) => flat / per_row,
-                _ => 0,
-            };
             let elements = found.to_f64();
             windows.retain(|&window, numbers| {
                 let mut is_it = true;
                 for (flat, element) in elements.iter().enumerate() {
-                    let (i, j) = (flat % per_row / dims[asked], flat % dims[asked]);
-                    let is_shown = mask.is_none() || bit(at_row(flat), j);
+                    let (i, j) = (flat / dims[asked] % dims[asks], flat % dims[asked]);
+                    let is_shown = mask.is_none() || bit(j);
                     let is_hidden = !is_shown || i.abs_diff(j) > window;
                     let number = &mut numbers[usize::from(is_hidden)];
                     is_it &= *number.get_or_insert(element.to_bits()) == element.to_bits();

@@ -35,7 +35,7 @@ pub(super) fn largest(reference: &ReferenceEngine) -> Option<f64> {
     Some(largest)
 }
 
-/// The largest norm of each head of what a linear step gives, or a part of it; turning changes none.
+/// The largest norm of each head of what a linear step gives, or a part of it. A turn changes none.
 fn norms(model: &Model, step: usize, heads: usize) -> Option<Vec<f64>> {
     let program = model.program();
     let given = program.steps[step].inputs.first()?.step()?;

@@ -1,4 +1,4 @@
-"""The engine compiled beside ONNX Runtime on the base shapes of other families, one after the other.
+"""The engine compiled beside ONNX Runtime on base shapes of other families, one after the other.
 
     cargo bench --no-run --bench compiled                       (in onnx-session; prints the program)
     python models.py FOLDER                                     (once)

@@ -32,8 +32,9 @@
 //! where the mask is a number like −10,000, padding is taken to have no larger keys than the real
 //! tokens, for which they are looked at.
 //!
-//! **Memory.** Buffers are kept between runs and grow only for shapes larger than all before. [`CompiledEngine::run_with`] allocates nothing at a shape
-//! that was seen, as long as what depends on it alone is kept; [`Engine::run`](::engine::Engine::run) allocates what it hands out.
+//! **Memory.** Buffers are kept between runs and grow only for shapes larger than all before.
+//! [`CompiledEngine::run_with`] allocates nothing at a shape that was seen, as long as what depends
+//! on it alone is kept; [`Engine::run`](::engine::Engine::run) allocates what it hands out.
 
 mod arena;
 mod attempt;

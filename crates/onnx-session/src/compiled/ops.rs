@@ -24,8 +24,9 @@ pub enum Op {
     LayerNorm(Norm),
     /// Each row of input 0 times a matrix, plus bias, then an activation, then plus the same row of input 1, if there is one.
     Linear(Linear),
-    /// softmax(q·kᵀ·scale + bias + mask)·v of inputs 0, 1 and 2, which hold the heads' columns side by
-    /// side. Input 3 is the mask, if there is one.
+    /// softmax(q·kᵀ·scale + bias + mask)·v of inputs 0, 1 and 2, which hold the heads' columns side
+    /// by side. Those that there are of these: input 3 is the mask, 4 the bias, 5 and 6 are the
+    /// cosines and sines that queries and keys are turned by.
     Attention(Attention),
     /// Rows looked up in tables, added up and normalised. The inputs are the indices that are inputs of the graph.
     Embed(Embed),

@@ -267,7 +267,7 @@ impl<'a> Planner<'a> {
         let place = self.place(x)?;
         self.places.insert(output, place);
         if let Some(rows) = self.rows.get(&x).cloned() {
-            // Other rows than the buffer's: what computes with them cannot tell the sequences apart.
+            // Other rows than the buffer's: what computes with them cannot tell sequences apart.
             let same = self.ir.width(x) == self.ir.width(output);
             self.rows.insert(output, if same { rows } else { self.as_shaped(output) });
         }

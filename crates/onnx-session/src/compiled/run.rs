@@ -256,7 +256,7 @@ impl Run<'_> {
                     let at = row - ends[0];
                     let index = match &lookup.index {
                         Index::Input(input, casts) => casts.apply(integer(self.inputs[*input], start + at)?),
-                        // Tokens that are left out stand behind, and are not counted for those before.
+                        // Tokens that are left out stand behind those that are counted.
                         Index::Counted(input, counted) => {
                             let element = integer(self.inputs[*input], start + at)?;
                             count += i64::from(element != counted.padding);

@@ -1,7 +1,7 @@
 //! Rotary positions: the angles by which queries and keys are turned, and the turning.
 
 use architecture::{Op, Rotation};
-use candle_core::{D, DType, Device, Result, Tensor};
+use candle_core::{D, Device, Result, Tensor};
 
 use super::attempts::Attempts;
 use super::{Evidence, shown};
@@ -9,16 +9,36 @@ use super::{Evidence, shown};
 /// The bases that models have.
 const BASES: [f64; 8] = [100.0, 1_000.0, 10_000.0, 20_000.0, 80_000.0, 160_000.0, 500_000.0, 1_000_000.0];
 
-/// `[1, sequence, size]`: cosines or sines of angles that are numbered `at` by their places.
+/// `[1, sequence, size]`: cosines or sines of the angles at these places.
 fn turned(rotation: &Rotation, sines: bool, at: &[f64]) -> Result<Tensor> {
+    turned_by(rotation, sines, at, |place, frequency| place * frequency)
+}
+
+/// Of angles that are made otherwise.
+fn turned_by(rotation: &Rotation, sines: bool, at: &[f64], angle: fn(f64, f64) -> f64) -> Result<Tensor> {
     let of = |place: f64, feature: usize| {
-        let exponent = 2.0 * rotation.pair(feature) as f64 / rotation.size as f64;
-        let angle = place / rotation.base.powf(exponent) / rotation.slower;
+        let exponent = -2.0 * rotation.pair(feature) as f64 / rotation.size as f64;
+        let angle = angle(place, rotation.base.powf(exponent) / rotation.slower);
         if sines { angle.sin() } else { angle.cos() }
     };
     let elements: Vec<f64> =
         at.iter().flat_map(|&place| (0..rotation.size).map(move |feature| of(place, feature))).collect();
     Tensor::from_vec(elements, (1, at.len(), rotation.size), &Device::Cpu)
+}
+
+/// A rotation by the bases that other layers have, and other models.
+fn by_other_bases<'a>(
+    evidence: &'a Evidence<'_>,
+    rotation: &'a Rotation,
+) -> impl Iterator<Item = (String, Rotation)> + 'a {
+    let of_layers = evidence.program.steps.iter().filter_map(|step| match step.op {
+        Op::Angles { rotation, .. } => Some(rotation.base),
+        _ => None,
+    });
+    of_layers.chain(BASES).filter(|&base| base != rotation.base).map(|base| {
+        let text = format!("angles of base {}, config.json says {}", shown(base), shown(rotation.base));
+        (text, Rotation { base, ..*rotation })
+    })
 }
 
 fn of(evidence: &Evidence<'_>, step: usize) -> Result<(Rotation, bool)> {
@@ -37,13 +57,8 @@ pub(super) fn angles(evidence: &Evidence<'_>, step: usize, attempts: &mut Attemp
     let mut offer = |text: &str, rotation: Rotation, sines: bool, at: &[f64]| {
         attempts.offer(module, text, &turned(&rotation, sines, at)?)
     };
-    let others = evidence.program.steps.iter().filter_map(|step| match step.op {
-        Op::Angles { rotation, .. } => Some(rotation.base),
-        _ => None,
-    });
-    for base in others.chain(BASES).filter(|&base| base != rotation.base) {
-        let text = format!("angles of base {}, config.json says {}", shown(base), shown(rotation.base));
-        offer(&text, Rotation { base, ..rotation }, sines, &places)?;
+    for (text, other) in by_other_bases(evidence, &rotation) {
+        offer(&text, other, sines, &places)?;
     }
     if rotation.slower != 1.0 {
         offer("angles are not made slower", Rotation { slower: 1.0, ..rotation }, sines, &places)?;
@@ -56,14 +71,8 @@ pub(super) fn angles(evidence: &Evidence<'_>, step: usize, attempts: &mut Attemp
     offer("sines and cosines exchanged", rotation, !sines, &places)?;
     let back: Vec<f64> = places.iter().map(|place| -place).collect();
     offer("turned the other way", rotation, sines, &back)?;
-    // In f32 angles are another function far from the start.
-    let rounded: Vec<f64> = turned(&rotation, sines, &places)?
-        .to_dtype(DType::F32)?
-        .to_dtype(DType::F64)?
-        .flatten_all()?
-        .to_vec1()?;
-    let rounded = Tensor::from_vec(rounded, (1, sequence, rotation.size), &Device::Cpu)?;
-    attempts.offer(module, "angles rounded to f32", &rounded)?;
+    let single = |place: f64, frequency: f64| f64::from(place as f32 * frequency as f32);
+    attempts.offer(module, "angles taken in f32", &turned_by(&rotation, sines, &places, single)?)?;
     Ok(())
 }
 
@@ -174,14 +183,8 @@ pub(super) fn others(evidence: &Evidence<'_>, attention: usize) -> Result<Vec<Ot
     let own = [sides[0].cosines.clone(), sides[0].sines.clone()];
     push("turned the other way".into(), sines, [own[0].clone(), own[1].neg()?])?;
     push("not turned".into(), cosines, [own[0].ones_like()?, own[1].zeros_like()?])?;
-    let bases = evidence.program.steps.iter().filter_map(|step| match step.op {
-        Op::Angles { rotation, .. } => Some(rotation.base),
-        _ => None,
-    });
-    for base in bases.chain(BASES).filter(|&base| base != rotation.base) {
-        let other = Rotation { base, ..rotation };
+    for (text, other) in by_other_bases(evidence, &rotation) {
         let angles = |sines| turned(&other, sines, &places)?.unsqueeze(2);
-        let text = format!("angles of base {}, config.json says {}", shown(base), shown(rotation.base));
         push(text, cosines, [angles(false)?, angles(true)?])?;
     }
     Ok(all)

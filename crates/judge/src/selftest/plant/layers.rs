@@ -139,13 +139,12 @@ impl Plants<'_> {
             // One constant may serve all layers.
             let module = self.sound.first_attention();
             self.add(15, "twice the attention scale", module, Some("scale"), |edit| {
-                let powers = edit.model.graph.nodes.iter_mut().filter(|node| node.op == "Pow");
-                let own = format!("{name}/power");
-                powers.flat_map(|node| &mut node.inputs).filter(|input| **input == name).for_each(|input| {
-                    input.clone_from(&own);
-                });
-                edit.copy(&name, &own);
-                edit.change(&name, |elements| elements.iter_mut().for_each(|x| *x *= 2.0))
+                let doubled = edit.copy(&name)?;
+                edit.change(&doubled, |elements| elements.iter_mut().for_each(|x| *x *= 2.0))?;
+                let nodes = edit.model.graph.nodes.iter_mut().filter(|node| node.op != "Pow");
+                let inputs = nodes.flat_map(|node| &mut node.inputs).filter(|input| **input == name);
+                inputs.for_each(|input| input.clone_from(&doubled));
+                Some(())
             });
         }
     }

@@ -7,8 +7,8 @@
 //! The scale may stand before the product, if it is at most 1 and not tiny, after it, or as a root
 //! on both sides. The mask has to be known as a table: by row and key of an input, the same for all
 //! heads and queries; the bias, a number for each pair of places, has to depend on sizes alone. A
-//! mask may hide what is outside a window, and queries and keys may be turned by their places. ONNX's
-//! own `Attention` of opset 23 may stand in the middle.
+//! mask may hide what is outside a window, and queries and keys may be turned by their places.
+//! ONNX's own `Attention` of opset 23 may stand in the middle.
 
 use std::collections::HashMap;
 

@@ -197,7 +197,8 @@ fn follow(dims: &[Dim], moves: &[Move]) -> Option<Places> {
 }
 
 impl Places {
-    /// Takes one place along a dimension, which has to be the outermost within the last of the rows.
+    /// Takes one place along a dimension, which has to be the outermost within the last of the
+    /// rows.
     fn cut(&mut self, axis: usize, place: usize, width: &Dim) -> Option<()> {
         let [piece] = self.groups.get(axis)?[..] else { return None };
         let at = self.origin.iter().position(|&own| own == piece)?;

@@ -142,7 +142,7 @@ struct Written {
 enum Bias {
     /// Looked up by distances, one for each head.
     Distances,
-    /// The same for all heads.
+    /// One for all heads.
     Shared,
     /// Of the queries alone.
     Queries,
@@ -350,8 +350,8 @@ fn what_does_not_go_by_places_is_left() {
     }
 }
 
-/// A window in which a query does not see itself may hide all that is left of its text: with padding
-/// left out, that is not known to be the same, so it is computed in the general way.
+/// A window in which a query does not see itself may hide all that is left of its text: with
+/// padding left out, that is not known to be the same, so it is computed in the general way.
 #[test]
 fn a_window_without_the_query_itself_is_not_cut_short() {
     let mut sketch = Sketch::new(17);
